@@ -1,0 +1,1 @@
+"""STN-iCNN in JAX: end-to-end face parsing with interlinked convolutional networks."""

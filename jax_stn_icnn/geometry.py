@@ -1,0 +1,218 @@
+"""Where things are: pixels, unit coordinates, thetas, windows and part centres.
+
+One convention everywhere, PyTorch's `align_corners=True`: an axis of S pixels runs from -1 at the
+centre of its first pixel to 1 at the centre of its last, so `pixel = (unit + 1) / 2 * (S - 1)`.
+A theta is a 2 x 3 matrix that carries (x, y, 1) of a patch into (x, y) of the frame.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_stn_icnn import labels
+from jax_stn_icnn.checks import check_labels, check_shape
+
+Size = tuple[int, ...]  # (height, width), in pixels
+
+COARSE_SIZE: Size = (128, 128)  # of the coarse image and the rough mask
+
+
+def unit_to_pixel(unit: jax.Array, size: int) -> jax.Array:
+    """Unit coordinates in [-1, 1] to pixels in [0, size - 1], along one axis."""
+    return (unit + 1.0) / 2.0 * (size - 1)
+
+
+def pixel_to_unit(pixel: jax.Array, size: int) -> jax.Array:
+    """Pixels in [0, size - 1] to unit coordinates in [-1, 1], along one axis."""
+    return pixel * (2.0 / (size - 1)) - 1.0
+
+
+def make_theta(sx: jax.Array, sy: jax.Array, tx: jax.Array, ty: jax.Array) -> jax.Array:
+    """Builds [[sx, 0, tx], [0, sy, ty]] (eq. 15 of the paper).
+
+    Args:
+        sx: width of the window over that of the frame; any shape, as the other three.
+        sy: height of the window over that of the frame.
+        tx: x of the window's centre, unit coordinates of the frame.
+        ty: y of the window's centre, likewise.
+
+    Returns:
+        Thetas of shape (..., 2, 3).
+    """
+    zero = jnp.zeros_like(sx)
+    rows = [jnp.stack([sx, zero, tx], axis=-1), jnp.stack([zero, sy, ty], axis=-1)]
+    return jnp.stack(rows, axis=-2)
+
+
+def invert(theta: jax.Array) -> jax.Array:
+    """Inverts thetas of shape (..., 2, 3); a degenerate one gives infinities.
+
+    Args:
+        theta: any affine matrices, rotation and shear included.
+
+    Returns:
+        The matrices that carry the frame into the patch, of the same shape.
+    """
+    check_shape("theta", theta, (..., 2, 3))
+    (a, b, tx), (c, d, ty) = (jnp.moveaxis(theta[..., row, :], -1, 0) for row in (0, 1))
+    det = a * d - b * c
+    a, b, c, d = d / det, -b / det, -c / det, a / det
+    first = jnp.stack([a, b, -(a * tx + b * ty)], axis=-1)
+    second = jnp.stack([c, d, -(c * tx + d * ty)], axis=-1)
+    return jnp.stack([first, second], axis=-2)
+
+
+def compose(outer: jax.Array, inner: jax.Array) -> jax.Array:
+    """The matrix that does `inner` first, then `outer`; shapes (..., 2, 3), broadcast."""
+    check_shape("outer", outer, (..., 2, 3))
+    check_shape("inner", inner, (..., 2, 3))
+    linear, shift = outer[..., :2], outer[..., 2:]
+    # Highest precision: on accelerators a plain product of matrices may round to bfloat16, which
+    # is pixels off in a frame of 1024.
+    return jnp.matmul(linear, inner, precision="highest") + jnp.pad(
+        shift, [(0, 0)] * (shift.ndim - 1) + [(2, 0)]
+    )
+
+
+def windows_from_theta(theta: jax.Array, frame_size: Size) -> jax.Array:
+    """The windows that thetas cut, as boxes of pixels.
+
+    Args:
+        theta: shape (..., 2, 3), its off-diagonal entries zero.
+        frame_size: (height, width) of the frame.
+
+    Returns:
+        Boxes (x0, y0, x1, y1) of shape (..., 4): centres of the corner pixels, in frame pixels.
+    """
+    check_shape("theta", theta, (..., 2, 3))
+    height, width = frame_size
+    sx, tx, sy, ty = theta[..., 0, 0], theta[..., 0, 2], theta[..., 1, 1], theta[..., 1, 2]
+    corners = [
+        unit_to_pixel(tx - sx, width),
+        unit_to_pixel(ty - sy, height),
+        unit_to_pixel(tx + sx, width),
+        unit_to_pixel(ty + sy, height),
+    ]
+    return jnp.stack(corners, axis=-1)
+
+
+def theta_from_windows(windows: jax.Array, frame_size: Size) -> jax.Array:
+    """The inverse of `windows_from_theta`.
+
+    Args:
+        windows: boxes (x0, y0, x1, y1) of shape (..., 4), in frame pixels.
+        frame_size: (height, width) of the frame.
+
+    Returns:
+        Thetas of shape (..., 2, 3).
+    """
+    check_shape("windows", windows, (..., 4))
+    height, width = frame_size
+    x0, y0, x1, y1 = jnp.moveaxis(jnp.asarray(windows, jnp.float32), -1, 0)
+    return make_theta(
+        (x1 - x0) / (width - 1),
+        (y1 - y0) / (height - 1),
+        pixel_to_unit((x0 + x1) / 2, width),
+        pixel_to_unit((y0 + y1) / 2, height),
+    )
+
+
+def theta_from_centres(centres: jax.Array, frame_size: Size, patch_size: Size) -> jax.Array:
+    """Thetas of windows as large as the patch around given pixels: the localizer's target.
+
+    Args:
+        centres: (y, x) in frame pixels, shape (..., 2).
+        frame_size: (height, width) of the frame.
+        patch_size: (height, width) of the patch; odd sizes fall on whole pixels.
+
+    Returns:
+        Thetas of shape (..., 2, 3).
+    """
+    check_shape("centres", centres, (..., 2))
+    centre_y, centre_x = jnp.moveaxis(jnp.asarray(centres, jnp.float32), -1, 0)
+    scale_x = (patch_size[1] - 1) / (frame_size[1] - 1)
+    scale_y = (patch_size[0] - 1) / (frame_size[0] - 1)
+    return make_theta(
+        jnp.full_like(centre_x, scale_x),
+        jnp.full_like(centre_y, scale_y),
+        pixel_to_unit(centre_x, frame_size[1]),
+        pixel_to_unit(centre_y, frame_size[0]),
+    )
+
+
+class Centres(NamedTuple):
+    """Centres of the six parts.
+
+    Attributes:
+        yx: (y, x) in pixels, float32 of shape (batch, 6, 2); the middle of the picture where the
+            part is absent.
+        present: bool of shape (batch, 6).
+    """
+
+    yx: jax.Array
+    present: jax.Array
+
+
+def class_centres(label_map: jax.Array) -> Centres:
+    """The mean pixel of each of the nine classes, rounded down.
+
+    The sums are whole numbers, taken from the middle of the picture so that they stay below 2**31
+    up to 2048 x 2048, however the classes lie.
+
+    Args:
+        label_map: class ids 0..8, integers of shape (batch, height, width).
+
+    Returns:
+        Centres of the nine classes, shapes (batch, 9, 2) and (batch, 9).
+    """
+    check_shape("label_map", label_map, ("batch", "height", "width"))
+    check_labels("label_map", label_map, labels.NUM_CLASSES)
+    height, width = label_map.shape[1:]
+    ids = jnp.arange(labels.NUM_CLASSES, dtype=label_map.dtype)
+    member = label_map[:, None] == ids[:, None, None]
+    in_row = jnp.sum(member, axis=3, dtype=jnp.int32)
+    in_column = jnp.sum(member, axis=2, dtype=jnp.int32)
+    count = jnp.sum(in_row, axis=2)
+    some = jnp.maximum(count, 1)
+    sum_y = jnp.sum(in_row * (jnp.arange(height) - height // 2), axis=2)
+    sum_x = jnp.sum(in_column * (jnp.arange(width) - width // 2), axis=2)
+    yx = jnp.stack([sum_y // some + height // 2, sum_x // some + width // 2], axis=-1)
+    return Centres(yx.astype(jnp.float32), count > 0)
+
+
+def part_centres(label_map: jax.Array) -> Centres:
+    """The centre of each part: that of its class, or the mean of its present classes' centres.
+
+    Args:
+        label_map: class ids 0..8, integers of shape (batch, height, width).
+
+    Returns:
+        Centres of the six parts, rounded down to whole pixels.
+    """
+    classes = class_centres(label_map)
+    height, width = label_map.shape[1:]
+    middle = jnp.array([height // 2, width // 2], jnp.float32)
+    yx, present = [], []
+    for part in labels.PARTS:
+        ids = jnp.array(part.classes)
+        weight = classes.present[:, ids].astype(jnp.float32)[..., None]
+        count = jnp.sum(weight, axis=1)
+        mean = jnp.floor(jnp.sum(classes.yx[:, ids] * weight, axis=1) / jnp.maximum(count, 1))
+        yx.append(jnp.where(count > 0, mean, middle))
+        present.append(count[:, 0] > 0)
+    return Centres(jnp.stack(yx, axis=1), jnp.stack(present, axis=1))
+
+
+def theta_target(label_map: jax.Array, patch_size: Size) -> tuple[jax.Array, jax.Array]:
+    """What the localizer should say for a frame.
+
+    Args:
+        label_map: class ids 0..8 of the frame, integers of shape (batch, height, width).
+        patch_size: (height, width) of the patches.
+
+    Returns:
+        Thetas (batch, 6, 2, 3), and which parts are present (batch, 6).
+    """
+    centres = part_centres(label_map)
+    return theta_from_centres(centres.yx, label_map.shape[1:], patch_size), centres.present

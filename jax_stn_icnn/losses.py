@@ -1,0 +1,217 @@
+"""Losses of the four stages, and the consensus loss over regions. Means over what takes part."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from jax_stn_icnn import labels
+from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
+
+
+def cross_entropy(
+    logits: jax.Array, label_map: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Mean cross entropy over pixels.
+
+    Args:
+        logits: (batch, height, width, labels).
+        label_map: integers below `labels`, (batch, height, width).
+        mask: which examples count, bool (batch,); all by default.
+
+    Returns:
+        A float32 scalar; zero if no example counts.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+    """
+    _check_logits(logits, label_map)
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    picked = jnp.take_along_axis(log_probs, label_map[..., None].astype(jnp.int32), axis=-1)
+    return _mean_over_examples(-picked[..., 0], mask)
+
+
+def binary_cross_entropy(
+    logits: jax.Array, label_map: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """The paper's averaged binary cross entropy (eq. 16), over pixels and labels.
+
+    Args:
+        logits: (batch, height, width, labels); each label's sigmoid is its probability.
+        label_map: integers below `labels`, (batch, height, width).
+        mask: which examples count, bool (batch,); all by default.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+    """
+    _check_logits(logits, label_map)
+    logits = logits.astype(jnp.float32)
+    truth = jax.nn.one_hot(label_map, logits.shape[-1])
+    loss = jnp.maximum(logits, 0) - logits * truth + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return _mean_over_examples(loss, mask)
+
+
+def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Array:
+    """The localizer's loss: quadratic below one, linear above, over the parts that are there.
+
+    Args:
+        theta: predicted, (batch, 6, 2, 3).
+        target: of `geometry.theta_target`, (batch, 6, 2, 3).
+        present: which parts count, bool (batch, 6).
+
+    Returns:
+        A float32 scalar: the mean over the six entries of every part that counts.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    check_shape("theta", theta, ("batch", labels.NUM_PARTS, 2, 3))
+    check_shape("target", target, ("batch", labels.NUM_PARTS, 2, 3))
+    check_shape("present", present, ("batch", labels.NUM_PARTS))
+    check_same_batch(theta=theta, target=target, present=present)
+    error = jnp.abs(theta - target)
+    per_part = jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5), axis=(-2, -1))
+    weight = present.astype(per_part.dtype)
+    return jnp.sum(per_part * weight) / jnp.maximum(jnp.sum(weight), 1)
+
+
+def fine_losses(
+    fine_logits: Sequence[jax.Array], part_labels: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Cross entropy of each part's patch.
+
+    Args:
+        fine_logits: for each of the six parts (batch, height, width, labels).
+        part_labels: of `sampling.crop_part_labels`, (batch, 6, height, width).
+        mask: which examples count, bool (batch,); all by default.
+
+    Returns:
+        float32 (6,). Weigh and sum them: the original's weights are all one.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    check_shape("part_labels", part_labels, ("batch", labels.NUM_PARTS, "height", "width"))
+    return jnp.stack(
+        [cross_entropy(logits, part_labels[:, i], mask) for i, logits in enumerate(fine_logits)]
+    )
+
+
+def connected_regions(label_map: jax.Array) -> jax.Array:
+    """Numbers the connected regions of one label, compiled: neighbours share an edge.
+
+    Every pixel takes the smallest index among its neighbours of the same label until nothing
+    changes, jumping along what it has found, so that long regions settle in few rounds.
+
+    Args:
+        label_map: integers of shape (batch, height, width).
+
+    Returns:
+        int32 (batch, height, width): 0, 1, 2, ... in each image, by the regions' first pixels.
+    """
+    check_shape("label_map", label_map, ("batch", "height", "width"))
+    return jax.vmap(_connected_regions)(label_map)
+
+
+def _connected_regions(label_map: jax.Array) -> jax.Array:
+    start = jnp.arange(label_map.size, dtype=jnp.int32).reshape(label_map.shape)
+
+    def spread(region: jax.Array) -> jax.Array:
+        for axis in (0, 1):
+            for back in (False, True):
+                near = jnp.roll(region, -1 if back else 1, axis)
+                same = jnp.roll(label_map, -1 if back else 1, axis) == label_map
+                edge = jax.lax.broadcasted_iota(jnp.int32, label_map.shape, axis)
+                edge = edge == (label_map.shape[axis] - 1 if back else 0)
+                region = jnp.where(same & ~edge, jnp.minimum(region, near), region)
+        return region.ravel()[region]  # whatever my region's first pixel has found meanwhile
+
+    def unsettled(state: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jnp.any(state[0] != state[1])
+
+    _, region = jax.lax.while_loop(
+        unsettled, lambda state: (state[1], spread(state[1])), (start, spread(start))
+    )
+    rank = jnp.cumsum((region == start).ravel()) - 1
+    return rank[region].astype(jnp.int32)
+
+
+def consensus_loss(
+    logits: jax.Array,
+    label_map: jax.Array,
+    regions: jax.Array,
+    alpha: float = 10.0,
+    beta: float = 5.0,
+) -> jax.Array:
+    """Asks each region to be right as a whole and to agree with itself (structure via consensus).
+
+    For each region, alpha * NLL(mean probability) + beta * KL(mean probability || a pixel's
+    probability), averaged over the regions. As in the original code, pixels of one number make one
+    region throughout the batch: its likelihood is the mean over all images, zero where an image
+    lacks it, each image having a mean probability of its own; its KL is the mean over all its
+    pixels and over the labels. To weigh every region of every image alike, `jax.vmap` over images.
+
+    Args:
+        logits: (batch, height, width, labels).
+        label_map: integers below `labels`, (batch, height, width); one label a region and image.
+        regions: region numbers in 0..height * width - 1, integers (batch, height, width): those of
+            `connected_regions`, or the label map itself for whole-label regions.
+        alpha: weight of the mean's likelihood.
+        beta: weight of the disagreement.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+    """
+    _check_logits(logits, label_map)
+    check_shape("regions", regions, logits.shape[:3])
+    per_image = jax.vmap(_region_terms)(logits.astype(jnp.float32), label_map, regions)
+    count, likelihood, disagreement = (jnp.sum(term, axis=0) for term in per_image)
+    batch, num_labels = logits.shape[0], logits.shape[-1]
+    disagreement = disagreement / (jnp.maximum(count, 1) * num_labels)
+    per_region = alpha * likelihood / batch + beta * disagreement
+    return jnp.sum(per_region) / jnp.sum(count > 0)
+
+
+def _region_terms(
+    logits: jax.Array, label_map: jax.Array, regions: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Pixel count, likelihood and summed KL of each region number of one image; zero if unused."""
+    num_regions, num_labels = regions.size, logits.shape[-1]
+    log_probs = jax.nn.log_softmax(logits).reshape(-1, num_labels)
+
+    def total(values: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(values, regions.ravel(), num_segments=num_regions)
+
+    count = total(jnp.ones(num_regions))
+    there = count > 0
+    mean = total(jnp.exp(log_probs)) / jnp.maximum(count, 1)[:, None]
+    # Unused numbers get a harmless one inside the logarithm: no infinity reaches the gradient.
+    log_mean = jnp.log(jnp.where(there[:, None], mean, 1.0))
+    label = jax.ops.segment_max(
+        label_map.ravel().astype(jnp.int32), regions.ravel(), num_segments=num_regions
+    )
+    label = jnp.where(there, label, 0)
+    likelihood = -jnp.take_along_axis(log_mean, label[:, None], axis=1)[:, 0]
+    disagreement = jnp.sum(mean * (count[:, None] * log_mean - total(log_probs)), axis=-1)
+    return count, likelihood, disagreement
+
+
+def _check_logits(logits: jax.Array, label_map: jax.Array) -> None:
+    check_shape("logits", logits, ("batch", "height", "width", "labels"))
+    check_shape("label_map", label_map, logits.shape[:3])
+    check_labels("label_map", label_map, logits.shape[-1])
+
+
+def _mean_over_examples(loss: jax.Array, mask: jax.Array | None) -> jax.Array:
+    if mask is None:
+        return jnp.mean(loss)
+    check_shape("mask", mask, loss.shape[:1])
+    weight = mask.astype(loss.dtype)
+    per_example = jnp.mean(loss.reshape(loss.shape[0], -1), axis=1)
+    return jnp.sum(per_example * weight) / jnp.maximum(jnp.sum(weight), 1)

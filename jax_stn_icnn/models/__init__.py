@@ -1,0 +1,1 @@
+"""The networks: interlinked CNN, localizers, and the pipeline that joins them."""

@@ -1,0 +1,141 @@
+"""The interlinked CNN (iCNN): four rows at four scales that exchange features layer by layer.
+
+Row r has 8 * (r + 1) channels and sees the picture after r max pools. Section 2.2 and figure 2 of
+the paper; layer by layer it equals the original code.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jax_stn_icnn.checks import check_shape
+from jax_stn_icnn.geometry import Size
+
+CHANNELS = (8, 16, 24, 32)
+NUM_INTERLINKS = 3
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm, activation; the picture keeps its size.
+
+    Attributes:
+        features: output channels.
+        activation: applied last.
+        kernel_size: side of the square kernel, odd.
+        axis_name: name of a mapped axis over which batch statistics are averaged.
+        dtype: type of the computation; parameters and statistics stay float32.
+    """
+
+    features: int
+    activation: Activation
+    kernel_size: int = 5
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps (batch, height, width, channels) to (batch, height, width, features)."""
+        kernel = (self.kernel_size, self.kernel_size)
+        x = nn.Conv(self.features, kernel, dtype=self.dtype, name="conv")(x)
+        x = nn.BatchNorm(
+            use_running_average=not train,
+            momentum=0.9,
+            epsilon=1e-5,
+            axis_name=self.axis_name,
+            dtype=self.dtype,
+            name="norm",
+        )(x)
+        return self.activation(x)
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3 x 3 max pool of stride 2, padded by one: size n becomes ceil(n / 2)."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def upsample_nearest(x: jax.Array, size: Size) -> jax.Array:
+    """Doubles a row to the size of the row above it.
+
+    A row has ceil(n / 2) pixels where the one above has n, so floor(i * in / out) is i // 2, for
+    odd n too: every pixel twice, cut to n.
+
+    Args:
+        x: shape (batch, ceil(height / 2), ceil(width / 2), channels).
+        size: (height, width).
+
+    Returns:
+        Shape (batch, height, width, channels).
+    """
+    doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return doubled[:, : size[0], : size[1]]
+
+
+class ICNN(nn.Module):
+    """Labels every pixel of a picture of any size.
+
+    Attributes:
+        num_labels: labels to tell apart, background included: 9 for the coarse network.
+        axis_name: name of a mapped axis over which batch statistics are averaged.
+        dtype: type of the computation; parameters, statistics and logits stay float32.
+    """
+
+    num_labels: int
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> jax.Array:
+        """Scores every pixel.
+
+        Args:
+            image: floats in 0..1, shape (batch, height, width, 3).
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            Logits, float32 (batch, height, width, num_labels).
+
+        Raises:
+            ValueError: the shape is not that of a batch of RGB images.
+        """
+        check_shape("image", image, ("batch", "height", "width", 3))
+        pyramid = [image.astype(self.dtype)]
+        for _ in CHANNELS[1:]:
+            pyramid.append(max_pool(pyramid[-1]))
+        rows = [
+            self._conv_norm(CHANNELS[r], nn.tanh, f"input_{r}")(x, train)
+            for r, x in enumerate(pyramid)
+        ]
+        for layer in range(NUM_INTERLINKS):
+            rows = self._interlink(rows, layer, train)
+        x = self._integrate(rows, train)
+        x = self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
+        x = nn.Conv(self.num_labels, (5, 5), dtype=self.dtype, name="head_2")(x)
+        x = nn.Conv(self.num_labels, (9, 9), dtype=self.dtype, name="head_3")(x)
+        return x.astype(jnp.float32)
+
+    def _conv_norm(self, features: int, activation: Activation, name: str) -> ConvNorm:
+        return ConvNorm(features, activation, axis_name=self.axis_name, dtype=self.dtype, name=name)
+
+    def _interlink(self, rows: list[jax.Array], layer: int, train: bool) -> list[jax.Array]:
+        """Each row takes in its neighbours above (pooled) and below (upsampled)."""
+        linked = []
+        for r, row in enumerate(rows):
+            above = [max_pool(rows[r - 1])] if r > 0 else []
+            below = [upsample_nearest(rows[r + 1], row.shape[1:3])] if r + 1 < len(rows) else []
+            x = jnp.concatenate([*above, row, *below], axis=-1)
+            x = self._conv_norm(CHANNELS[r], nn.relu, f"interlink_{layer}_row_{r}_mix")(x, train)
+            x = self._conv_norm(CHANNELS[r], nn.relu, f"interlink_{layer}_row_{r}_own")(x, train)
+            linked.append(x)
+        return linked
+
+    def _integrate(self, rows: list[jax.Array], train: bool) -> jax.Array:
+        """Folds the rows into row 0, from the bottom up."""
+        x = rows[-1]
+        for r in reversed(range(len(rows) - 1)):
+            x = jnp.concatenate([rows[r], upsample_nearest(x, rows[r].shape[1:3])], axis=-1)
+            x = self._conv_norm(CHANNELS[r], nn.tanh, f"integrate_{r}")(x, train)
+        return x

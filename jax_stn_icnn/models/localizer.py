@@ -1,0 +1,217 @@
+"""Localizers: from the rough mask to six thetas (section 2.3 of the paper, localization network).
+
+All take the coarse softmax (batch, height, width, 9) and return thetas (batch, 6, 2, 3) whose
+entries outside (sx, tx, sy, ty) are zero. `centroid_theta` is the cropper that they replaced.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jax_stn_icnn import labels
+from jax_stn_icnn.checks import check_shape
+from jax_stn_icnn.geometry import (
+    COARSE_SIZE,
+    Size,
+    compose,
+    make_theta,
+    part_centres,
+    pixel_to_unit,
+    unit_to_pixel,
+)
+
+# The padding of PyTorch's `padding=1`; Flax's SAME pads (0, 1) where stride 2 meets an even size.
+PAD_1 = ((1, 1), (1, 1))
+
+
+def _norm(train: bool, axis_name: str | None, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        axis_name=axis_name,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class SmallLocalizer(nn.Module):
+    """The original code's default: fifteen convolutions of 6 channels, down to a 2 x 3 map.
+
+    Attributes:
+        axis_name: name of a mapped axis over which batch statistics are averaged.
+        dtype: type of the computation; parameters, statistics and thetas stay float32.
+    """
+
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
+        """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, labels.NUM_CLASSES))
+        conv = partial(nn.Conv, labels.NUM_PARTS, padding=PAD_1, dtype=self.dtype)
+        norm = partial(_norm, train, self.axis_name, self.dtype)
+        x = mask.astype(self.dtype)
+        for i in range(10):  # 128 -> 4, halved by every other convolution
+            x = norm(f"norm_{i}")(conv((3, 3), strides=2 - i % 2, name=f"conv_{i}")(x))
+            # The original has no activation in front of the uneven convolution.
+            x = nn.relu(x) if i < 9 else x
+        x = conv((3, 2), strides=2, name="conv_10")(x)  # 4 x 4 -> 2 x 3
+        x = nn.relu(norm("norm_10")(x))
+        for i in range(11, 14):
+            x = nn.relu(norm(f"norm_{i}")(conv((3, 3), name=f"conv_{i}")(x)))
+        x = nn.tanh(conv((3, 3), name="conv_14")(x).astype(jnp.float32))
+        return _only_scale_and_shift(jnp.moveaxis(x, -1, 1))
+
+
+class VGG9Localizer(nn.Module):
+    """The paper's: eight convolutions cut down from VGG16 and one fully connected layer.
+
+    The paper's widths are lost. These, with BatchNorm, keep it at half a million parameters.
+
+    Attributes:
+        axis_name: name of a mapped axis over which batch statistics are averaged.
+        dtype: type of the computation; parameters, statistics and thetas stay float32.
+    """
+
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+    widths: tuple[int, ...] = (16, 32, 64, 128)
+
+    @nn.compact
+    def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
+        """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, labels.NUM_CLASSES))
+        x = mask.astype(self.dtype)
+        for block, width in enumerate(self.widths):
+            for i in (2 * block, 2 * block + 1):
+                x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv_{i}")(x)
+                x = nn.relu(_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
+            x = nn.max_pool(x, (2, 2), strides=(2, 2))
+        x = x.reshape(x.shape[0], -1).astype(jnp.float32)
+        x = nn.Dense(labels.NUM_PARTS * 4, name="dense")(x).reshape(-1, labels.NUM_PARTS, 4)
+        return make_theta(*jnp.moveaxis(x, -1, 0))
+
+
+class BasicBlock(nn.Module):
+    """ResNet's block of two 3 x 3 convolutions and a shortcut.
+
+    Attributes:
+        features: output channels.
+        stride: of the first convolution and the shortcut.
+        axis_name: name of a mapped axis over which batch statistics are averaged.
+        dtype: type of the computation.
+    """
+
+    features: int
+    stride: int
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        """Maps (batch, height, width, channels) to the same, shrunk by the stride."""
+        conv = partial(nn.Conv, self.features, use_bias=False, dtype=self.dtype)
+        norm = partial(_norm, train, self.axis_name, self.dtype)
+        shortcut = x
+        x = conv((3, 3), strides=self.stride, padding=PAD_1, name="conv_1")(x)
+        x = nn.relu(norm("norm_1")(x))
+        x = norm("norm_2")(conv((3, 3), padding=PAD_1, name="conv_2")(x))
+        if self.stride != 1:
+            shortcut = conv((1, 1), strides=self.stride, padding=((0, 0), (0, 0)), name="shortcut")(
+                shortcut
+            )
+            shortcut = norm("shortcut_norm")(shortcut)
+        return nn.relu(x + shortcut)
+
+
+class ResNet18Localizer(nn.Module):
+    """ResNet-18 with a 9-channel first convolution and 36 outputs: the released checkpoints' one.
+
+    Attributes:
+        axis_name: name of a mapped axis over which batch statistics are averaged.
+        dtype: type of the computation; parameters, statistics and thetas stay float32.
+    """
+
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
+        """Thetas (batch, 6, 2, 3) for softmax masks (batch, height, width, 9)."""
+        check_shape("mask", mask, ("batch", "height", "width", labels.NUM_CLASSES))
+        x = nn.Conv(
+            64,
+            (7, 7),
+            strides=2,
+            padding=((3, 3), (3, 3)),
+            use_bias=False,
+            dtype=self.dtype,
+            name="conv",
+        )(mask.astype(self.dtype))
+        x = nn.relu(_norm(train, self.axis_name, self.dtype, "norm")(x))
+        x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=PAD_1)
+        for layer, features in enumerate((64, 128, 256, 512)):
+            for block in (0, 1):
+                x = BasicBlock(
+                    features,
+                    2 if layer > 0 and block == 0 else 1,
+                    axis_name=self.axis_name,
+                    dtype=self.dtype,
+                    name=f"layer_{layer}_block_{block}",
+                )(x, train)
+        x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        x = nn.Dense(labels.NUM_PARTS * 6, name="dense")(x)
+        return _only_scale_and_shift(x.reshape(-1, labels.NUM_PARTS, 2, 3))
+
+
+def _only_scale_and_shift(theta: jax.Array) -> jax.Array:
+    """Zeroes what eq. 15 of the paper keeps at zero."""
+    return theta * jnp.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+
+
+LOCALIZERS: dict[str, type[nn.Module]] = {
+    "vgg9": VGG9Localizer,
+    "small": SmallLocalizer,
+    "resnet18": ResNet18Localizer,
+}
+
+
+def centroid_theta(
+    mask: jax.Array, region: jax.Array, frame_size: Size, patch_size: Size
+) -> jax.Array:
+    """The cropper that STN replaced: windows around the parts' centres in the rough mask.
+
+    The centre of each part is scaled to the frame and rounded to a whole pixel; nothing here has a
+    gradient. A part that the mask lacks gets the middle of the picture.
+
+    Args:
+        mask: coarse scores of the nine classes, (batch, height, width, 9).
+        region: where the picture lies in the frame, (batch, 2, 3).
+        frame_size: (height, width) of the frame.
+        patch_size: (height, width) of the patches.
+
+    Returns:
+        Thetas (batch, 6, 2, 3).
+    """
+    check_shape("mask", mask, ("batch", "height", "width", labels.NUM_CLASSES))
+    check_shape("region", region, ("batch", 2, 3))
+    mask = jax.lax.stop_gradient(mask)
+    centres = part_centres(jnp.argmax(mask, axis=-1).astype(jnp.int32)).yx
+    x = pixel_to_unit(centres[..., 1], mask.shape[2])
+    y = pixel_to_unit(centres[..., 0], mask.shape[1])
+    in_frame = compose(region[:, None], make_theta(jnp.zeros_like(x), jnp.zeros_like(y), x, y))
+
+    def whole(unit: jax.Array, size: int) -> jax.Array:
+        return pixel_to_unit(jnp.round(unit_to_pixel(unit, size)), size)
+
+    height, width = frame_size
+    return make_theta(
+        jnp.full_like(x, (patch_size[1] - 1) / (width - 1)),
+        jnp.full_like(y, (patch_size[0] - 1) / (height - 1)),
+        whole(in_frame[..., 0, 2], width),
+        whole(in_frame[..., 1, 2], height),
+    )

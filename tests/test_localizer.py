@@ -1,0 +1,70 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_variables
+
+from jax_stn_icnn import convert_torch, geometry
+from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+
+MASK = jax.nn.softmax(jax.random.normal(jax.random.key(0), (2, 128, 128, 9)))
+
+
+def test_small_equals_the_original(golden):
+    z = golden("localizer_small")
+    variables = convert_torch.convert_localizer(z.under("state"), "small")
+    theta = LOCALIZERS["small"]().apply(variables, z.nhwc("mask"), train=False)
+    np.testing.assert_allclose(theta, z["theta"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOCALIZERS)
+def test_thetas_scale_and_shift_only(name):
+    model = LOCALIZERS[name]()
+    variables = random_variables(model, MASK)
+    theta = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, MASK)
+    assert theta.shape == (2, 6, 2, 3)
+    np.testing.assert_array_equal(theta[..., [0, 1], [1, 0]], 0)
+    assert np.abs(theta[..., [0, 0, 1, 1], [0, 2, 1, 2]]).min() > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "count"), [("small", 5_172), ("vgg9", 491_496), ("resnet18", 11_213_796)]
+)
+def test_parameter_counts(name, count):
+    shapes = jax.eval_shape(
+        lambda x: LOCALIZERS[name]().init(jax.random.key(0), x, train=False), MASK
+    )
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
+
+
+@pytest.mark.parametrize("name", LOCALIZERS)
+def test_wrong_masks_are_named(name):
+    with pytest.raises(ValueError, match="mask has shape"):
+        LOCALIZERS[name]().init(jax.random.key(0), MASK[..., :8], train=False)
+
+
+class TestCentroid:
+    frame, patch = (512, 512), (81, 81)
+
+    def mask_of(self, label_map):
+        return jax.nn.one_hot(label_map, 9)
+
+    def test_windows_stand_on_the_parts_whole_pixels(self):
+        label_map = jnp.zeros((1, 128, 128), jnp.int32).at[0, 60:63, 40:45].set(5)
+        identity = jnp.broadcast_to(jnp.eye(2, 3), (1, 2, 3))
+        theta = centroid_theta(self.mask_of(label_map), identity, self.frame, self.patch)
+        box = geometry.windows_from_theta(theta, self.frame)[0, 4]
+        x, y = round(42 * 511 / 127), round(61 * 511 / 127)
+        np.testing.assert_allclose(box, [x - 40, y - 40, x + 40, y + 40], atol=1e-3)
+
+    def test_region_moves_the_windows_into_the_frame(self):
+        label_map = jnp.zeros((1, 128, 128), jnp.int32).at[0, 0, 0].set(5)
+        region = geometry.theta_from_windows(jnp.array([[100.0, 60.0, 300.0, 400.0]]), self.frame)
+        theta = centroid_theta(self.mask_of(label_map), region, self.frame, self.patch)
+        box = geometry.windows_from_theta(theta, self.frame)[0, 4]
+        np.testing.assert_allclose(box, [60, 20, 140, 100], atol=1e-3)
+
+    def test_no_gradient(self):
+        identity = jnp.broadcast_to(jnp.eye(2, 3), (2, 2, 3))
+        total = lambda m: jnp.sum(centroid_theta(m, identity, self.frame, self.patch))  # noqa: E731
+        np.testing.assert_array_equal(jax.grad(total)(MASK), jnp.zeros_like(MASK))

@@ -1,0 +1,111 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from jax_stn_icnn import losses
+
+
+@pytest.mark.parametrize(("alpha", "beta"), [(10, 5), (1, 0), (0, 1)])
+def test_consensus_equals_the_original(golden, alpha, beta):
+    z = golden("consensus")
+    target = jnp.array(z["target_int64"].astype(np.int32))
+    loss, gradient = jax.jit(
+        jax.value_and_grad(lambda x: losses.consensus_loss(x, target, target, alpha, beta))
+    )(z.nhwc("logits"))
+    np.testing.assert_allclose(loss, z[f"loss_a{alpha}_b{beta}"], rtol=1e-5)
+    expected = z.nhwc(f"grad_a{alpha}_b{beta}")
+    error = np.linalg.norm(gradient - expected) / np.linalg.norm(expected)
+    assert error < 1e-5
+
+
+def test_consensus_over_connected_regions_equals_a_loop():
+    logits = jax.random.normal(jax.random.key(0), (1, 12, 10, 3))
+    label_map = np.asarray(jax.random.randint(jax.random.key(1), (1, 12, 10), 0, 3))
+    regions = losses.connected_regions(jnp.array(label_map))
+    probs = np.asarray(jax.nn.softmax(logits), np.float64)[0]
+    terms = []
+    for c in range(3):
+        numbered, count = scipy.ndimage.label(label_map[0] == c)
+        for k in range(1, count + 1):
+            p = probs[numbered == k]
+            mean = p.mean(axis=0)
+            kl = (mean * (np.log(mean) - np.log(p))).mean()  # over pixels and labels
+            terms.append(10 * -np.log(mean[c]) + 5 * kl)
+    loss, gradient = jax.value_and_grad(losses.consensus_loss)(
+        logits, jnp.array(label_map), regions
+    )
+    np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-5)
+    chex.assert_tree_all_finite(gradient)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_connected_regions_equal_scipys(seed):
+    rng = np.random.default_rng(seed)
+    label_map = rng.integers(0, 2 + seed, (2, 19, 23))
+    if seed == 0:  # a spiral: the longest path there is
+        label_map[0] = 0
+        for i in range(0, 9, 2):
+            label_map[0, i : 19 - i, i : 23 - i] = 1
+            label_map[0, i + 1 : 18 - i, i + 1 : 22 - i] = 0
+            label_map[0, i + 1, i] = 0
+            label_map[0, i + 2 : i + 3, i + 1] = 1
+    regions = np.asarray(jax.jit(losses.connected_regions)(jnp.array(label_map)))
+    for image in range(2):
+        expected = np.zeros_like(label_map[image])
+        total = 0
+        for c in np.unique(label_map[image]):
+            numbered, count = scipy.ndimage.label(label_map[image] == c)
+            expected = np.where(numbered > 0, numbered + total, expected)
+            total += count
+        # The same partition: one of our numbers to one of scipy's.
+        pairs = np.unique(np.stack([regions[image].ravel(), expected.ravel()]), axis=1)
+        assert pairs.shape[1] == total
+        np.testing.assert_array_equal(np.unique(regions[image]), np.arange(total))
+
+
+def test_cross_entropy_and_binary_cross_entropy_equal_their_definitions():
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    truth = jax.random.randint(jax.random.key(1), (2, 3, 4), 0, 5)
+    p, sigmoid = jax.nn.softmax(logits), jax.nn.sigmoid(logits)
+    one_hot = jax.nn.one_hot(truth, 5)
+    np.testing.assert_allclose(
+        losses.cross_entropy(logits, truth), -jnp.log((p * one_hot).sum(-1)).mean(), rtol=1e-6
+    )
+    binary = -(one_hot * jnp.log(sigmoid) + (1 - one_hot) * jnp.log(1 - sigmoid)).mean()
+    np.testing.assert_allclose(losses.binary_cross_entropy(logits, truth), binary, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy, losses.binary_cross_entropy])
+def test_masked_examples_do_not_count(loss):
+    logits = jax.random.normal(jax.random.key(0), (3, 4, 4, 5))
+    truth = jax.random.randint(jax.random.key(1), (3, 4, 4), 0, 5)
+    masked = loss(logits, truth, jnp.array([True, False, True]))
+    keep = jnp.array([0, 2])
+    np.testing.assert_allclose(masked, loss(logits[keep], truth[keep]), rtol=1e-6)
+    assert loss(logits, truth, jnp.zeros(3, bool)) == 0
+
+
+def test_smooth_l1_is_quadratic_below_one_and_leaves_absent_parts_out():
+    target = jnp.zeros((1, 6, 2, 3))
+    theta = target.at[0, 0].set(0.5).at[0, 1].set(3.0).at[0, 2].set(100.0)
+    present = jnp.array([[True, True, False, False, False, False]])
+    expected = (0.5 * 0.5**2 + (3.0 - 0.5)) / 2
+    loss, gradient = jax.value_and_grad(losses.smooth_l1)(theta, target, present)
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+    np.testing.assert_array_equal(gradient[0, 2], jnp.zeros((2, 3)))
+    assert losses.smooth_l1(theta, target, jnp.zeros((1, 6), bool)) == 0
+
+
+def test_bad_input_is_named():
+    logits = jnp.zeros((1, 4, 4, 9))
+    with pytest.raises(ValueError, match=r"labels 0\.\.9.*0\.\.8"):
+        losses.cross_entropy(logits, jnp.zeros((1, 4, 4), jnp.int32).at[0, 0, 0].set(9))
+    with pytest.raises(ValueError, match="label_map has shape"):
+        losses.cross_entropy(logits, jnp.zeros((1, 4, 5), jnp.int32))
+    with pytest.raises(ValueError, match="must hold integers, not float32"):
+        losses.cross_entropy(logits, jnp.zeros((1, 4, 4)))
+    with pytest.raises(ValueError, match="present has shape"):
+        losses.smooth_l1(jnp.zeros((1, 6, 2, 3)), jnp.zeros((1, 6, 2, 3)), jnp.ones((1, 5), bool))

@@ -1,0 +1,36 @@
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from jax_stn_icnn import weights
+
+VARIABLES = {
+    "params": {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}},
+    "batch_stats": {"a": {"mean": np.ones(2, np.float32)}},
+}
+
+
+def test_round_trip(tmp_path):
+    path = tmp_path / "w.safetensors"
+    weights.save_weights(path, VARIABLES, "small")
+    loaded, cropper = weights.load_weights(path)
+    assert cropper == "small"
+    np.testing.assert_array_equal(
+        loaded["params"]["a"]["kernel"], VARIABLES["params"]["a"]["kernel"]
+    )
+    assert weights.shapes(loaded) == weights.shapes(VARIABLES)
+
+
+def test_what_is_no_weights_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        weights.load_weights(tmp_path / "nothing.safetensors")
+    (tmp_path / "text").write_text("not weights")
+    with pytest.raises(ValueError, match="text is not a safetensors file"):
+        weights.load_weights(tmp_path / "text")
+    safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "other")
+    with pytest.raises(ValueError, match="other is a safetensors file, but not of this project"):
+        weights.load_weights(tmp_path / "other")
+    weights.save_weights(tmp_path / "w", VARIABLES, "small")
+    (tmp_path / "w").write_bytes((tmp_path / "w").read_bytes()[:-3])
+    with pytest.raises(ValueError, match="cut short"):
+        weights.load_weights(tmp_path / "w")
