@@ -1,0 +1,61 @@
+"""The two views of a batch that the networks see: the frame as floats, and the coarse picture."""
+
+import jax
+import jax.numpy as jnp
+
+from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn.checks import check_same_batch, check_shape
+from jax_stn_icnn.geometry import COARSE_SIZE
+
+
+def to_float(frame: jax.Array) -> jax.Array:
+    """Frames as floats.
+
+    Args:
+        frame: uint8 0..255, any shape.
+
+    Returns:
+        float32 0..1, of the same shape.
+
+    Raises:
+        ValueError: the frame is not uint8.
+    """
+    if frame.dtype != jnp.uint8:
+        raise ValueError(f"frame must be uint8, not {frame.dtype}")
+    return frame.astype(jnp.float32) / 255
+
+
+def coarse_view(
+    frame: jax.Array, label_map: jax.Array, region: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The picture alone, without the padding, resized to what the coarse network takes.
+
+    Args:
+        frame: floats of shape (batch, height, width, 3).
+        label_map: class ids, integers of shape (batch, height, width).
+        region: thetas (batch, 2, 3) of the picture's rectangle, which falls on whole pixels.
+
+    Returns:
+        The image, bilinear with align_corners, (batch, 128, 128, 3), and its labels, (batch, 128,
+        128) of the input's type: pixel i is the picture's pixel floor(i * size / 128), as in
+        `sampling.resize_labels`.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    check_shape("frame", frame, ("batch", "height", "width", 3))
+    check_shape("label_map", label_map, ("batch", *frame.shape[1:3]))
+    check_shape("region", region, ("batch", 2, 3))
+    check_same_batch(frame=frame, label_map=label_map, region=region)
+    image = sampling.crop_bilinear(frame, region, COARSE_SIZE)
+    windows = jnp.round(geometry.windows_from_theta(region, frame.shape[1:3])).astype(jnp.int32)
+    left, top, right, bottom = windows.T
+
+    def pixels(first: jax.Array, last: jax.Array, count: int) -> jax.Array:
+        size = last - first + 1
+        return first[:, None] + jnp.arange(count) * size[:, None] // count
+
+    rows = pixels(top, bottom, COARSE_SIZE[0])
+    columns = pixels(left, right, COARSE_SIZE[1])
+    batch = jnp.arange(label_map.shape[0])
+    return image, label_map[batch[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -1,0 +1,147 @@
+"""Small archives in the layouts of CelebAMask-HQ and HELEN, of drawn shapes that are no faces.
+
+An archive is a dict from member name to bytes, so a test can damage any part of it before it is
+written. `python tests/archives.py` writes those that the builders' own test cases use.
+"""
+
+import io
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+CELEBAMASK_ROOT = "CelebAMask-HQ"
+HELEN_ROOT = "SmithCVPR2013_dataset_resized"
+MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+# Number -> CelebA index: text order is not number order, two mask folders, both split boundaries.
+CELEBAMASK_FACES = {
+    2: 5,
+    10: 162_770,
+    9: 162_771,
+    1999: 182_637,
+    2000: 182_638,
+    2001: 200_000,
+    30: 7,
+    4: 162_000,
+}
+CELEBAMASK_SWAPPED = 30  # the face whose left and right are exchanged
+HELEN_SWAPPED = "20_1"
+CELEBAMASK_SPLITS = {"train": ["2", "4", "10", "30"], "validation": ["9", "1999"]}
+CELEBAMASK_SPLITS["test"] = ["2000", "2001"]
+# Not in the order of the official g_mask.py: the tests know that order on their own.
+PARTS = "cloth ear_r eye_g hair hat l_brow l_ear l_eye l_lip mouth neck neck_l nose".split()
+PARTS += "r_brow r_ear r_eye skin u_lip".split()
+SIDED = {"l_brow", "r_brow", "l_eye", "r_eye", "l_ear", "r_ear"}
+HELEN_LISTS = {
+    "exemplars.txt": ["100_2", "100_1", "20_1", "3_1"],
+    "tuning.txt": ["7_1"],
+    "testing.txt": ["9_1", "8_1"],
+}
+
+
+def celebamask() -> dict[str, bytes]:
+    """Returns an archive of 8 images of 128 x 128 with masks of 64 x 64 that overlap."""
+    files = {MAPPING: b"idx  orig_idx   orig_file\n"}
+    for number, index in CELEBAMASK_FACES.items():
+        rng = np.random.default_rng(number)
+        files[MAPPING] += f"{number}    {index}       {index + 1:06d}.jpg\n".encode()
+        files[f"CelebA-HQ-img/{number}.jpg"] = _photo(rng, (128, 128))
+        for part in PARTS:
+            if part in ("hat", "neck_l") and number % 2:
+                continue  # a part that is not to be seen has no file
+            mask = Image.new("RGB", (64, 64))
+            box = _box(rng, 64)
+            if part in SIDED:  # in its own half of the image
+                on_the_right = part.startswith("l_") != (number == CELEBAMASK_SWAPPED)
+                box = (np.array(_box(rng, 32)) + [32 * on_the_right, 0] * 2).tolist()
+            ImageDraw.Draw(mask).ellipse(box, fill=(255, 255, 255))
+            files[mask_name(number, part)] = encode(mask, "PNG")
+    return files
+
+
+def helen() -> dict[str, bytes]:
+    """Returns an archive of 7 images of different sizes with soft maps that overlap."""
+    files = {}
+    for member, names in HELEN_LISTS.items():
+        lines = [f"{number:04d} , {name} \n" for number, name in enumerate(names, start=1)]
+        files[member] = "".join([*lines, "\n"]).encode()
+        for name in names:
+            rng = np.random.default_rng(int(name.replace("_", "")))
+            size = (int(rng.integers(40, 60)), int(rng.integers(40, 60)))
+            files[f"images/{name}.jpg"] = _photo(rng, size)
+            for class_id in range(11):
+                soft = Image.new("L", size)
+                x = 10 if class_id in (2, 4) else 30 if class_id in (3, 5) else 20
+                if name == HELEN_SWAPPED:
+                    x = 40 - x
+                box = (x - 8, 4 * class_id - 8, x + 8, 4 * class_id + 8)
+                ImageDraw.Draw(soft).ellipse(box, fill=200)
+                soft = soft.filter(ImageFilter.GaussianBlur(2))
+                files[soft_map_name(name, class_id)] = encode(soft, "PNG")
+    return files
+
+
+def mask_name(number: int, part: str) -> str:
+    """Returns the name of a mask in CelebAMask-HQ."""
+    return f"CelebAMask-HQ-mask-anno/{number // 2000}/{number:05d}_{part}.png"
+
+
+def soft_map_name(name: str, class_id: int) -> str:
+    """Returns the name of a soft map in HELEN."""
+    return f"labels/{name}/{name}_lbl{class_id:02d}.png"
+
+
+def encode(image: Image.Image, image_format: str) -> bytes:
+    """Returns the bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, image_format)
+    return file.getvalue()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Returns the pixels of an image file."""
+    return np.asarray(Image.open(io.BytesIO(data)))
+
+
+def write_zip(files: dict[str, bytes], manual_dir: Path, root: str) -> Path:
+    """Writes an archive as it is downloaded; half of the members deflated, half stored."""
+    manual_dir.mkdir(parents=True, exist_ok=True)
+    path = manual_dir / f"{root}.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{root}/", b"")
+        for index, (member, data) in enumerate(files.items()):
+            method = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)[index % 2]
+            # Without a date the same members give the same file.
+            archive.writestr(zipfile.ZipInfo(f"{root}/{member}"), data, method)
+    return path
+
+
+def write_folder(files: dict[str, bytes], manual_dir: Path, root: str) -> Path:
+    """Writes an archive as it unpacks."""
+    for member, data in files.items():
+        path = manual_dir / root / member
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return manual_dir / root
+
+
+def _photo(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+    colours = rng.integers(0, 256, (3, 3)).tolist()
+    image = Image.new("RGB", size, tuple(colours[0]))
+    draw = ImageDraw.Draw(image)
+    draw.rectangle(_box(rng, min(size)), fill=tuple(colours[1]))
+    draw.ellipse(_box(rng, min(size)), fill=tuple(colours[2]))
+    return encode(image, "JPEG")
+
+
+def _box(rng: np.random.Generator, side: int) -> list[int]:
+    """Returns left, top, right, bottom of a box inside a square."""
+    corner = rng.integers(0, side // 2, 2)
+    return [*corner.tolist(), *(corner + rng.integers(4, side // 2, 2)).tolist()]
+
+
+if __name__ == "__main__":
+    builders = Path(__file__).parents[1] / "tfds_builders"
+    write_zip(celebamask(), builders / "celebamask_hq" / "dummy_data", CELEBAMASK_ROOT)
+    write_zip(helen(), builders / "helen" / "dummy_data", HELEN_ROOT)

@@ -1,0 +1,211 @@
+"""The command: complete or absent, whatever happens; and the archives it reads."""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import archives
+import numpy as np
+import pytest
+
+from tfds_builders import prepare, sharding
+from tfds_builders.archive import ArchiveError
+from tfds_builders.zip_reader import ZipDamagedError, ZipReader
+
+REPOSITORY = Path(__file__).parents[1]
+ROOTS = {"celebamask_hq": archives.CELEBAMASK_ROOT, "helen": archives.HELEN_ROOT}
+FILES = {"celebamask_hq": archives.celebamask(), "helen": archives.helen()}
+# Runs the command, but the process kills itself while it encodes the label number KILL_AT.
+KILLED_RUN = """
+import itertools, os, signal, sys
+from tfds_builders import images, prepare
+encode, calls = images.encode_png, itertools.count(1)
+def encode_or_die(pixels):
+    if next(calls) == int(os.environ["KILL_AT"]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return encode(pixels)
+images.encode_png = encode_or_die
+prepare.define_flags()
+prepare.app.run(prepare.main)
+"""
+
+
+def command(*arguments: str | Path, code: str | None = None, **environment: str):
+    run = ["-c", code] if code else ["-m", "tfds_builders.prepare"]
+    return subprocess.run(
+        [sys.executable, *run, *map(str, arguments)],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope="module")
+def manual_dir(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("manual")
+    for name, root in ROOTS.items():
+        archives.write_zip(FILES[name], folder, root)
+    return folder
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_killed_run_leaves_nothing_and_next_run_gives_same_bytes(name, manual_dir, tmp_path):
+    prepare.prepare(name, tmp_path / "undisturbed", manual_dir, "array_record")
+    arguments = (name, "--manual_dir", manual_dir, "--data_dir", tmp_path / "killed")
+    killed = command(*arguments, code=KILLED_RUN, KILL_AT="6")
+    assert killed.returncode == -signal.SIGKILL
+    (stale,) = (tmp_path / "killed" / name).iterdir()
+    assert stale.name.startswith("incomplete.")
+    assert list(stale.iterdir())
+
+    again = command(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert "prepared: " in again.stdout
+    assert tree(tmp_path / "killed" / name) == tree(tmp_path / "undisturbed" / name)
+
+
+@pytest.mark.parametrize("name", prepare.NAMES)
+def test_every_builder_writes_bytes_that_do_not_depend_on_the_process(name):
+    module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
+    assert issubclass(module.Builder, sharding.ShardedBuilder)
+
+
+def test_zip_and_folder_give_same_bytes(manual_dir, tmp_path):
+    for name, root in ROOTS.items():
+        archives.write_folder(FILES[name], tmp_path / "unpacked", root)
+        prepare.prepare(name, tmp_path / "zip", manual_dir, "array_record")
+        prepare.prepare(name, tmp_path / "folder", tmp_path / "unpacked", "array_record")
+    assert tree(tmp_path / "zip") == tree(tmp_path / "folder")
+
+
+def test_complete_data_set_is_left_alone(manual_dir, tmp_path):
+    prepare.prepare("helen", tmp_path, manual_dir, "array_record")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "helen").rglob("*")}
+    message = prepare.prepare("helen", tmp_path, None, "array_record")
+    assert message.startswith("already complete: ")
+    assert message.endswith("(array_record; train 4, validation 1, test 2)")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "helen").rglob("*")} == before
+
+
+def test_other_format_is_refused(manual_dir, tmp_path, monkeypatch):
+    prepare.prepare("helen", tmp_path, manual_dir, "array_record")
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(prepare.PrepareError, match="holds it as array_record"):
+        prepare.prepare("helen", tmp_path, manual_dir, "tfrecord")
+
+
+def test_tfrecord_without_tensorflow_is_refused(manual_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(prepare.PrepareError, match="needs TensorFlow"):
+        prepare.prepare("helen", tmp_path, manual_dir, "tfrecord")
+
+
+def test_second_writer_is_refused(manual_dir, tmp_path):
+    with (
+        prepare._only_writer(tmp_path / "helen"),
+        pytest.raises(prepare.PrepareError, match="another process is preparing"),
+    ):
+        prepare.prepare("helen", tmp_path, manual_dir, "array_record")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "does not exist or is empty.*\n.*Download SmithCVPR2013"),
+        ({}, "holds neither SmithCVPR2013_dataset_resized.zip nor the folder"),
+        ({"": b"<html>quota exceeded</html>"}, "resized.zip: it is not a zip file; download"),
+        ({"": b""}, "resized.zip: it is not a zip file; download"),
+        ({"": 0.9}, "resized.zip: it is cut short: .*; download the archive again"),
+    ],
+    ids=["no directory", "no archive", "not a zip", "no bytes", "cut short"],
+)
+def test_no_archive(content, message, manual_dir, tmp_path):
+    folder = tmp_path / "manual"
+    if content is not None:
+        folder.mkdir()
+        (folder / "another_data_set.zip").touch()
+        whole = (manual_dir / f"{archives.HELEN_ROOT}.zip").read_bytes()
+        for data in content.values():
+            part = data if isinstance(data, bytes) else whole[: int(len(whole) * data)]
+            (folder / f"{archives.HELEN_ROOT}.zip").write_bytes(part)
+    with pytest.raises(ArchiveError, match=message):
+        prepare.prepare("helen", tmp_path / "data", folder, "array_record")
+    assert not list((tmp_path / "data" / "helen").iterdir())
+
+
+def test_command_prints_one_line_and_fails(tmp_path):
+    files = {**FILES["helen"], "images/7_1.jpg": FILES["helen"]["images/7_1.jpg"][:-9]}
+    path = archives.write_zip(files, tmp_path, archives.HELEN_ROOT)
+    result = command("helen", "--manual_dir", tmp_path, "--data_dir", tmp_path / "data")
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: {path}: images/7_1.jpg: cannot be")
+    assert "Traceback" not in result.stderr
+
+
+def test_command_wants_a_known_name():
+    result = command("hellen")
+    assert result.returncode != 0
+    assert "name one data set of celebamask_hq, helen, synthetic_faces" in result.stderr
+
+
+@pytest.mark.parametrize("limit_32_bits", [None, 1000])
+def test_zip_reader_equals_zipfile(limit_32_bits, tmp_path, monkeypatch):
+    """With the lower limit larger members, and later ones, have their numbers in zip64 fields."""
+    if limit_32_bits:
+        monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit_32_bits)
+    rng = np.random.default_rng(0)
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in rng.permutation(300):
+            info = zipfile.ZipInfo(f"folder/{index}.bin")
+            info.compress_type = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)[index % 2]
+            with archive.open(info, "w", force_zip64=limit_32_bits is not None) as member:
+                member.write(bytes(rng.integers(0, 4, rng.integers(0, 3000), dtype=np.uint8)))
+        archive.writestr("folder/", b"")
+        archive.comment = b"a comment after the end record"
+    reader = ZipReader(path)
+    with zipfile.ZipFile(path) as archive:
+        assert list(reader) == sorted(set(archive.namelist()) - {"folder/"})
+        for name in reader:
+            assert reader.read(name) == archive.read(name)
+    assert "folder/7.bin" in reader
+    assert "folder/7.bi" not in reader
+    with pytest.raises(KeyError):
+        reader.read("folder/300.bin")
+
+
+def test_zip_reader_reads_more_members_than_32_bit_records_count(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for index in range(66_000):
+            archive.writestr(zipfile.ZipInfo(str(index)), b"")
+        archive.writestr("last", b"content")
+    reader = ZipReader(path)
+    assert sum(1 for _ in reader) == 66_001
+    assert reader.read("last") == b"content"
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_reader_finds_damaged_member(method, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a", bytes(range(256)) * 4)
+    damaged = bytearray(path.read_bytes())
+    damaged[60] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(ZipDamagedError, match="damaged|check sum"):
+        ZipReader(path).read("a")

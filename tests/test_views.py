@@ -1,0 +1,68 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_stn_icnn import geometry, sampling, views
+
+
+def test_to_float():
+    frame = np.arange(256, dtype=np.uint8)
+    floats = views.to_float(jnp.asarray(frame))
+    assert floats.dtype == jnp.float32
+    # Compilers may divide by multiplying: a last bit.
+    np.testing.assert_array_max_ulp(floats, np.float32(frame) / np.float32(255), maxulp=1)
+    with pytest.raises(ValueError, match="uint8"):
+        views.to_float(jnp.ones(3))
+
+
+# (height, width) of the picture, its corner (top, left), side of the frame.
+PLACES = [
+    ((300, 257), (11, 40), 352),
+    ((128, 128), (64, 64), 256),
+    ((90, 200), (80, 25), 250),
+    ((256, 256), (0, 0), 256),
+    ((683, 1000), (170, 12), 1024),
+]
+
+
+@pytest.mark.parametrize("shape, corner, side", PLACES)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_coarse_view_is_the_resized_picture(shape, corner, side, wrap):
+    (height, width), (top, left) = shape, corner
+    rng = np.random.default_rng(0)
+    picture = rng.random((1, height, width, 3), dtype=np.float32)
+    picture_labels = rng.integers(0, 9, (1, height, width), dtype=np.int32)
+    margins = ((0, 0), (top, side - height - top), (left, side - width - left))
+    frame = np.pad(picture, (*margins, (0, 0)))
+    label_map = np.pad(picture_labels, margins)
+    window = jnp.array([[left, top, left + width - 1, top + height - 1]])
+    region = geometry.theta_from_windows(window, (side, side))
+    image, coarse_labels = wrap(views.coarse_view)(frame, label_map, region)
+    assert image.shape == (1, 128, 128, 3) and coarse_labels.shape == (1, 128, 128)
+    # Coordinates are float32 numbers of the frame: up to 1024 * 2**-24 of a pixel, a few times.
+    np.testing.assert_allclose(image, sampling.resize_bilinear(picture, (128, 128)), atol=3e-4)
+    np.testing.assert_array_equal(
+        coarse_labels, sampling.resize_labels(jnp.asarray(picture_labels), (128, 128))
+    )
+
+
+def test_coarse_view_of_each_picture_by_its_own_region():
+    side = 160
+    frame = np.zeros((2, side, side, 3), np.float32)
+    label_map = np.zeros((2, side, side), np.uint8)
+    windows = np.array([[0, 0, 159, 159], [20, 10, 149, 139]])
+    for i, (left, top, right, bottom) in enumerate(windows):
+        label_map[i, top : bottom + 1, left : right + 1] = i + 1
+        frame[i, top : bottom + 1, left : right + 1] = (i + 1) / 2
+    region = geometry.theta_from_windows(jnp.array(windows), (side, side))
+    image, coarse_labels = views.coarse_view(frame, label_map, region)
+    np.testing.assert_array_equal(coarse_labels[0], 1)
+    np.testing.assert_array_equal(coarse_labels[1], 2)
+    np.testing.assert_allclose(image[1], 1.0, atol=3e-4)
+
+
+def test_wrong_shapes():
+    frame, label_map = np.zeros((1, 40, 40, 3), np.float32), np.zeros((1, 40, 41), np.uint8)
+    with pytest.raises(ValueError, match="label_map"):
+        views.coarse_view(frame, label_map, np.zeros((1, 2, 3), np.float32))

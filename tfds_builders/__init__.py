@@ -1,0 +1,5 @@
+"""TFDS dataset builders for face parsing: `celebamask_hq`, `helen` and `synthetic_faces`.
+
+Importing `tfds_builders.<name>` registers that builder with TFDS under `<name>`.
+`python -m tfds_builders.prepare <name>` builds it without TensorFlow.
+"""

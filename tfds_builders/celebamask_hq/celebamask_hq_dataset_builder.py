@@ -1,0 +1,254 @@
+"""CelebAMask-HQ: 30,000 faces with masks of 18 parts and accessories."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow_datasets as tfds
+from absl import logging
+
+from tfds_builders import archive as archive_lib
+from tfds_builders import images, sharding, sides
+
+# The ids 1..18 and the order of painting are those of the authors' g_mask.py: where masks overlap,
+# the later one is seen. Other public code has the same names in another order, so other ids.
+PARTS = (
+    "skin",
+    "nose",
+    "eye_g",
+    "l_eye",
+    "r_eye",
+    "l_brow",
+    "r_brow",
+    "l_ear",
+    "r_ear",
+    "mouth",
+    "u_lip",
+    "l_lip",
+    "hair",
+    "hat",
+    "ear_r",
+    "neck_l",
+    "neck",
+    "cloth",
+)
+CLASSES = ("background", *PARTS)
+# `l_` is the person's left, so on the viewer's right.
+SIDES = tuple(
+    (CLASSES.index(f"r_{part}"), CLASSES.index(f"l_{part}")) for part in ("eye", "brow", "ear")
+)
+
+_ROOT = "CelebAMask-HQ"
+_MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
+_IMAGE_FOLDER = "CelebA-HQ-img"
+_MASK_FOLDER = "CelebAMask-HQ-mask-anno"
+_IMAGES_PER_MASK_FOLDER = 2000
+# CelebA's own split, by the index that an image has there.
+_FIRST_VALIDATION, _FIRST_TEST = 162_771, 182_638
+_SHARD_SIZE = 256  # about 30 MB, as a photograph of 1024 x 1024 takes about 100 kB
+
+
+class Face(NamedTuple):
+    """One row of the mapping file."""
+
+    number: int
+    """The image's number in CelebAMask-HQ."""
+    celeba_index: int
+    """The image's number in CelebA, from 0."""
+
+    @property
+    def image(self) -> str:
+        """The photograph's name in the archive."""
+        return f"{_IMAGE_FOLDER}/{self.number}.jpg"
+
+    def mask(self, part: str) -> str:
+        """The name that the mask of a part has in the archive."""
+        folder = self.number // _IMAGES_PER_MASK_FOLDER
+        return f"{_MASK_FOLDER}/{folder}/{self.number:05d}_{part}.png"
+
+
+class Builder(sharding.ShardedBuilder):
+    """Builds CelebAMask-HQ from the official archive."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES = {"1.0.0": "First release."}
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
+Agree to the licence at https://github.com/switchablenorms/CelebAMask-HQ, download {_ROOT}.zip and
+place it (or the folder {_ROOT} that it unpacks to) in the manual directory.
+"""
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+                    "label": tfds.features.LabeledImage(
+                        labels=list(CLASSES), shape=(None, None, 1), encoding_format="png"
+                    ),
+                    "name": tfds.features.Text(),
+                    "celeba_index": tfds.features.Scalar(np.int32),
+                    "sides_swapped": tfds.features.Scalar(np.bool_),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            homepage="https://github.com/switchablenorms/CelebAMask-HQ",
+        )
+
+    def _shard_iterators_per_split(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> sharding.Shards:
+        self._archive = archive_lib.open_archive(dl_manager, _ROOT)
+        self._empty_masks: list[str] = []
+        self._swapped: list[str] = []
+        faces = read_mapping(self._archive)
+        check_members(self._archive, faces)
+        splits = split_faces(self._archive, faces)
+        return sharding.shard_iterators(splits, self._record, _SHARD_SIZE)
+
+    def _record(self, face: Face) -> sharding.Record:
+        name = str(face.number)
+        image, size = images.read_jpeg(self._archive, face.image)
+        label = self._label(face, size)
+        if swapped := sides.are_swapped(label, SIDES):
+            label = sides.swap(label, SIDES)
+            self._swapped.append(name)
+        return name, {
+            "image": image,
+            "label": images.encode_png(label),
+            "name": name,
+            "celeba_index": face.celeba_index,
+            "sides_swapped": swapped,
+        }
+
+    def _label(self, face: Face, image_size: tuple[int, int]) -> np.ndarray:
+        """Paints the face's masks over each other; uint8 (H, W) of the masks' own size."""
+        label = None
+        for class_id, part in enumerate(PARTS, start=1):
+            member = face.mask(part)
+            if member not in self._archive:
+                continue  # the part is not to be seen in the photograph
+            data = self._archive.read(member)
+            if not data:
+                self._empty_masks.append(member)
+                continue
+            mask = images.read_gray(self._archive, member, data) > 127
+            if label is None:
+                _check_shape(self._archive, member, mask.shape, image_size)
+                label = np.zeros(mask.shape, np.uint8)
+            elif mask.shape != label.shape:
+                raise archive_lib.error(
+                    self._archive,
+                    member,
+                    f"has (height, width) {mask.shape}, the image's other masks {label.shape}",
+                )
+            if not mask.any():
+                self._empty_masks.append(member)
+            label[mask] = class_id
+        if label is None:
+            raise archive_lib.error(self._archive, face.image, "has not a single readable mask")
+        return label
+
+    def _post_download_and_prepare_hook(self) -> None:
+        sides.report(self._swapped)
+        if self._empty_masks:
+            logging.warning(
+                "%d mask files are empty, their parts count as absent: %s",
+                len(self._empty_masks),
+                archive_lib.some_of(self._empty_masks),
+            )
+
+
+def read_mapping(archive: archive_lib.Archive) -> list[Face]:
+    """Reads the file that maps the images to CelebA's.
+
+    Args:
+      archive: the archive.
+
+    Returns:
+      Its rows, by rising number.
+
+    Raises:
+      ArchiveError: if a row is not `number index file`, or a number stands there twice.
+    """
+    faces: dict[int, Face] = {}
+    lines = archive.read(_MAPPING).decode("utf-8", "replace").splitlines()
+    for line_number, line in enumerate(lines, start=1):
+        fields = line.split()
+        if not fields or (line_number == 1 and not fields[0].isdecimal()):
+            continue  # some copies have a header line, some do not
+        where = f"{_MAPPING}, line {line_number}"
+        if len(fields) != 3 or not (fields[0].isdecimal() and fields[1].isdecimal()):
+            raise archive_lib.error(archive, where, f"{line!r} is not 'idx orig_idx orig_file'")
+        face = Face(int(fields[0]), int(fields[1]))
+        if face.number in faces:
+            raise archive_lib.error(archive, where, f"image {face.number} was listed before")
+        faces[face.number] = face
+    return [faces[number] for number in sorted(faces)]
+
+
+def split_faces(archive: archive_lib.Archive, faces: list[Face]) -> dict[str, list[Face]]:
+    """Sorts the faces into CelebA's own splits.
+
+    Args:
+      archive: the archive, for the errors.
+      faces: the rows of its mapping.
+
+    Returns:
+      For each split its faces, in the order given.
+
+    Raises:
+      ArchiveError: if a split would be empty.
+    """
+    splits: dict[str, list[Face]] = {"train": [], "validation": [], "test": []}
+    for face in faces:
+        if face.celeba_index < _FIRST_VALIDATION:
+            splits["train"].append(face)
+        elif face.celeba_index < _FIRST_TEST:
+            splits["validation"].append(face)
+        else:
+            splits["test"].append(face)
+    for split, members in splits.items():
+        if not members:
+            raise archive_lib.error(archive, _MAPPING, f"lists no image of the {split} split")
+    return splits
+
+
+def check_members(archive: archive_lib.Archive, faces: list[Face]) -> None:
+    """Checks, before anything is written, that mapping, images and masks belong together.
+
+    Args:
+      archive: the archive.
+      faces: the rows of its mapping.
+
+    Raises:
+      ArchiveError: if a row has no image, an image no row, or a mask no image or a name or folder
+        that no part has (it would be taken for absent).
+    """
+    numbers = {face.number for face in faces}
+    for face in faces:
+        if face.image not in archive:
+            raise archive_lib.error(archive, face.image, f"is missing, but {_MAPPING} lists it")
+    image_name = re.compile(rf"{_IMAGE_FOLDER}/(\d+)\.jpg")
+    mask_name = re.compile(rf"{_MASK_FOLDER}/\d+/(\d+)_({'|'.join(PARTS)})\.png")
+    for member in archive:  # in the order of paths: images before masks
+        if match := image_name.fullmatch(member):
+            if int(match[1]) not in numbers:
+                raise archive_lib.error(archive, member, f"has no row in {_MAPPING}")
+        elif match := mask_name.fullmatch(member):
+            face = Face(int(match[1]), 0)
+            if face.number not in numbers:
+                raise archive_lib.error(archive, member, f"there is no image {face.image}")
+            if member != face.mask(match[2]):
+                raise archive_lib.error(archive, member, f"should be {face.mask(match[2])}")
+        elif member.startswith(f"{_MASK_FOLDER}/") and member.endswith(".png"):
+            raise archive_lib.error(archive, member, "is not the mask of a known part")
+
+
+def _check_shape(
+    archive: archive_lib.Archive, member: str, mask: tuple[int, ...], image: tuple[int, int]
+) -> None:
+    """Checks that a mask has the image's proportions; its resolution may differ (512 and 1024)."""
+    if mask[0] * image[1] != mask[1] * image[0]:
+        raise archive_lib.error(
+            archive, member, f"has (height, width) {mask}, which does not fit the image's {image}"
+        )

@@ -1,0 +1,22 @@
+"""TFDS's own test case for the CelebAMask-HQ builder."""
+
+import pytest
+
+# The test case subclasses TensorFlow's, and compares what tf.data reads; dill is TFDS's own need.
+pytest.importorskip("tensorflow")
+pytest.importorskip("dill")
+
+import tensorflow_datasets as tfds  # noqa: E402
+
+from tfds_builders.celebamask_hq import celebamask_hq_dataset_builder  # noqa: E402
+
+
+class BuilderTest(tfds.testing.DatasetBuilderTestCase):
+    """Builds from `dummy_data`, as tfrecord."""
+
+    DATASET_CLASS = celebamask_hq_dataset_builder.Builder
+    SPLITS = {"train": 4, "validation": 2, "test": 2}
+
+
+if __name__ == "__main__":
+    tfds.testing.test_main()

@@ -1,0 +1,75 @@
+"""Images: read from an archive, with every fault turned into an error, and encoded."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from tfds_builders.archive import Archive, error
+
+
+def read_jpeg(archive: Archive, member: str) -> tuple[bytes, tuple[int, int]]:
+    """Reads a colour photograph and decodes it once, to be sure that it is whole.
+
+    Args:
+      archive: the archive.
+      member: the name of the image.
+
+    Returns:
+      The file's own bytes, and its size as (height, width).
+
+    Raises:
+      ArchiveError: if it is absent, cut short, or not an RGB JPEG.
+    """
+    data = archive.read(member)
+    image = _decode(archive, member, data)
+    if image.format != "JPEG" or image.mode != "RGB":
+        raise error(archive, member, f"is {image.format} {image.mode}, not an RGB JPEG")
+    return data, (image.height, image.width)
+
+
+def read_gray(archive: Archive, member: str, data: bytes) -> np.ndarray:
+    """Decodes an 8-bit image without colours.
+
+    Args:
+      archive: the archive, for the errors.
+      member: the name of the image, for the errors.
+      data: the file's bytes.
+
+    Returns:
+      uint8 (H, W). An image with equal colour channels gives their common value.
+
+    Raises:
+      ArchiveError: if it is cut short or has another mode than L, RGB or RGBA.
+    """
+    image = _decode(archive, member, data)
+    if image.mode not in ("L", "RGB", "RGBA"):
+        raise error(archive, member, f"has mode {image.mode}, not 8-bit grey or RGB")
+    return np.asarray(image.convert("L"))
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Encodes an array as PNG.
+
+    TFDS encodes arrays by means of TensorFlow only; bytes it takes as they are.
+
+    Args:
+      pixels: uint8, (H, W) for class ids or (H, W, 3) for colours.
+
+    Returns:
+      The bytes of the PNG file.
+    """
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _decode(archive: Archive, member: str, data: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data))
+        image.load()
+    except (OSError, SyntaxError, ValueError) as fault:  # what Pillow raises for damaged files
+        # Pillow's text for an unknown format names a memory address.
+        reason = "it is no image" if isinstance(fault, Image.UnidentifiedImageError) else fault
+        raise error(archive, member, f"cannot be decoded ({reason})") from fault
+    return image

@@ -1,0 +1,46 @@
+"""From the painted scene to a photograph: uneven light, colour cast, blur, noise."""
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from . import fields, noise
+
+
+def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Takes a picture; nothing moves, so the classes of the pixels stay right.
+
+    Args:
+      scene: float32 (3, size, size) in [0, 1].
+      rng: source of the picture's faults.
+
+    Returns:
+      uint8 (size, size, 3).
+    """
+    picture = scene * _uneven_light(scene.shape[1:], rng)
+    picture *= rng.uniform(0.92, 1.08, 3).astype(np.float32)[:, np.newaxis, np.newaxis]
+    grey = picture.mean(axis=0)
+    picture = grey + rng.uniform(0.65, 1.15) * (picture - grey)
+    picture = np.clip(picture, 0.0, 1.0) ** np.float32(rng.uniform(0.8, 1.12))
+    sharp = Image.fromarray((255.0 * picture.transpose(1, 2, 0) + 0.5).astype(np.uint8))
+    if rng.random() < 0.35:
+        radius = rng.uniform(0.3, 1.3) * scene.shape[1] / 256
+        sharp = sharp.filter(ImageFilter.GaussianBlur(radius))
+    if rng.random() < 0.5:
+        return np.array(sharp)
+    grain = rng.standard_normal((*scene.shape[1:], 3), dtype=np.float32)
+    noisy = np.asarray(sharp) + rng.uniform(1.0, 9.0) * grain
+    return np.clip(noisy + 0.5, 0.0, 255.0).astype(np.uint8)
+
+
+def _uneven_light(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
+    """(H, W): a slope, and on some pictures the soft edge of a shadow across."""
+    y, x = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in shape)
+    angle, slope = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.0, 0.45)
+    cos, sin = float(np.cos(angle)), float(np.sin(angle))
+    along = cos * x[np.newaxis, :] + sin * y[:, np.newaxis]
+    light = rng.uniform(0.9, 1.1) + slope * along
+    if rng.random() < 0.22:
+        wobble = along + 0.05 * noise.plane(rng, (5, 5), shape)
+        edge, softness = rng.uniform(-0.25, 0.25), rng.uniform(0.01, 0.12)
+        light -= rng.uniform(0.2, 0.45) * fields.smoothstep(wobble, edge, edge + softness)
+    return light

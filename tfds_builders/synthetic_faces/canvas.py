@@ -1,0 +1,95 @@
+"""What is painted on: an image and the class of every pixel, kept in step."""
+
+import numpy as np
+
+from . import classes, fields
+from .pose import Grid
+
+Colour = np.ndarray
+"""(3,) for one colour, (3, H, W) for one a pixel; RGB in [0, 1]."""
+
+
+class Canvas:
+    """An image, float32 (3, size, size) in [0, 1], and its classes, uint8 (size, size)."""
+
+    def __init__(self, size: int):
+        """Starts with a black background."""
+        # Channels first: numpy is several times faster when the long axes are the inner ones.
+        self.image = np.zeros((3, size, size), np.float32)
+        self.label = np.full((size, size), classes.BACKGROUND, np.uint8)
+
+    def paint(
+        self,
+        grid: Grid,
+        field: np.ndarray,
+        colour: Colour,
+        label: int | None,
+        opacity: float | np.ndarray = 1.0,
+    ) -> None:
+        """Paints a shape over what is there.
+
+        Args:
+          grid: the window that the field belongs to.
+          field: float (H, W), negative inside the shape.
+          colour: of the shape.
+          label: the class of the pixels whose centres are inside; None leaves the classes alone.
+          opacity: share of the colour where the shape covers a pixel; a scalar or (H, W).
+        """
+        inside = field < 0.0
+        if not inside.any():
+            return
+        if label is not None:
+            self.classify(grid, field, label)
+        # Most shapes are small in their windows; outside of this box they cover nothing.
+        box = (_extent(np.any(inside, axis=1)), _extent(np.any(inside, axis=0)))
+        alpha = fields.coverage(field[box]) * np.broadcast_to(opacity, field.shape)[box]
+        colours = np.broadcast_to(_planes(colour), (3, *field.shape))[:, *box]
+        _mix(self.image[:, grid.rows, grid.columns][:, *box], alpha, colours)
+
+    def classify(self, grid: Grid, field: np.ndarray, label: int) -> None:
+        """Gives a class to the pixels whose centres are inside a shape, leaving the image alone.
+
+        Args:
+          grid: the window that the field belongs to.
+          field: float (H, W), negative inside the shape.
+          label: the class.
+        """
+        self.label[grid.rows, grid.columns][field < 0.0] = label
+
+    def blend(self, grid: Grid, alpha: np.ndarray, colour: Colour) -> None:
+        """Mixes a colour into a window, leaving the classes alone.
+
+        Args:
+          grid: the window.
+          alpha: float (H, W), the share of the colour.
+          colour: the colour.
+        """
+        _mix(self.image[:, grid.rows, grid.columns], alpha, _planes(colour))
+
+    def darken(self, grid: Grid, amount: np.ndarray) -> None:
+        """Takes light away from a window: brightness times (1 - amount), warmer in the dark.
+
+        Args:
+          grid: the window.
+          amount: float (H, W) below 1.
+        """
+        light = 1.0 - amount
+        target = self.image[:, grid.rows, grid.columns]
+        target[0] *= np.sqrt(light)
+        target[1:] *= light
+
+
+def _planes(colour: Colour) -> np.ndarray:
+    """float32 (3, 1, 1) or (3, H, W)."""
+    colour = np.asarray(colour, np.float32)
+    return colour[:, np.newaxis, np.newaxis] if colour.ndim == 1 else colour
+
+
+def _mix(target: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
+    target += alpha * (colour - target)
+
+
+def _extent(hit: np.ndarray) -> slice:
+    """From the first to the last hit, and the two neighbours that a soft edge may reach."""
+    where = np.flatnonzero(hit)
+    return slice(max(int(where[0]) - 2, 0), int(where[-1]) + 3)

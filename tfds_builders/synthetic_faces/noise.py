@@ -1,0 +1,37 @@
+"""Smooth random functions, whose random numbers do not depend on the size of the image."""
+
+import numpy as np
+from PIL import Image
+
+
+def plane(rng: np.random.Generator, cells: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
+    """Random values on a coarse lattice, interpolated.
+
+    Args:
+      rng: source of the lattice's values.
+      cells: (rows, columns) of the lattice.
+      shape: (rows, columns) of the result.
+
+    Returns:
+      float32 of the given shape, of mean about 0 and standard deviation about 0.6.
+    """
+    lattice = Image.fromarray(rng.standard_normal(cells, dtype=np.float32))
+    return np.asarray(lattice.resize(shape[::-1], Image.Resampling.BICUBIC))
+
+
+class Line:
+    """A random function of one variable, one lattice value per unit, of period 256."""
+
+    _PERIOD = 256
+
+    def __init__(self, rng: np.random.Generator):
+        """Draws the lattice's values from `rng`."""
+        self._values = rng.uniform(-1.0, 1.0, self._PERIOD).astype(np.float32)
+        self._steps = np.roll(self._values, -1) - self._values
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Returns the function's values in [-1, 1] at `x`."""
+        low = np.floor(x)
+        index = low.astype(np.int32) & (self._PERIOD - 1)
+        t = x - low
+        return self._values[index] + self._steps[index] * (t * t * (3.0 - 2.0 * t))

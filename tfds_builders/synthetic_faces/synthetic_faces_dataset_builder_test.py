@@ -1,0 +1,32 @@
+"""TFDS's own test case for the synthetic faces builder."""
+
+import pytest
+
+# The test case subclasses TensorFlow's, and compares what tf.data reads; dill is TFDS's own need.
+pytest.importorskip("tensorflow")
+pytest.importorskip("dill")
+
+import tensorflow_datasets as tfds  # noqa: E402
+from etils import epath  # noqa: E402
+
+from tfds_builders.synthetic_faces import synthetic_faces_dataset_builder  # noqa: E402
+
+
+class _SmallBuilder(synthetic_faces_dataset_builder.Builder):
+    """The same builder with few records: drawing all of them takes more than a minute."""
+
+    name = "synthetic_faces_small"
+    SPLIT_SIZES = {"train": 3, "validation": 1, "test": 2}
+
+
+class BuilderTest(tfds.testing.DatasetBuilderTestCase):
+    """Builds as tfrecord."""
+
+    DATASET_CLASS = _SmallBuilder
+    SPLITS = _SmallBuilder.SPLIT_SIZES
+    # Nothing is downloaded, but the test case asks for a folder of archives all the same.
+    EXAMPLE_DIR = epath.Path(__file__).parent
+
+
+if __name__ == "__main__":
+    tfds.testing.test_main()
