@@ -68,3 +68,22 @@ class TestCentroid:
         identity = jnp.broadcast_to(jnp.eye(2, 3), (2, 2, 3))
         total = lambda m: jnp.sum(centroid_theta(m, identity, self.frame, self.patch))  # noqa: E731
         np.testing.assert_array_equal(jax.grad(total)(MASK), jnp.zeros_like(MASK))
+
+
+@pytest.mark.parametrize("name", LOCALIZERS)
+def test_gradients_compile_and_reach_every_kernel(name):
+    model = LOCALIZERS[name]()
+    variables = random_variables(model, MASK)
+
+    def total(params):
+        theta, _ = model.apply(
+            variables | {"params": params}, MASK, train=True, mutable=["batch_stats"]
+        )
+        return jnp.sum(theta**2)
+
+    for path, gradient in jax.tree_util.tree_leaves_with_path(
+        jax.jit(jax.grad(total))(variables["params"])
+    ):
+        assert np.isfinite(gradient).all(), path
+        # A bias in front of a BatchNorm has none but rounding.
+        assert path[-1].key == "bias" or np.abs(gradient).max() > 0, path

@@ -59,7 +59,10 @@ class SmallLocalizer(nn.Module):
             x = norm(f"norm_{i}")(conv((3, 3), strides=2 - i % 2, name=f"conv_{i}")(x))
             # The original has no activation in front of the uneven convolution.
             x = nn.relu(x) if i < 9 else x
-        x = conv((3, 2), strides=2, name="conv_10")(x)  # 4 x 4 -> 2 x 3
+        # 4 x 4 -> 2 x 3. Padded by hand: XLA aborts on CPU while it compiles the gradient of this
+        # kernel with padding (a fatal check in its algebraic simplifier, jaxlib 0.10.2).
+        x = jnp.pad(x, ((0, 0), *PAD_1, (0, 0)))
+        x = conv((3, 2), strides=2, padding="VALID", name="conv_10")(x)
         x = nn.relu(norm("norm_10")(x))
         for i in range(11, 14):
             x = nn.relu(norm(f"norm_{i}")(conv((3, 3), name=f"conv_{i}")(x)))
