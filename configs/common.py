@@ -1,0 +1,68 @@
+"""Every field of a config, with what the runs have in common. Other configs start from this one."""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The fields and their defaults."""
+    config = ConfigDict()
+    config.seed = 0  # of parameters, order and augmentation
+
+    config.dataset = ConfigDict()
+    config.dataset.name = "synthetic_faces"  # or celebamask_hq, helen
+    config.dataset.data_dir = "~/tensorflow_datasets"
+    config.dataset.manual_dir = ""  # with the downloaded archive; empty: TFDS's default
+    config.dataset.train = "train"  # splits in TFDS's words, such as train[:100]
+    config.dataset.validation = "validation"
+    config.dataset.test = "test"
+    config.dataset.frame_size = 256  # side of the square that parts are cut from, in pixels
+    config.dataset.num_workers = 0  # loader processes; 0 loads in two threads
+
+    config.model = ConfigDict()
+    config.model.cropper = "vgg9"  # or small, resnet18, centroid
+    config.model.patch_size = 81  # side of the windows in the frame, odd
+    config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
+
+    # A run's directory or a .safetensors file to start from; empty: random parameters.
+    config.init_from = ""
+    config.batch_size = 32  # global: of all devices together
+    config.eval_batch_size = 16
+    config.augment = True
+    config.stages = ("coarse", "localizer", "fine", "joint")
+    config.halve_every_epochs = 5  # all learning rates
+    config.part_weights = (
+        1.0,
+    ) * 6  # of brow 1, brow 2, eye 1, eye 2, nose, mouth in the fine loss
+
+    config.coarse = ConfigDict()
+    config.coarse.epochs = 25
+    config.coarse.lr = 2.3e-3
+    config.coarse.loss = "cross_entropy"  # or binary_cross_entropy, as the paper writes it
+
+    config.localizer = ConfigDict()
+    config.localizer.epochs = 25
+    config.localizer.lr = 1.7e-3
+
+    config.fine = ConfigDict()
+    config.fine.epochs = 25
+    config.fine.lr = 8e-4
+    config.fine.jitter = 8  # how far the true windows are moved at most, in pixels
+
+    # Joint training. The patch's labels are cut by the same window as the patch, so the fine loss
+    # alone does not hold a window to its part: the other two losses stay on, and the coarse network
+    # and the localizer move slowly, after a warm-up. The paper's plain form: both weights and
+    # warmup_epochs 0.
+    config.joint = ConfigDict()
+    config.joint.epochs = 25
+    config.joint.lr_coarse = 1e-4  # a rate of 0 freezes a network
+    config.joint.lr_localizer = 1e-4
+    config.joint.lr_fine = 8e-4
+    config.joint.warmup_epochs = 1.0  # of coarse network and localizer
+    config.joint.coarse_weight = 1.0
+    config.joint.localizer_weight = 10.0
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every_steps = 500  # besides the end of each epoch; 0: only there
+    config.checkpoint.keep = 2  # of the last ones; the best one stays besides
+    config.pictures = 4  # validation faces drawn after each epoch
+    return config

@@ -1,0 +1,33 @@
+"""Drawn faces: the whole of training in minutes, with nothing to download.
+
+    python train.py
+
+Meant to end in under 10 minutes on two cores, at F1 .90 overall and .80 mean of eight. Expected
+result: not measured here.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """Short stages on a part of the drawn faces, which differ enough without augmentation."""
+    config = common.get_config()
+    config.dataset.train = "train[:256]"
+    config.dataset.validation = "validation[:16]"
+    config.model.patch_size = 71
+    config.batch_size = 4  # Many small steps go further in a short time than few large ones.
+    config.augment = False
+    config.halve_every_epochs = 2  # So short a stage has to settle quickly.
+    config.coarse.epochs = 4
+    config.coarse.lr = 1e-3
+    config.localizer.epochs = 4
+    config.localizer.lr = 1e-3
+    config.fine.epochs = 3
+    config.fine.lr = 1e-3
+    config.fine.jitter = 4
+    config.joint.epochs = 1
+    config.joint.lr_fine = 5e-4
+    config.joint.warmup_epochs = 0.25
+    return config

@@ -1,0 +1,272 @@
+"""Pictures: overlays, windows, a parse step by step, learning curves, confusion matrices.
+
+Pixels in, files out; matplotlib's objects without its global state, so any thread may draw.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.patches import Patch, Rectangle
+
+from jax_stn_icnn import labels
+
+DPI = 150
+COLUMNS = ("input", "rough mask", "windows", "patches", "parse", "truth")
+ROW_INCHES = 2.4
+PATCH_COLUMNS = 2  # Side 1 and side 2; nose and mouth below them.
+GAP = 4  # Pixels between and around patches.
+SMALL, MEDIUM = 6, 9  # Font sizes.
+DARK = 320  # Sum of a colour's channels up to which white text is legible on it.
+
+# What the score panel shows, and Okabe and Ito's blue, orange and green for lines.
+SCORE_CURVES = {
+    "f1_overall": "parse, overall",
+    "f1_mean_of_eight": "parse, mean of eight",
+    "rough_f1_overall": "rough mask, overall",
+}
+LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
+
+
+class Face(NamedTuple):
+    """One face on its way through the parser; what `parse_grid` shows in a row.
+
+    Attributes:
+        title: stands beside the row.
+        image: uint8 (height, width, 3).
+        rough: class ids of the rough mask, (128, 128), which covers the whole image.
+        windows: boxes (x0, y0, x1, y1) of the six parts in pixels of the image, (6, 4).
+        patches: what the windows cut, uint8 (6, patch height, patch width, 3).
+        parse: class ids, (height, width).
+        truth: likewise.
+    """
+
+    title: str
+    image: np.ndarray
+    rough: np.ndarray
+    windows: np.ndarray
+    patches: np.ndarray
+    parse: np.ndarray
+    truth: np.ndarray
+
+
+def colours(label_map: np.ndarray) -> np.ndarray:
+    """Class ids of shape (...) as RGB of `labels.PALETTE`, uint8 (..., 3)."""
+    return np.array(labels.PALETTE, np.uint8)[label_map]
+
+
+def overlay(image: np.ndarray, label_map: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+    """Lays the classes' colours over a picture; where there is background, it stays as it is.
+
+    Args:
+        image: uint8 (height, width, 3).
+        label_map: class ids (height, width).
+        alpha: 0 shows the picture only, 1 the colours only.
+
+    Returns:
+        uint8 (height, width, 3).
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    if image.shape != (*label_map.shape, 3):
+        raise ValueError(
+            f"image has shape {image.shape}, but label_map {label_map.shape} "
+            f"asks for {(*label_map.shape, 3)}"
+        )
+    mixed = np.round((1 - alpha) * image + alpha * colours(label_map)).astype(np.uint8)
+    return np.where(label_map[..., None] > 0, mixed, image)
+
+
+def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
+    """Draws each face as a row: input, rough mask, windows, patches, parse, truth.
+
+    Args:
+        path: the picture to write; its ending gives the format.
+        faces: from top to bottom.
+
+    Raises:
+        ValueError: there is no face.
+    """
+    if not faces:
+        raise ValueError("faces is empty: there is nothing to draw")
+    # Columns as wide as the widest picture is at the rows' common height, the patches' apart.
+    aspect = max(face.image.shape[1] / face.image.shape[0] for face in faces)
+    patches_aspect = max(mosaic.shape[1] / mosaic.shape[0] for mosaic in map(_mosaic, faces))
+    widths = [patches_aspect if name == "patches" else aspect for name in COLUMNS]
+    figure = Figure(
+        figsize=(ROW_INCHES * sum(widths) + 0.4, ROW_INCHES * len(faces) + 0.6),
+        dpi=DPI,
+        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
+    )
+    grid = figure.subplots(len(faces), len(COLUMNS), squeeze=False, width_ratios=widths)
+    for row, face in zip(grid, faces, strict=True):
+        _draw_face(dict(zip(COLUMNS, row, strict=True)), face)
+    for axes, name in zip(grid[0], COLUMNS, strict=True):
+        axes.set_title(name, fontsize=MEDIUM)
+    _class_legend(figure)
+    figure.savefig(path)
+
+
+def confusion_matrix(path: str | Path, counts: np.ndarray, *, title: str = "") -> None:
+    """Draws what each class was taken for, in percent of its pixels.
+
+    Args:
+        path: the picture to write.
+        counts: pixels (9, 9), rows truth, columns prediction.
+        title: stands above.
+    """
+    total = counts.sum(axis=1, keepdims=True)
+    share = 100.0 * counts / np.maximum(total, 1)
+    names = [name.replace("_", " ") for name in labels.CLASSES]
+    figure = Figure(figsize=(6.4, 5.8), dpi=DPI, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
+    for (row, column), value in np.ndenumerate(share):
+        text = _percent(value) if total[row, 0] else "-"
+        colour = "white" if value > 50 else "black"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=MEDIUM)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="parsed as", ylabel="truth", title=title)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    figure.colorbar(image, label="% of the class's pixels", shrink=0.8)
+    figure.savefig(path)
+
+
+def curves(path: str | Path, metrics: str | Path) -> None:
+    """Draws loss, validation F1 and window placement of a run over its epochs, stage by stage.
+
+    Args:
+        path: the picture to write.
+        metrics: the run's `metrics.jsonl`: a record for each epoch with stage, loss, f1_overall,
+            f1_mean_of_eight, rough_f1_overall and window_error_px.
+
+    Raises:
+        ValueError: the file holds no record.
+    """
+    records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
+    if not records:
+        raise ValueError(f"{metrics} holds no record: there is nothing to draw")
+    figure = Figure(figsize=(8, 7.5), dpi=DPI, layout="constrained")
+    loss, score, window = figure.subplots(3, 1, sharex=True)
+    stages = [record["stage"] for record in records]
+    starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
+    # Each stage has a loss of its own, so the curve breaks between them.
+    for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
+        _curve(loss, records[start:end], "loss", start, color=LINE_COLOURS[0])
+    for field, colour in zip(SCORE_CURVES, LINE_COLOURS, strict=True):
+        _curve(score, records, field, 0, color=colour, label=SCORE_CURVES[field])
+    _curve(window, records, "window_error_px", 0, color=LINE_COLOURS[0])
+    loss.set(ylabel="training loss", yscale="log")
+    score.set(ylabel="validation F1", ylim=(0, 1))
+    score.legend(loc="lower right", fontsize=MEDIUM)
+    window.set(ylabel="windows off by, px", yscale="log", xlabel="epoch of the run")
+    window.set_xlim(0.5, len(records) + 0.5)
+    window.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (loss, score, window):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+        for start in starts[1:]:
+            axes.axvline(start + 0.5, color="0.5", linestyle="--", linewidth=1)
+    for start in starts:
+        loss.annotate(
+            stages[start],
+            (start + 0.5, 1.02),
+            xycoords=("data", "axes fraction"),
+            fontsize=MEDIUM,
+            color="0.3",
+        )
+    figure.savefig(path)
+
+
+def _curve(axes: Axes, records: Sequence[dict[str, Any]], field: str, start: int, **how) -> None:
+    """A field over epochs, counted from 1; a null leaves a gap."""
+    values = [np.nan if record[field] is None else record[field] for record in records]
+    epochs = range(start + 1, start + 1 + len(records))
+    axes.plot(epochs, values, marker="o", markersize=3, **how)
+
+
+def _percent(value: float) -> str:
+    """Two or three figures; nothing where there is nothing."""
+    if value == 0:
+        return ""
+    return "<.1" if value < 0.05 else f"{value:.1f}"
+
+
+def _draw_face(axes: dict[str, Axes], face: Face) -> None:
+    height, width = face.image.shape[:2]
+    whole = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes["input"].imshow(face.image)
+    axes["input"].set_ylabel(face.title, fontsize=MEDIUM)
+    axes["rough mask"].imshow(colours(face.rough), extent=whole, interpolation="nearest")
+    axes["windows"].imshow(face.image)
+    _draw_windows(axes["windows"], face.windows)
+    axes["patches"].imshow(_mosaic(face))
+    axes["parse"].imshow(overlay(face.image, face.parse))
+    axes["truth"].imshow(overlay(face.image, face.truth))
+    for each in axes.values():
+        each.set(xticks=[], yticks=[])
+        each.spines[:].set_visible(False)
+
+
+def _draw_windows(axes: Axes, windows: np.ndarray) -> None:
+    """Each window in its part's colour, with its name in the corner away from the middle."""
+    for i, (part, (x0, y0, x1, y1)) in enumerate(zip(labels.PARTS, windows, strict=True)):
+        colour = _part_colour(part)
+        axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.2))
+        above, left = i < 2, i % 2 == 0
+        axes.text(
+            x0 if left else x1,
+            y0 if above else y1,
+            part.name.replace("_", " "),
+            ha="left" if left else "right",
+            va="bottom" if above else "top",
+            fontsize=SMALL,
+            color="black" if sum(_part_rgb(part)) > DARK else "white",
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
+            clip_on=True,
+        )
+
+
+def _mosaic(face: Face) -> np.ndarray:
+    """The six patches, two in a row, each framed in its part's colour; uint8 RGB."""
+    count, height, width = face.patches.shape[:3]
+    cell_height, cell_width = height + 2 * GAP, width + 2 * GAP
+    rows = -(-count // PATCH_COLUMNS)
+    mosaic = np.full((rows * cell_height, PATCH_COLUMNS * cell_width, 3), 255, np.uint8)
+    for i, (part, patch) in enumerate(zip(labels.PARTS, face.patches, strict=True)):
+        y, x = i // PATCH_COLUMNS * cell_height, i % PATCH_COLUMNS * cell_width
+        mosaic[y + 1 : y + cell_height - 1, x + 1 : x + cell_width - 1] = _part_rgb(part)
+        mosaic[y + GAP : y + GAP + height, x + GAP : x + GAP + width] = patch
+    return mosaic
+
+
+def _part_rgb(part: labels.Part) -> tuple[int, int, int]:
+    return labels.PALETTE[part.classes[0]]
+
+
+def _part_colour(part: labels.Part) -> tuple[float, ...]:
+    return tuple(channel / 255 for channel in _part_rgb(part))
+
+
+def _class_legend(figure: Figure) -> None:
+    handles = [
+        Patch(fc=[channel / 255 for channel in colour], ec="0.4", lw=0.5, label=name)
+        for colour, name in zip(
+            labels.PALETTE, (name.replace("_", " ") for name in labels.CLASSES), strict=True
+        )
+    ]
+    figure.legend(
+        handles=handles[1:],
+        loc="outside lower center",
+        ncols=len(handles) - 1,
+        frameon=False,
+        fontsize=MEDIUM,
+    )

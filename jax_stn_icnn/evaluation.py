@@ -1,0 +1,246 @@
+"""Scores a model on a split: F1 of parse and rough mask, and how far off the windows are.
+
+The device counts for every face by itself; the host keeps those counts, and `report` adds them up
+once, in int64. So neither the batch size nor the number of processes can change a score.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from tqdm import tqdm
+
+from jax_stn_icnn import draw, labels, metrics, sampling
+from jax_stn_icnn.geometry import (
+    invert,
+    part_centres,
+    theta_target,
+    unit_to_pixel,
+    windows_from_theta,
+)
+from jax_stn_icnn.models.pipeline import Parse, STNiCNN
+from jax_stn_icnn.occlusion import occlude as cover_parts
+from jax_stn_icnn.report import Report
+from jax_stn_icnn.views import coarse_view, to_float
+
+Variables = Mapping[str, Any]
+Batch = Mapping[str, np.ndarray]
+
+
+def evaluate(
+    model: STNiCNN,
+    variables: Variables,
+    loader: Iterable[Batch],
+    *,
+    images: int | None = None,
+    progress: bool = True,
+    occlude: int = 0,
+    seed: int = 0,
+    true_centres: bool = False,
+) -> Report:
+    """Scores a model at the size of the frame.
+
+    With several processes, each evaluates its share and all return the report of the whole; their
+    loaders must give equally many batches of one size.
+
+    Args:
+        model: the parser; with the centroid cropper, a localizer's variables are left unused.
+        variables: `{"params": ..., "batch_stats": ...}`.
+        loader: one pass over a split, in batches of frame, labels, region, index and mask; examples
+            outside the mask do not count.
+        images: how many examples the loader holds, for the time left on the bar.
+        progress: whether to show a bar on the terminal.
+        occlude: how many parts of each face to cover before it is parsed. The truth stays that of
+            the uncovered face.
+        seed: of the choice of parts to cover; a record's choice depends on it and its index only.
+        true_centres: cut the windows around the true centres instead of where the model puts them.
+
+    Returns:
+        The report.
+
+    Raises:
+        ValueError: the loader gave no batch.
+    """
+    variables = jax.device_put(variables)
+    rows: list[dict[str, np.ndarray]] = []
+    ends = [time.perf_counter()]
+    with tqdm(
+        total=images, desc="evaluating", unit="face", disable=not progress, leave=False
+    ) as bar:
+        for batch in loader:
+            tally = _tally(model, variables, dict(batch), seed, occlude, true_centres)
+            rows.append({"index": batch["index"], "mask": batch["mask"], **jax.device_get(tally)})
+            ends.append(time.perf_counter())
+            bar.update(int(batch["mask"].sum()))
+    if not rows:
+        raise ValueError("the loader gave no batch: is the split empty?")
+    # The first batch compiles, so it is left out of the clock where there are others.
+    start = 1 if len(rows) > 1 else 0
+    speed = sum(int(row["mask"].sum()) for row in rows[start:]) / (ends[-1] - ends[start])
+    table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    speed, table = _gather_processes(speed, table)
+    order = np.argsort(table["index"], kind="stable")
+    order = order[table.pop("mask")[order]]
+    return Report(**{name: column[order] for name, column in table.items()}, faces_per_second=speed)
+
+
+def parse_faces(
+    model: STNiCNN,
+    variables: Variables,
+    loader: Iterable[Batch],
+    indices: Sequence[int],
+    *,
+    titles: Mapping[int, str] | None = None,
+    occlude: int = 0,
+    seed: int = 0,
+    true_centres: bool = False,
+) -> list[draw.Face]:
+    """Parses some faces of a split and keeps what `draw.parse_grid` shows of them.
+
+    Args:
+        model: the parser.
+        variables: `{"params": ..., "batch_stats": ...}`.
+        loader: one pass over the split, as for `evaluate`; read no further than needed.
+        indices: which records, by their index in the split.
+        titles: a title for each index; its number by default.
+        occlude: as for `evaluate`.
+        seed: as for `evaluate`.
+        true_centres: as for `evaluate`.
+
+    Returns:
+        The faces, in the order of `indices`, padding around the picture cut off.
+
+    Raises:
+        ValueError: the split lacks an index.
+    """
+    variables = jax.device_put(variables)
+    wanted: set[int] = set(indices)
+    found: dict[int, draw.Face] = {}
+    for batch in loader:
+        hits = [row for row in np.flatnonzero(batch["mask"]) if int(batch["index"][row]) in wanted]
+        if hits:
+            seen = jax.device_get(_look(model, variables, dict(batch), seed, occlude, true_centres))
+        for row in hits:
+            index = int(batch["index"][row])
+            title = titles[index] if titles else f"face {index}"
+            found[index] = _face(seen, int(row), title)
+        if found.keys() == wanted:
+            return [found[index] for index in indices]
+    raise ValueError(f"the split has no records {sorted(wanted - found.keys())}")
+
+
+def _parse(
+    model: STNiCNN,
+    variables: Variables,
+    batch: Mapping[str, jax.Array],
+    seed: int,
+    occlude: int,
+    true_centres: bool,
+) -> tuple[jax.Array, jax.Array, Parse]:
+    """The frame as the model saw it, which of its parts were covered, and the parse."""
+    apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
+    truth, region = batch["labels"], batch["region"]
+    frame = to_float(batch["frame"])
+    covered = jnp.zeros((frame.shape[0], labels.NUM_PARTS), bool)
+    if occlude:
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
+        frame, covered = cover_parts(keys, frame, truth, occlude)
+    coarse_image, _ = coarse_view(frame, truth, region)
+    if not true_centres:
+        return frame, covered, apply(coarse_image, frame, region)
+    logits = apply(coarse_image, method="coarse_stage")
+    theta, _ = theta_target(truth, model.patch_size)
+    patches, fine_logits = apply(frame, theta, method="fine_stage")
+    scores = sampling.paste([jax.nn.softmax(part) for part in fine_logits], theta, frame.shape[1:3])
+    parse = Parse(logits, jax.nn.softmax(logits), theta, patches, fine_logits, scores)
+    return frame, covered, parse
+
+
+@partial(jax.jit, static_argnames=("model", "occlude", "true_centres"))
+def _tally(
+    model: STNiCNN,
+    variables: Variables,
+    batch: Mapping[str, jax.Array],
+    seed: int,
+    occlude: int,
+    true_centres: bool,
+) -> dict[str, jax.Array]:
+    """A batch's rows of a `Report`."""
+    _, covered, parse = _parse(model, variables, batch, seed, occlude, true_centres)
+    truth = batch["labels"]
+    rough = jnp.argmax(parse.mask, axis=-1).astype(jnp.uint8)[..., None]
+    # The same geometry as the coarse image's, backwards: zero, background, beyond the picture.
+    rough = sampling.crop_nearest(rough, invert(batch["region"]), truth.shape[1:])[..., 0]
+    centres = part_centres(truth)
+    window_yx = jnp.stack(
+        [
+            unit_to_pixel(parse.theta[..., axis, 2], truth.shape[image_axis])
+            for axis, image_axis in ((1, 1), (0, 2))
+        ],
+        axis=-1,
+    )
+    count = jax.vmap(lambda truth, found: metrics.confusion(truth[None], found[None]))
+    return {
+        "confusion": count(truth, parse.labels),
+        "rough_confusion": count(truth, rough),
+        "window_error": jnp.linalg.norm(window_yx - centres.yx, axis=-1),
+        "present": centres.present,
+        "covered": covered,
+    }
+
+
+@partial(jax.jit, static_argnames=("model", "occlude", "true_centres"))
+def _look(
+    model: STNiCNN,
+    variables: Variables,
+    batch: Mapping[str, jax.Array],
+    seed: int,
+    occlude: int,
+    true_centres: bool,
+) -> dict[str, jax.Array]:
+    """What `draw.Face` shows of a batch, in frame pixels."""
+    frame, _, parse = _parse(model, variables, batch, seed, occlude, true_centres)
+    size = frame.shape[1:3]
+    return {
+        "image": _to_uint8(frame),
+        "rough": jnp.argmax(parse.mask, axis=-1).astype(jnp.uint8),
+        "windows": windows_from_theta(parse.theta, size),
+        "patches": _to_uint8(parse.patches),
+        "parse": parse.labels,
+        "truth": batch["labels"],
+        "picture": windows_from_theta(batch["region"], size),
+    }
+
+
+def _to_uint8(image: jax.Array) -> jax.Array:
+    return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
+
+
+def _face(seen: Mapping[str, np.ndarray], row: int, title: str) -> draw.Face:
+    """One face of a batch, the padding around its picture cut off."""
+    x0, y0, x1, y1 = np.round(seen["picture"][row]).astype(int)
+    picture = np.s_[row, y0 : y1 + 1, x0 : x1 + 1]
+    return draw.Face(
+        title=title,
+        image=seen["image"][picture],
+        rough=seen["rough"][row],
+        windows=seen["windows"][row] - np.array([x0, y0, x0, y0]),
+        patches=seen["patches"][row],
+        parse=seen["parse"][picture],
+        truth=seen["truth"][picture],
+    )
+
+
+def _gather_processes(
+    speed: float, table: dict[str, np.ndarray]
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Joins what all processes counted; their speeds add up."""
+    if jax.process_count() == 1:
+        return speed, table
+    speeds, tables = multihost_utils.process_allgather((np.float32(speed), table))
+    return float(speeds.sum()), {name: np.concatenate(rows) for name, rows in tables.items()}

@@ -1,0 +1,171 @@
+"""What an evaluation counted, the scores that follow from it, and the paper's tables as text."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jax_stn_icnn import labels, metrics
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Report:
+    """What was counted, a row for each face in the order of the split; scores are derived from it.
+
+    Attributes:
+        index: the record's index in its split, (images,).
+        confusion: counts of the parse, rows truth, (images, 9, 9).
+        rough_confusion: counts of the rough mask, upsampled to the frame, (images, 9, 9).
+        window_error: distance in frame pixels of each window's centre from its part's,
+            (images, 6); means nothing where the part is absent.
+        present: which parts the face has, bool (images, 6).
+        covered: which parts were covered before parsing, bool (images, 6).
+        faces_per_second: loading included, compilation not.
+    """
+
+    index: np.ndarray
+    confusion: np.ndarray
+    rough_confusion: np.ndarray
+    window_error: np.ndarray
+    present: np.ndarray
+    covered: np.ndarray
+    faces_per_second: float
+
+    @property
+    def images(self) -> int:
+        """How many faces were scored."""
+        return len(self.index)
+
+    @property
+    def f1(self) -> dict[str, float]:
+        """`metrics.f1_scores` of the parse."""
+        return metrics.f1_scores(self.confusion.sum(axis=0, dtype=np.int64))
+
+    @property
+    def rough_f1(self) -> dict[str, float]:
+        """`metrics.f1_scores` of the rough mask."""
+        return metrics.f1_scores(self.rough_confusion.sum(axis=0, dtype=np.int64))
+
+    @property
+    def window_error_px(self) -> float:
+        """Mean over all present parts of the window's distance; NaN if there is none."""
+        return self._mean_error(self.present)
+
+    @property
+    def window_error_px_by_part(self) -> dict[str, float]:
+        """The same for each part."""
+        only = np.eye(labels.NUM_PARTS, dtype=bool)
+        return {
+            part.name: self._mean_error(self.present & only[i])
+            for i, part in enumerate(labels.PARTS)
+        }
+
+    @property
+    def window_error_px_covered(self) -> float:
+        """The same over the parts that were covered."""
+        return self._mean_error(self.present & self.covered)
+
+    @property
+    def window_error_px_uncovered(self) -> float:
+        """The same over the parts that were not covered."""
+        return self._mean_error(self.present & ~self.covered)
+
+    @property
+    def mean_of_eight_by_face(self) -> np.ndarray:
+        """Each face's own mean F1; classes in neither truth nor prediction take no part."""
+        return np.array(
+            [metrics.f1_scores(counts)[metrics.MEAN_OF_EIGHT] for counts in self.confusion]
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for `json.dump`; a score that does not exist is None."""
+        return _without_nan(
+            {
+                "images": self.images,
+                "f1": self.f1,
+                "rough_f1": self.rough_f1,
+                "window_error_px": self.window_error_px,
+                "window_error_px_by_part": self.window_error_px_by_part,
+                "faces_per_second": self.faces_per_second,
+            }
+        )
+
+    def occlusion_as_json(self) -> dict[str, float | None]:
+        """Window placement of covered and uncovered parts, in frame pixels, for `json.dump`."""
+        return _without_nan(
+            {"covered": self.window_error_px_covered, "uncovered": self.window_error_px_uncovered}
+        )
+
+    def _mean_error(self, which: np.ndarray) -> float:
+        return float(self.window_error[which].mean(dtype=np.float64)) if which.any() else math.nan
+
+
+def score_table(reports: Mapping[str, Report]) -> str:
+    """The paper's table as text: F1 of each group, and how far off the windows are.
+
+    Args:
+        reports: row name -> report; the rough mask is scored from the first.
+
+    Returns:
+        Lines of aligned columns; a score that does not exist is a dash.
+    """
+    groups = [*labels.SCORE_GROUPS, metrics.MEAN_OF_EIGHT]
+    first = next(iter(reports.values()))
+    rows = [["F1", *(group.replace("_", " ") for group in groups)]]
+    rows.append(["rough mask", *(_text(first.rough_f1[group], 3) for group in groups)])
+    rows += [
+        [name, *(_text(report.f1[group], 3) for group in groups)]
+        for name, report in reports.items()
+    ]
+    parts = [part.name for part in labels.PARTS]
+    windows = [["windows off by, px", *(part.replace("_", " ") for part in parts), "mean"]]
+    for name, report in reports.items():
+        by_part = report.window_error_px_by_part
+        errors = [*(by_part[part] for part in parts), report.window_error_px]
+        windows.append([name, *(_text(error, 1) for error in errors)])
+    return f"{align(rows)}\n\n{align(windows)}"
+
+
+def occlusion_table(reports: Mapping[str, Report]) -> str:
+    """Window placement of covered and uncovered parts, for each cropper, as text.
+
+    Args:
+        reports: cropper -> report with covered parts.
+
+    Returns:
+        Lines of aligned columns, distances in frame pixels.
+    """
+    rows = [["windows off by, px", "covered parts", "uncovered parts"]]
+    rows += [
+        [
+            name,
+            _text(report.window_error_px_covered, 1),
+            _text(report.window_error_px_uncovered, 1),
+        ]
+        for name, report in reports.items()
+    ]
+    return align(rows)
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns, the first to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            [row[0].ljust(widths[0])]
+            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
+        )
+        for row in rows
+    )
+
+
+def _text(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _without_nan(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _without_nan(value) for name, value in tree.items()}
+    return None if isinstance(tree, float) and math.isnan(tree) else tree

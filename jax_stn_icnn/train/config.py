@@ -1,0 +1,290 @@
+"""What a run's config may say, checked before anything starts, and what follows from it.
+
+A config is an `ml_collections.ConfigDict`; `configs/common.py` shows every field with its meaning.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from jax_stn_icnn import labels
+from jax_stn_icnn.models.localizer import LOCALIZERS
+from jax_stn_icnn.models.pipeline import CENTROID
+
+STAGES = ("coarse", "localizer", "fine", "joint")
+NETWORKS = ("coarse", "localizer", "fine")
+PIXEL_LOSSES = ("cross_entropy", "binary_cross_entropy")
+DTYPES = ("float32", "bfloat16")
+
+# What may differ between a run and its continuation: nothing of it reaches the parameters.
+FREE_FIELDS = (
+    "checkpoint.every_steps",
+    "checkpoint.keep",
+    "dataset.data_dir",
+    "dataset.manual_dir",
+    "dataset.test",
+    "dataset.num_workers",
+    "eval_batch_size",
+    "pictures",
+)
+
+
+class _Rule(NamedTuple):
+    """What a field must be: a test of its value, and the test in words."""
+
+    fits: Callable[[Any], bool]
+    words: str
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(lowest: int) -> _Rule:
+    return _Rule(
+        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= lowest,
+        f"a whole number of at least {lowest}",
+    )
+
+
+def _one_of(*words: str) -> _Rule:
+    return _Rule(lambda value: value in words, f"one of {', '.join(words)}")
+
+
+_TEXT = _Rule(lambda value: isinstance(value, str), "text")
+_NAME = _Rule(lambda value: isinstance(value, str) and value != "", "text, not empty")
+_FLAG = _Rule(lambda value: isinstance(value, bool), "True or False")
+_POSITIVE = _Rule(lambda value: _number(value) and value > 0, "a number above 0")
+_NOT_NEGATIVE = _Rule(lambda value: _number(value) and value >= 0, "a number of at least 0")
+
+FIELDS: dict[str, _Rule] = {
+    "seed": _Rule(
+        lambda value: _whole(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
+    ),
+    "dataset.name": _one_of(*labels.TO_NINE),
+    "dataset.data_dir": _NAME,
+    "dataset.manual_dir": _TEXT,
+    "dataset.train": _NAME,
+    "dataset.validation": _NAME,
+    "dataset.test": _NAME,
+    "dataset.frame_size": _whole(2),
+    "dataset.num_workers": _whole(0),
+    "model.cropper": _one_of(*LOCALIZERS, CENTROID),
+    "model.patch_size": _Rule(
+        lambda value: _whole(3).fits(value) and value % 2 == 1,
+        "an odd number of at least 3, so that windows fall on whole pixels",
+    ),
+    "model.dtype": _one_of(*DTYPES),
+    "init_from": _TEXT,
+    "batch_size": _whole(1),
+    "eval_batch_size": _whole(1),
+    "augment": _FLAG,
+    "stages": _Rule(
+        lambda value: (
+            isinstance(value, tuple | list)
+            and len(value) > 0
+            and list(value) == [stage for stage in STAGES if stage in value]
+        ),
+        f"one or more of {STAGES}, in this order",
+    ),
+    "halve_every_epochs": _whole(1),
+    "part_weights": _Rule(
+        lambda value: (
+            isinstance(value, tuple | list)
+            and len(value) == labels.NUM_PARTS
+            and all(map(_NOT_NEGATIVE.fits, value))
+        ),
+        f"{labels.NUM_PARTS} numbers of at least 0",
+    ),
+    "coarse.epochs": _whole(0),
+    "coarse.lr": _POSITIVE,
+    "coarse.loss": _one_of(*PIXEL_LOSSES),
+    "localizer.epochs": _whole(0),
+    "localizer.lr": _POSITIVE,
+    "fine.epochs": _whole(0),
+    "fine.lr": _POSITIVE,
+    "fine.jitter": _whole(0),
+    "joint.epochs": _whole(0),
+    "joint.lr_coarse": _NOT_NEGATIVE,
+    "joint.lr_localizer": _NOT_NEGATIVE,
+    "joint.lr_fine": _NOT_NEGATIVE,
+    "joint.warmup_epochs": _NOT_NEGATIVE,
+    "joint.coarse_weight": _NOT_NEGATIVE,
+    "joint.localizer_weight": _NOT_NEGATIVE,
+    "checkpoint.every_steps": _whole(0),
+    "checkpoint.keep": _whole(1),
+    "pictures": _whole(0),
+}
+
+
+def check(config: ConfigDict) -> None:
+    """Checks a whole config, and lists all that is wrong at once.
+
+    Args:
+        config: the config.
+
+    Raises:
+        ValueError: fields are unknown, missing or impossible; the message names each.
+    """
+    values = flatten(config)
+    problems = [f"{name} is not a field" for name in values if name not in FIELDS]
+    problems += [f"{name} is missing" for name in FIELDS if name not in values]
+    problems += [
+        f"{name} is {values[name]!r}, but must be {rule.words}"
+        for name, rule in FIELDS.items()
+        if name in values and not rule.fits(values[name])
+    ]
+    if not problems:
+        problems = _contradictions(values)
+    if problems:
+        raise ValueError("the config is wrong:\n  " + "\n  ".join(problems))
+
+
+def _contradictions(values: Mapping[str, Any]) -> list[str]:
+    """What is wrong between fields that are each possible."""
+    problems = []
+    if values["model.patch_size"] > values["dataset.frame_size"]:
+        problems.append(
+            f"model.patch_size is {values['model.patch_size']}, but the frame has "
+            f"only dataset.frame_size = {values['dataset.frame_size']} pixels a side"
+        )
+    if values["model.cropper"] == CENTROID and "localizer" in values["stages"]:
+        problems.append(
+            f"stages holds 'localizer', but model.cropper = {CENTROID!r} has none to train"
+        )
+    if not sum(values[f"{stage}.epochs"] for stage in values["stages"]):
+        problems.append(f"every stage of stages = {values['stages']} has 0 epochs")
+    if not any(values[f"joint.lr_{network}"] for network in NETWORKS):
+        problems.append("joint.lr_coarse, joint.lr_localizer and joint.lr_fine are all 0")
+    return problems
+
+
+def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Dotted name -> value of every field."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, ConfigDict | Mapping):
+            flat |= flatten(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as JSON, fields in order."""
+    return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def differences(config: ConfigDict, earlier: Mapping[str, Any]) -> list[str]:
+    """The fields in which a config would change a run that was begun with another one.
+
+    Args:
+        config: the config now.
+        earlier: the config then, from its JSON.
+
+    Returns:
+        A line for each field: its name, then and now. Where to read data, how often to save and
+        the like may differ.
+    """
+    # Through JSON, so that a tuple equals the list it became.
+    now, then = flatten(json.loads(to_json(config))), flatten(earlier)
+    return [
+        f"{name}: was {then.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(now.keys() | then.keys())
+        if name not in FREE_FIELDS and now.get(name) != then.get(name)
+    ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One stage of training, as the step and the optimiser need it.
+
+    Attributes:
+        name: one of STAGES.
+        epochs: how many.
+        learning_rates: of each network that learns; the others are frozen.
+        loss_weights: of each term of the loss: `coarse`, `localizer`, `fine`.
+        coarse_loss: one of PIXEL_LOSSES.
+        part_weights: of the six parts in the fine term.
+        true_windows: whether patches are cut around the true centres, rather than by the cropper.
+        jitter: how far the true windows are moved at most, in pixels along each axis.
+        warmup_epochs: over which the rates of coarse network and localizer rise from 0.
+    """
+
+    name: str
+    epochs: int
+    learning_rates: Mapping[str, float]
+    loss_weights: Mapping[str, float]
+    coarse_loss: str = "cross_entropy"
+    part_weights: tuple[float, ...] = (1.0,) * labels.NUM_PARTS
+    true_windows: bool = False
+    jitter: int = 0
+    warmup_epochs: float = 0.0
+
+
+def make_stages(config: ConfigDict) -> list[Stage]:
+    """The stages of a run, those without epochs left out."""
+    return [_stage(config, name) for name in config.stages if config[name].epochs > 0]
+
+
+def _stage(config: ConfigDict, name: str) -> Stage:
+    if name == "joint":
+        joint = config.joint
+        networks = [n for n in NETWORKS if n != "localizer" or config.model.cropper != CENTROID]
+        rates = {network: joint[f"lr_{network}"] for network in networks}
+        weights = {"fine": 1.0, "coarse": joint.coarse_weight}
+        if "localizer" in networks:
+            weights["localizer"] = joint.localizer_weight
+    else:
+        rates, weights = {name: config[name].lr}, {name: 1.0}
+    return Stage(
+        name,
+        config[name].epochs,
+        # A rate of 0 is a frozen network: BatchNorm's statistics would move on otherwise.
+        {network: rate for network, rate in rates.items() if rate > 0},
+        {term: weight for term, weight in weights.items() if weight > 0},
+        coarse_loss=config.coarse.loss,
+        part_weights=tuple(config.part_weights),
+        true_windows=name == "fine",
+        jitter=config.fine.jitter if name == "fine" else 0,
+        warmup_epochs=config.joint.warmup_epochs if name == "joint" else 0.0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Leg:
+    """A stage's place in the run: steps first + 1 .. last are its own."""
+
+    stage: Stage
+    first: int
+    last: int
+
+
+def plan(config: ConfigDict, num_records: int) -> tuple[list[Leg], int]:
+    """Lays the stages one after another.
+
+    Args:
+        config: the run's.
+        num_records: of the training split.
+
+    Returns:
+        The legs, and how many steps an epoch has; a last, smaller batch is left to the next epoch.
+
+    Raises:
+        ValueError: the split does not fill one batch.
+    """
+    steps_per_epoch = num_records // config.batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(
+            f"dataset.train = {config.dataset.train!r} holds {num_records} records, "
+            f"fewer than batch_size = {config.batch_size}"
+        )
+    legs, step = [], 0
+    for stage in make_stages(config):
+        legs.append(Leg(stage, step, step + stage.epochs * steps_per_epoch))
+        step = legs[-1].last
+    return legs, steps_per_epoch

@@ -1,0 +1,339 @@
+"""A whole run: stages in turn, validation and checkpoint after each epoch, the test at the end.
+
+Everything random is a function of seed and step, and where a run stands follows from the step, so a
+run that was killed goes on from its last checkpoint as if nothing had happened.
+"""
+
+import contextlib
+import dataclasses
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from jax_stn_icnn import data, draw, evaluation, report
+from jax_stn_icnn.metrics import MEAN_OF_EIGHT
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train.config import Leg, plan
+from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
+from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.signals import noticing_signals
+from jax_stn_icnn.train.state import (
+    WEIGHTS,
+    Checkpoints,
+    TrainState,
+    export_weights,
+    init_variables,
+    load_variables,
+)
+from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, make_train_step
+
+CONFIG = "config.json"
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved."""
+
+
+class Diverged(Exception):
+    """The loss or its gradient is no longer a number."""
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> report.Report:
+    """Trains, or goes on with, the run of a directory, and scores its best weights on the test.
+
+    The directory gets `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `pictures/`,
+    `weights.safetensors` (the best by validation so far), `weights_<stage>.safetensors` (as each
+    stage left them), `curves.png` and `test.json`.
+
+    Args:
+        config: see `configs/common.py`.
+        workdir: the run's directory.
+
+    Returns:
+        The report on the test split.
+
+    Raises:
+        ValueError: the config is wrong, or would change the run that the directory holds.
+        FileNotFoundError: the data set is not prepared, or the weights to start from are not there.
+        Interrupted: the run got SIGTERM or SIGINT; it has saved and can go on.
+        Diverged: the loss or its gradient is no longer a number.
+    """
+    configs.check(config)
+    check_batch_size(config.batch_size, jax.device_count())
+    with contextlib.closing(Run(config, workdir)) as run, noticing_signals() as interrupted:
+        for leg in run.legs:
+            run.train_stage(leg, interrupted)
+        return run.test()
+
+
+class Run:
+    """What a run holds between its stages."""
+
+    def __init__(self, config: ConfigDict, workdir: Path):
+        """Opens the data, and the state: that of the last checkpoint, or a new one."""
+        self.config = config
+        self.workdir = workdir
+        self.main = jax.process_index() == 0
+        source = self._source("train")
+        self.legs, self.steps_per_epoch = plan(config, len(source))
+        self.iterator = iter(self._loader(source, train=True))
+        patch_size = (config.model.patch_size,) * 2
+        self.model = STNiCNN(
+            patch_size, config.model.cropper, dtype=jnp.dtype(config.model.dtype).type
+        )
+        workdir.mkdir(parents=True, exist_ok=True)
+        self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        self.best_rank = -math.inf
+        variables = init_variables(self.model, config.seed, config.dataset.frame_size)
+        saved = self.checkpoints.latest_step
+        self.state = self._begun(variables) if saved is None else self._restored(saved, variables)
+        self.logs = Logs(workdir, int(self.state.step)) if self.main else None
+
+    def close(self) -> None:
+        """Waits for the last checkpoint, and ends the loader."""
+        self.checkpoints.close()
+        self.iterator.close()
+        if self.logs:
+            self.logs.close()
+
+    def train_stage(self, leg: Leg, interrupted: list[int]) -> None:
+        """Trains what is left of a stage; the signals noticed so far end it."""
+        step = int(self.state.step)
+        if step >= leg.last:
+            return
+        tx = make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
+        if step == leg.first:
+            opt_state = jax.device_get(tx.init(self.state.params))
+            self.state = dataclasses.replace(self.state, opt_state=opt_state)
+        take_step = make_train_step(
+            self.model.clone(axis_name=AXIS),
+            tx,
+            leg.stage,
+            seed=self.config.seed,
+            augmented=self.config.augment,
+        )
+        for epoch in range((step - leg.first) // self.steps_per_epoch, leg.stage.epochs):
+            losses = self._train_epoch(leg, epoch, take_step, interrupted)
+            self._finish_epoch(leg, epoch, losses)
+            self._stop_if(interrupted)
+
+    def test(self) -> report.Report:
+        """Scores the best weights on the test split, and draws the curves."""
+        expected = self.state.variables
+        best = load_variables(str(self.workdir / WEIGHTS), self.model, expected)
+        loader = self._loader(self._source("test"), train=False)
+        found = evaluation.evaluate(self.model, best, loader, progress=self.main)
+        if self.main:
+            (self.workdir / "test.json").write_text(json.dumps(found.as_json(), indent=2) + "\n")
+            draw.curves(self.workdir / "curves.png", self.workdir / METRICS)
+            print(f"\ntest split, {found.images} faces\n{report.score_table({'parse': found})}")
+        return found
+
+    def _train_epoch(
+        self, leg: Leg, epoch: int, take_step: Step, interrupted: list[int]
+    ) -> dict[str, float]:
+        """Takes the steps left of an epoch; the mean of each metric over them, and their speed."""
+        end = leg.first + (epoch + 1) * self.steps_per_epoch
+        done = int(self.state.step)
+        sums = Sums()
+        started, waited = time.perf_counter(), 0.0
+        title = f"{leg.stage.name} {epoch + 1}/{leg.stage.epochs}"
+        batch_size = self.config.batch_size
+        total, left = self.steps_per_epoch * batch_size, (end - done) * batch_size
+        with progress_bar(title, total, total - left, self.main) as bar:
+            pending = None
+            for step in range(done + 1, end + 1):
+                asked = time.perf_counter()
+                batch = next(self.iterator)
+                waited += time.perf_counter() - asked
+                self.state, metrics = take_step(self.state, batch)
+                # Looked at one step late, so that the device has the next one to work on.
+                pending, due = (step, metrics), pending
+                self._note(due, leg, sums, bar)
+                # See `signals`: several processes have to agree on the step.
+                if jax.process_count() > 1 and self.checkpoints.preempted(step):
+                    interrupted.append(signal.SIGTERM)
+                if step < end and (interrupted or self._is_due(step)):
+                    self._note(pending, leg, sums, bar)
+                    pending = None
+                    self._save(leg, epoch)
+                    self._stop_if(interrupted)
+            self._note(pending, leg, sums, bar)
+        seconds = time.perf_counter() - started
+        speed = sums.count * self.config.batch_size / seconds
+        return sums.means() | {"faces_per_second": speed, "loader_share": waited / seconds}
+
+    def _note(
+        self, due: tuple[int, dict[str, jax.Array]] | None, leg: Leg, sums: Sums, bar: tqdm
+    ) -> None:
+        """Takes in the metrics of a step.
+
+        Raises:
+            Diverged: one of them is not finite.
+        """
+        if due is None:
+            return
+        step, metrics = due
+        values = {name: float(value[0]) for name, value in jax.device_get(metrics).items()}
+        if not all(map(math.isfinite, values.values())):
+            self.checkpoints.wait()
+            saved = self.checkpoints.latest_step
+            last = "there is no checkpoint" if saved is None else self.checkpoints.path(saved)
+            raise Diverged(
+                f"step {step}, stage {leg.stage.name}: {values}; last good checkpoint: {last}"
+            )
+        sums.add(values)
+        bar.update(self.config.batch_size)
+        bar.set_postfix(loss=f"{values['loss']:.4f}")
+
+    def _finish_epoch(self, leg: Leg, epoch: int, losses: dict[str, float]) -> None:
+        """Validates, writes down and saves what an epoch has come to."""
+        variables = self.state.variables
+        source = self._source("validation")
+        loader = self._loader(source, train=False)
+        found = evaluation.evaluate(self.model, variables, loader, progress=self.main)
+        rank = _rank(leg.stage.name, found)
+        if self.logs:
+            record = {"step": int(self.state.step), "stage": leg.stage.name, "epoch": epoch + 1}
+            record |= losses | scores(found)
+            self.logs.write(record)
+            tqdm.write(epoch_line(record, leg.stage.epochs))
+            self._draw_faces(variables, source)
+            if rank > self.best_rank:
+                export_weights(self.workdir / WEIGHTS, variables, self.model.cropper)
+            if record["step"] == leg.last:
+                path = self.workdir / f"weights_{leg.stage.name}.safetensors"
+                export_weights(path, variables, self.model.cropper)
+        self.best_rank = max(rank, self.best_rank)
+        self._save(leg, epoch, rank)
+
+    def _draw_faces(self, variables: dict[str, Any], source: data.Source) -> None:
+        count = min(self.config.pictures, len(source))
+        if count == 0:
+            return
+        # This process alone draws, so it reads the whole split.
+        loader = self._loader(source, train=False, shared=False)
+        faces = evaluation.parse_faces(self.model, variables, loader, range(count))
+        folder = self.workdir / "pictures"
+        folder.mkdir(exist_ok=True)
+        draw.parse_grid(folder / f"step_{int(self.state.step):06d}.png", faces)
+
+    def _is_due(self, step: int) -> bool:
+        every = self.config.checkpoint.every_steps
+        return every > 0 and step % every == 0
+
+    def _save(self, leg: Leg, epoch: int, rank: float | None = None) -> None:
+        step = int(self.state.step)
+        record = {
+            "step": step,
+            "stage": leg.stage.name,
+            "epoch": epoch + 1,
+            "records_seen": step * self.config.batch_size,
+            "seed": self.config.seed,
+            "best_rank": self.best_rank if math.isfinite(self.best_rank) else None,
+            "process_count": jax.process_count(),
+            "num_workers": self.config.dataset.num_workers,
+            "config": json.loads(configs.to_json(self.config)),
+        }
+        self.checkpoints.save(self.state, self.iterator, record, rank)
+
+    def _stop_if(self, interrupted: list[int]) -> None:
+        """Ends the run where a signal asked for it, once what was saved is on disk."""
+        if not interrupted:
+            return
+        self.checkpoints.wait()
+        name, step = signal.Signals(interrupted[0]).name, int(self.state.step)
+        raise Interrupted(
+            f"stopped by {name} after step {step}, saved in "
+            f"{self.checkpoints.path(step)}; the same command goes on from there"
+        )
+
+    def _begun(self, variables: dict[str, Any]) -> TrainState:
+        """A new run's state, without an optimiser yet; its config is written down."""
+        if self.config.init_from:
+            variables = load_variables(self.config.init_from, self.model, variables)
+        if self.main:
+            (self.workdir / CONFIG).write_text(configs.to_json(self.config) + "\n")
+        return TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
+
+    def _restored(self, step: int, variables: dict[str, Any]) -> TrainState:
+        """The state of a checkpoint, the data at its position.
+
+        Raises:
+            ValueError: the config would change the run.
+        """
+        record = self.checkpoints.read_record(step)
+        if changed := configs.differences(self.config, record["config"]):
+            raise ValueError(
+                f"{self.workdir} holds a run with another config; name another --workdir, or set "
+                "these back:\n  " + "\n  ".join(changed)
+            )
+        leg = next(leg for leg in self.legs if leg.first < step <= leg.last)
+        tx = make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        like = TrainState(np.int32(0), params, batch_stats, jax.device_get(tx.init(params)))
+        self.best_rank = -math.inf if record["best_rank"] is None else record["best_rank"]
+        return self.checkpoints.restore(step, like, self._positioned(record))
+
+    def _positioned(self, record: dict[str, Any]) -> grain.DatasetIterator | None:
+        """The iterator where the checkpoint can set it; else it is set here, and None returned.
+
+        Raises:
+            ValueError: the position is bound to a number of processes and workers that changed.
+        """
+        now = (jax.process_count(), self.config.dataset.num_workers)
+        then = (record["process_count"], record["num_workers"])
+        if now == then:
+            return self.iterator
+        if now[1] > 0:
+            raise ValueError(
+                f"the run was saved by {then[0]} processes with {then[1]} loader workers each, and "
+                f"now has {now[0]} with {now[1]}; with dataset.num_workers = 0 it can go on"
+            )
+        # Without workers the position is the number of batches, in any number of processes.
+        self.iterator.set_state({"next_index": record["records_seen"] // self.config.batch_size})
+        return None
+
+    def _source(self, split: str) -> data.Source:
+        dataset = self.config.dataset
+        return data.open_source(dataset.data_dir, dataset.name, dataset[split])
+
+    def _loader(
+        self, source: data.Source, *, train: bool, shared: bool = True
+    ) -> grain.IterDataset[data.Batch]:
+        config = self.config
+        return data.loader_over(
+            source,
+            config.dataset.name,
+            frame_size=config.dataset.frame_size,
+            batch_size=config.batch_size if train else config.eval_batch_size,
+            seed=config.seed,
+            train=train,
+            num_workers=config.dataset.num_workers if train else 0,
+            process_index=jax.process_index() if shared else 0,
+            process_count=jax.process_count() if shared else 1,
+        )
+
+
+def _rank(stage: str, found: report.Report) -> float:
+    """How good a state is: by what its stage trains, and later stages above earlier ones."""
+    if stage == "coarse":
+        score = found.rough_f1[MEAN_OF_EIGHT]
+    elif stage == "localizer":
+        score = 1 / (1 + found.window_error_px)
+    else:
+        score = found.f1[MEAN_OF_EIGHT]
+    # Fine and joint stage train the same thing, so the better of the two wins.
+    order = {"coarse": 0, "localizer": 1}.get(stage, 2)
+    return order + (0.0 if math.isnan(score) else score)

@@ -1,0 +1,223 @@
+"""The state of a run, where it comes from, and its checkpoints."""
+
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import orbax.checkpoint as ocp
+from flax import struct, traverse_util
+from orbax.checkpoint import checkpoint_managers
+
+from jax_stn_icnn import weights
+from jax_stn_icnn.geometry import COARSE_SIZE
+from jax_stn_icnn.models.pipeline import STNiCNN
+
+WEIGHTS = "weights.safetensors"
+CHECKPOINTS = "checkpoints"
+# The standard deviation of a standard normal distribution cut off at -2 and 2.
+CUT_OFF_DEVIATION = 0.87962566103423978
+NEUTRAL = {"bias": 0, "scale": 1, "mean": 0, "var": 1}
+
+
+@struct.dataclass
+class TrainState:
+    """What a step changes.
+
+    Attributes:
+        step: steps taken since the run began, over all stages, int32 ().
+        params: network -> its parameters.
+        batch_stats: network -> its running statistics.
+        opt_state: of the stage's optimiser.
+    """
+
+    step: jax.Array | np.int32
+    params: dict[str, Any]
+    batch_stats: dict[str, Any]
+    opt_state: optax.OptState
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        """What `model.apply` takes, on the host."""
+        return jax.device_get({"params": self.params, "batch_stats": self.batch_stats})
+
+
+def init_variables(model: STNiCNN, seed: int, frame_size: int) -> dict[str, Any]:
+    """Random parameters and neutral statistics, as Flax's own defaults.
+
+    `model.init` would compile a program of its own for every kernel, which takes longer than short
+    runs do; here all kernels are cut from one draw.
+
+    Args:
+        model: the parser.
+        seed: of the parameters.
+        frame_size: side of the frame.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`: kernels from a normal distribution cut off at two
+        standard deviations, of variance 1 / fan-in (`lecun_normal`); scales and variances one;
+        biases and means zero.
+    """
+    coarse_image = jnp.zeros((1, *COARSE_SIZE, 3))
+    frame = jnp.zeros((1, frame_size, frame_size, 3))
+    shapes = jax.eval_shape(model.init, jax.random.key(seed), coarse_image, frame)
+    flat = traverse_util.flatten_dict(dict(shapes))
+    total = sum(leaf.size for path, leaf in flat.items() if path[-1] == "kernel")
+    draw = np.asarray(jax.random.truncated_normal(jax.random.key(seed), -2.0, 2.0, (total,)))
+    variables, used = {}, 0
+    for path, leaf in flat.items():
+        if path[-1] == "kernel":
+            deviation = CUT_OFF_DEVIATION * np.sqrt(math.prod(leaf.shape[:-1]))
+            kernel = draw[used : used + leaf.size].reshape(leaf.shape) / deviation
+            variables[path], used = kernel.astype(leaf.dtype), used + leaf.size
+        else:
+            variables[path] = np.full(leaf.shape, NEUTRAL[path[-1]], leaf.dtype)
+    return traverse_util.unflatten_dict(variables)
+
+
+def load_variables(source: str, model: STNiCNN, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """Reads weights to start from.
+
+    Args:
+        source: a `.safetensors` file, or the working directory of a run that wrote one.
+        model: the parser that they are for.
+        expected: variables of that parser, for their names and shapes.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the weights are another parser's.
+    """
+    path = Path(source).expanduser()
+    path = path / WEIGHTS if path.is_dir() else path
+    if not path.exists():
+        raise FileNotFoundError(f"init_from: there is no file {path}")
+    variables, cropper = weights.load_weights(path)
+    if cropper != model.cropper:
+        raise ValueError(f"{path} has the cropper {cropper!r}, but model.cropper={model.cropper!r}")
+    weights.check_entries(path, weights.shapes(variables), weights.shapes(expected))
+    return variables
+
+
+def export_weights(path: Path, variables: Mapping[str, Any], cropper: str) -> None:
+    """Writes weights so that the file is whole at any moment, the old one or the new."""
+    partial = path.with_name(f".{path.name}.partial")
+    weights.save_weights(partial, variables, cropper)
+    os.replace(partial, path)
+
+
+class Checkpoints:
+    """The checkpoints of a run: the last few, and the best by validation.
+
+    Each holds the state, the data iterator's position, and a record in JSON, which says how the run
+    was set up and how far it is.
+    """
+
+    def __init__(self, workdir: Path, keep: int):
+        """Opens, or starts, a run's checkpoints.
+
+        Args:
+            workdir: the run's directory.
+            keep: how many of the last ones to keep.
+        """
+        policies = checkpoint_managers
+        self._manager = ocp.CheckpointManager(
+            (workdir / CHECKPOINTS).absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [
+                        policies.LatestN(n=keep),
+                        policies.BestN(
+                            get_metric_fn=lambda scores: scores["rank"],
+                            n=1,
+                            keep_checkpoints_without_metrics=False,
+                        ),
+                    ]
+                ),
+                # Called on the steps to save only.
+                save_decision_policy=policies.FixedIntervalPolicy(1),
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    @property
+    def latest_step(self) -> int | None:
+        """The step of the last checkpoint; None if there is none."""
+        return self._manager.latest_step()
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of a step lies."""
+        return Path(self._manager.directory) / str(step)
+
+    def save(
+        self,
+        state: TrainState,
+        iterator: grain.DatasetIterator,
+        record: Mapping[str, Any],
+        rank: float | None = None,
+    ) -> None:
+        """Saves in the background; the state may be given away as soon as this returns.
+
+        Args:
+            state: the state.
+            iterator: the training data's.
+            record: anything that JSON can hold.
+            rank: how good the state is, where it was validated.
+        """
+        # Copied: on a CPU the host's arrays may be the device's own buffers, soon overwritten.
+        host_state = jax.tree.map(np.array, jax.device_get(state))
+        self._manager.save(
+            int(host_state.step),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(host_state),
+                data=grain.checkpoint.CheckpointSave(iterator),
+                record=ocp.args.JsonSave(dict(record)),
+            ),
+            metrics=None if rank is None else {"rank": rank},
+        )
+
+    def read_record(self, step: int) -> dict[str, Any]:
+        """The record of a checkpoint."""
+        args = ocp.args.Composite(record=ocp.args.JsonRestore())
+        return self._manager.restore(step, args=args)["record"]
+
+    def restore(
+        self, step: int, like: TrainState, iterator: grain.DatasetIterator | None = None
+    ) -> TrainState:
+        """Reads a state, and puts an iterator where it was.
+
+        Args:
+            step: of the checkpoint.
+            like: a state, or the shapes of one, of the same stage.
+            iterator: the training data's, in as many processes and workers as when saved; None
+                leaves the position aside.
+
+        Returns:
+            The state, on the host.
+        """
+        empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        items: dict[str, Any] = {"state": ocp.args.StandardRestore(empty)}
+        if iterator is not None:
+            items["data"] = grain.checkpoint.CheckpointRestore(iterator)
+        return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+
+    def preempted(self, step: int) -> bool:
+        """Whether the processes of a run agree to stop after this step, one having got SIGTERM."""
+        return self._manager.reached_preemption(step)
+
+    def wait(self) -> None:
+        """Waits until everything is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits, and lets go."""
+        self._manager.close()

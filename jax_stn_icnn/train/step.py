@@ -1,0 +1,150 @@
+"""The training step: pure functions, and the one place that maps them by `jax.pmap`."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jax_stn_icnn.augment import example_keys
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.train import objective
+from jax_stn_icnn.train.config import Stage
+from jax_stn_icnn.train.state import TrainState
+
+AXIS = "batch"
+# What the device needs of a batch.
+INPUTS = ("frame", "labels", "region", "position")
+
+Metrics = dict[str, jax.Array]
+Variables = dict[str, Any]
+Loss = Callable[[Variables], tuple[jax.Array, tuple[Metrics, Any]]]
+Step = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState, Metrics]]
+
+
+def check_batch_size(batch_size: int, num_devices: int) -> None:
+    """Checks that a global batch divides over all devices.
+
+    Args:
+        batch_size: examples in the global batch.
+        num_devices: of all processes together.
+
+    Raises:
+        ValueError: it does not divide.
+    """
+    if batch_size % num_devices:
+        raise ValueError(
+            f"batch_size is {batch_size}, but must be a multiple of the number of devices, "
+            f"{num_devices}"
+        )
+
+
+def make_train_step(
+    model: STNiCNN,
+    tx: optax.GradientTransformation,
+    stage: Stage,
+    *,
+    seed: int,
+    augmented: bool,
+    devices: Sequence[jax.Device] | None = None,
+) -> Step:
+    """Compiles a stage's step for all devices.
+
+    Args:
+        model: the parser, its `axis_name` AXIS.
+        tx: the stage's optimiser.
+        stage: the stage.
+        seed: of augmentation and jitter.
+        augmented: whether examples are augmented.
+        devices: where to run; all devices by default.
+
+    Returns:
+        State and batch of this process -> the state after the step, whose old buffers are given
+        away, and the metrics of the global batch: float32, one value for each local device, alike.
+
+    Raises:
+        ValueError: the step is called with a batch that does not divide over the devices.
+    """
+    step = functools.partial(
+        train_step, model=model, tx=tx, stage=stage, seed=seed, augmented=augmented
+    )
+    # The state goes in and comes out as one, not stacked by device; the batch is split.
+    mapped = jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, 0),
+        devices=devices,
+        donate_argnums=(0,),
+    )
+    count = jax.local_device_count() if devices is None else len(devices)
+    return lambda state, batch: mapped(state, shard(batch, count))
+
+
+def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
+    """What the device needs of a batch, as (devices, examples of a device, ...)."""
+    check_batch_size(len(batch["position"]), num_devices)
+    return {name: batch[name].reshape(num_devices, -1, *batch[name].shape[1:]) for name in INPUTS}
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, jax.Array],
+    *,
+    model: STNiCNN,
+    tx: optax.GradientTransformation,
+    stage: Stage,
+    seed: int,
+    augmented: bool,
+) -> tuple[TrainState, Metrics]:
+    """One step on this device's share of a batch, within a mapped axis AXIS."""
+    keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
+    views = objective.make_views(batch, keys, model.patch_size, augmented)
+
+    def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        found, updated = model.apply(
+            variables, views, keys, stage, method=objective.terms, mutable=["batch_stats"]
+        )
+        loss, metrics = objective.weigh(found, stage, AXIS)
+        return loss, (metrics | {"loss": loss}, updated["batch_stats"])
+
+    return descend(state, loss_of, tx, list(stage.learning_rates))
+
+
+def descend(
+    state: TrainState, loss_of: Loss, tx: optax.GradientTransformation, networks: Sequence[str]
+) -> tuple[TrainState, Metrics]:
+    """Takes one step down a loss, averaged over the mapped axis AXIS.
+
+    Args:
+        state: before.
+        loss_of: variables -> the loss here, and (metrics, batch statistics after it).
+        tx: the optimiser.
+        networks: those that learn; the others' parameters stay as they are, to the bit.
+
+    Returns:
+        The state after, and the metrics, with `grad_norm` among them.
+    """
+
+    def loss_of_learning(learning: dict[str, Any]) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        variables = {"params": {**state.params, **learning}, "batch_stats": state.batch_stats}
+        return loss_of(variables)
+
+    learning = {network: state.params[network] for network in networks}
+    (_, (metrics, batch_stats)), grads = jax.value_and_grad(loss_of_learning, has_aux=True)(
+        learning
+    )
+    grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
+    metrics["grad_norm"] = optax.tree.norm(grads)
+    nothing = {
+        network: jax.tree.map(jnp.zeros_like, params)
+        for network, params in state.params.items()
+        if network not in networks
+    }
+    updates, opt_state = tx.update({**nothing, **grads}, state.opt_state, state.params)
+    learnt = optax.apply_updates(learning, {network: updates[network] for network in networks})
+    state = TrainState(state.step + 1, {**state.params, **learnt}, batch_stats, opt_state)
+    return state, metrics

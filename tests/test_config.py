@@ -1,0 +1,121 @@
+import importlib
+import json
+
+import pytest
+
+from jax_stn_icnn.train import config as configs
+
+FILES = ["common", "synthetic", "celebamask", "helen", "celebamask_from_helen"]
+
+
+def make(name="common", **changes):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    for field, value in changes.items():
+        section, _, leaf = field.rpartition("__")
+        (config[section] if section else config)[leaf] = value
+    return config
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_configs_of_the_project_pass(name):
+    configs.check(make(name))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("batch_size", 0),
+        ("batch_size", True),
+        ("batch_size", 2.0),
+        ("stages", ("fine", "coarse")),
+        ("stages", ()),
+        ("stages", ("course",)),
+        ("part_weights", (1.0,) * 5),
+        ("dataset__name", "helan"),
+        ("model__patch_size", 80),
+        ("model__cropper", "vgg16"),
+        ("model__dtype", "float16"),
+        ("coarse__lr", 0.0),
+        ("coarse__loss", "mse"),
+        ("joint__lr_fine", float("nan")),
+        ("joint__localizer_weight", -1.0),
+        ("fine__jitter", -1),
+        ("checkpoint__keep", 0),
+    ],
+)
+def test_an_impossible_field_is_named(field, value):
+    config = make()
+    with config.ignore_type():
+        section, _, leaf = field.rpartition("__")
+        (config[section] if section else config)[leaf] = value
+    with pytest.raises(ValueError, match=field.replace("__", r"\.") + " is "):
+        configs.check(config)
+
+
+def test_unknown_and_missing_fields_are_named_together():
+    config = make()
+    config.fine.jiter = 3
+    del config.seed
+    with pytest.raises(ValueError, match=r"(?s)fine\.jiter is not a field.*seed is missing"):
+        configs.check(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__patch_size": 301}, "model.patch_size is 301"),
+        ({"model__cropper": "centroid"}, "stages holds 'localizer'"),
+        ({"stages": ("fine",), "fine__epochs": 0}, "0 epochs"),
+        (
+            {"joint__lr_coarse": 0.0, "joint__lr_localizer": 0.0, "joint__lr_fine": 0.0},
+            "are all 0",
+        ),
+    ],
+)
+def test_contradictions(changes, message):
+    with pytest.raises(ValueError, match=message):
+        configs.check(make(**changes))
+
+
+def test_differences_name_fields_but_not_the_free_ones():
+    earlier = json.loads(configs.to_json(make()))
+    config = make(dataset__data_dir="elsewhere", pictures=0, fine__lr=1e-3, seed=7)
+    assert configs.differences(make(), earlier) == []
+    assert configs.differences(config, earlier) == [
+        "fine.lr: was 0.0008, is 0.001",
+        "seed: was 0, is 7",
+    ]
+
+
+def test_stages_without_epochs_are_left_out():
+    stages = configs.make_stages(make(coarse__epochs=0, stages=("coarse", "fine", "joint")))
+    assert [stage.name for stage in stages] == ["fine", "joint"]
+    assert stages[0].true_windows and stages[0].jitter == 8
+
+
+def test_joint_stage_freezes_what_has_no_rate_and_drops_what_has_no_weight():
+    changes = {"joint__lr_coarse": 0.0, "joint__coarse_weight": 0.0, "stages": ("joint",)}
+    (stage,) = configs.make_stages(make(**changes))
+    assert stage.learning_rates.keys() == {"localizer", "fine"}
+    assert stage.loss_weights == {"fine": 1.0, "localizer": make().joint.localizer_weight}
+
+
+def test_joint_stage_of_the_centroid_cropper_has_no_localizer():
+    (stage,) = configs.make_stages(make(model__cropper="centroid", stages=("joint",)))
+    assert stage.learning_rates.keys() == stage.loss_weights.keys() == {"coarse", "fine"}
+
+
+def test_plan_lays_stages_in_a_row():
+    stages = {"stages": ("coarse", "fine"), "coarse__epochs": 2, "fine__epochs": 3}
+    legs, steps_per_epoch = configs.plan(make(batch_size=4, **stages), 10)
+    assert steps_per_epoch == 2
+    assert [(leg.stage.name, leg.first, leg.last) for leg in legs] == [
+        ("coarse", 0, 4),
+        ("fine", 4, 10),
+    ]
+
+
+def test_a_split_smaller_than_a_batch_is_refused():
+    with pytest.raises(ValueError, match="holds 3 records, fewer than batch_size = 4"):
+        configs.plan(make(batch_size=4), 3)

@@ -1,0 +1,189 @@
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from configs import common
+from jax_stn_icnn import labels
+from jax_stn_icnn.report import Report
+from jax_stn_icnn.train import loop
+from jax_stn_icnn.train.state import Checkpoints, load_variables
+
+SIZE, RECORDS, BATCH = 48, 12, 4
+LAST = 2 * RECORDS // BATCH  # Two epochs of one stage.
+
+
+def make_config():
+    config = common.get_config()
+    config.dataset.frame_size = SIZE
+    config.model.patch_size = 15
+    config.model.cropper = "vgg9"
+    config.batch_size = BATCH
+    config.stages = ("localizer",)
+    config.localizer.epochs = 2
+    config.checkpoint.every_steps = 2
+    config.pictures = 0
+    return config
+
+
+def make_records():
+    rng = np.random.default_rng(0)
+    for index in range(RECORDS):
+        label = np.zeros((SIZE, SIZE, 1), np.uint8)
+        for helen_class in range(2, 10):
+            y, x = rng.integers(0, SIZE - 6, 2)
+            label[y : y + 6, x : x + 6] = helen_class
+        image = rng.integers(0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+        yield {"image": image, "label": label, "name": f"record {index}"}
+
+
+def make_report(*_, **__):
+    parts = labels.NUM_PARTS
+    counts = np.eye(9, dtype=np.int32)[None]
+    present = np.ones((1, parts), bool)
+    return Report(np.zeros(1), counts, counts, np.ones((1, parts)), present, ~present, 1.0)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """The real step of each stage, compiled once for all runs of this module."""
+    return {}
+
+
+@pytest.fixture
+def hooks(monkeypatch, compiled):
+    """Small data, no evaluation, and hooks that see every step: (step, metrics) -> metrics."""
+    hooks = []
+    make = loop.make_train_step
+
+    def make_train_step(model, tx, stage, **options):
+        if stage.name not in compiled:
+            devices = jax.devices()[:1]
+            compiled[stage.name] = make(model, tx, stage, devices=devices, **options)
+
+        def take_step(state, batch):
+            state, metrics = compiled[stage.name](state, batch)
+            for hook in hooks:
+                metrics = hook(int(state.step), metrics)
+            return state, metrics
+
+        return take_step
+
+    records = list(make_records())
+    monkeypatch.setattr(loop, "make_train_step", make_train_step)
+    monkeypatch.setattr(loop.data, "open_source", lambda *_: records)
+    monkeypatch.setattr(loop.evaluation, "evaluate", make_report)
+    return hooks
+
+
+def kill(step, metrics):
+    raise KeyboardInterrupt(f"killed at step {step}")
+
+
+def terminate(step, metrics):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return metrics
+
+
+def at(when, action):
+    return lambda step, metrics: action(step, metrics) if step == when else metrics
+
+
+def last_step(workdir):
+    checkpoints = Checkpoints(workdir, 2)
+    step = checkpoints.latest_step
+    checkpoints.close()
+    return step
+
+
+@pytest.fixture(scope="module")
+def undisturbed():
+    """Holds the final state of the first run, which nothing stops."""
+    return {}
+
+
+def final_state(workdir):
+    run = loop.Run(make_config(), workdir)
+    run.close()
+    return run.state
+
+
+@pytest.mark.parametrize(
+    ("when", "action", "error"),
+    [
+        (None, None, None),
+        (1, kill, KeyboardInterrupt),
+        (3, kill, KeyboardInterrupt),
+        (4, kill, KeyboardInterrupt),
+        (3, terminate, loop.Interrupted),
+        (6, terminate, loop.Interrupted),
+    ],
+)
+def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
+    hooks, undisturbed, tmp_path, when, action, error
+):
+    if action:
+        hooks.append(at(when, action))
+        with pytest.raises(error):
+            loop.train_and_evaluate(make_config(), tmp_path)
+        hooks.clear()
+    loop.train_and_evaluate(make_config(), tmp_path)
+    state = final_state(tmp_path)
+    assert int(state.step) == LAST
+    expected = undisturbed.setdefault("state", state)
+    jax.tree.map(np.testing.assert_array_equal, state, expected)
+    records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(record["step"], record["epoch"]) for record in records] == [(3, 1), (6, 2)]
+    assert (tmp_path / "weights_localizer.safetensors").exists()
+
+
+def test_sigterm_saves_and_says_where(hooks, tmp_path):
+    hooks.append(at(1, terminate))
+    with pytest.raises(loop.Interrupted, match="SIGTERM after step 1, saved in .*checkpoints/1;"):
+        loop.train_and_evaluate(make_config(), tmp_path)
+    assert last_step(tmp_path) == 1
+
+
+def test_nan_stops_and_names_step_stage_and_checkpoint(hooks, tmp_path):
+    def poison(step, metrics):
+        return metrics | {"loss": metrics["loss"] * np.nan}
+
+    hooks.append(at(5, poison))
+    with pytest.raises(loop.Diverged, match="step 5, stage localizer: .*nan.*checkpoints/4"):
+        loop.train_and_evaluate(make_config(), tmp_path)
+    assert last_step(tmp_path) == 4
+
+
+def test_another_config_is_refused_and_free_fields_are_not(hooks, tmp_path):
+    hooks.append(at(3, terminate))
+    with pytest.raises(loop.Interrupted):
+        loop.train_and_evaluate(make_config(), tmp_path)
+    config = make_config()
+    config.seed, config.localizer.lr = 1, 0.5
+    with pytest.raises(ValueError, match=r"(?s)localizer\.lr: was 0\.0017, is 0\.5.*seed: was 0"):
+        loop.train_and_evaluate(config, tmp_path)
+    config = make_config()
+    config.eval_batch_size, config.checkpoint.keep = 3, 5
+    loop.Run(config, tmp_path).close()
+
+
+def test_a_stage_starts_from_the_weights_of_another_run(hooks, tmp_path):
+    loop.train_and_evaluate(make_config(), tmp_path / "first")
+    config = make_config()
+    config.init_from, config.seed = str(tmp_path / "first"), 5
+    run = loop.Run(config, tmp_path / "second")
+    state = run.state
+    expected = load_variables(config.init_from, run.model, state.variables)
+    run.close()
+    jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
+
+
+def test_a_batch_that_does_not_divide_is_refused_first(tmp_path):
+    config = make_config()
+    config.batch_size = 6
+    with pytest.raises(ValueError, match="batch_size is 6"):
+        loop.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

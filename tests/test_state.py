@@ -1,0 +1,120 @@
+import grain
+import jax
+import numpy as np
+import pytest
+from flax import traverse_util
+
+from jax_stn_icnn import weights
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.train.state import (
+    WEIGHTS,
+    Checkpoints,
+    TrainState,
+    export_weights,
+    init_variables,
+    load_variables,
+)
+
+
+def make_state(step, seed=0):
+    rng = np.random.default_rng(seed)
+    return TrainState(
+        np.int32(step),
+        {"coarse": {"w": rng.random((3, 2), np.float32)}},
+        {"coarse": {"mean": rng.random(2, np.float32)}},
+        ({"mu": rng.random((3, 2), np.float32), "count": np.int32(step)},),
+    )
+
+
+def make_iterator():
+    order = grain.MapDataset.range(100).seed(3).shuffle().repeat().batch(2)
+    return iter(order.to_iter_dataset())
+
+
+def test_a_checkpoint_restores_everything_exactly(tmp_path):
+    iterator = make_iterator()
+    for _ in range(5):
+        next(iterator)
+    checkpoints = Checkpoints(tmp_path, 2)
+    state, record = make_state(5, seed=1), {"stage": "coarse", "seed": 7}
+    checkpoints.save(state, iterator, record, rank=0.5)
+    expected = [next(iterator) for _ in range(3)]
+    checkpoints.close()
+
+    checkpoints, iterator = Checkpoints(tmp_path, 2), make_iterator()
+    assert checkpoints.latest_step == 5
+    assert checkpoints.read_record(5) == record
+    restored = checkpoints.restore(5, make_state(0), iterator)
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restored, state)
+    np.testing.assert_array_equal([next(iterator) for _ in range(3)], expected)
+
+
+def test_the_last_and_the_best_are_kept(tmp_path):
+    checkpoints, iterator = Checkpoints(tmp_path, 2), make_iterator()
+    ranks = {1: 0.1, 2: 0.9, 3: 0.3, 4: None, 5: 0.4, 6: None}
+    for step, rank in ranks.items():
+        checkpoints.save(make_state(step), iterator, {}, rank)
+    checkpoints.close()
+    assert {int(path.name) for path in (tmp_path / "checkpoints").iterdir()} == {2, 5, 6}
+
+
+def test_a_half_written_checkpoint_does_not_count(tmp_path):
+    checkpoints = Checkpoints(tmp_path, 2)
+    checkpoints.save(make_state(3), make_iterator(), {}, 0.5)
+    checkpoints.close()
+    half = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
+    (half / "state").mkdir(parents=True)
+    checkpoints = Checkpoints(tmp_path, 2)
+    assert checkpoints.latest_step == 3
+    checkpoints.close()
+
+
+@pytest.fixture(scope="module")
+def parser():
+    model = STNiCNN((15, 15), "centroid")
+    return model, init_variables(model, 0, 32)
+
+
+def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
+    model, variables = parser
+    export_weights(tmp_path / WEIGHTS, variables, "centroid")
+    assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
+    for source in (tmp_path, tmp_path / WEIGHTS):
+        loaded = load_variables(str(source), model, variables)
+        jax.tree.map(np.testing.assert_array_equal, loaded, variables)
+
+
+def test_weights_of_another_parser_are_refused(parser, tmp_path):
+    model, variables = parser
+    export_weights(tmp_path / WEIGHTS, variables, "vgg9")
+    with pytest.raises(ValueError, match="cropper"):
+        load_variables(str(tmp_path), model, variables)
+    weights.save_weights(tmp_path / WEIGHTS, {"params": variables["params"]}, "centroid")
+    with pytest.raises(ValueError, match="missing: batch_stats"):
+        load_variables(str(tmp_path), model, variables)
+    with pytest.raises(FileNotFoundError, match="init_from"):
+        load_variables(str(tmp_path / "nothing"), model, variables)
+
+
+def test_parameters_are_drawn_as_flax_draws_them(parser):
+    _, variables = parser
+    flat = traverse_util.flatten_dict(variables)
+    name, kernel = max(
+        ((path, leaf) for path, leaf in flat.items() if path[-1] == "kernel"),
+        key=lambda item: item[1].size,
+    )
+    expected = jax.nn.initializers.lecun_normal()(jax.random.key(0), kernel.shape)
+    assert kernel.std() == pytest.approx(float(expected.std()), rel=0.02), name
+    assert abs(kernel).max() == pytest.approx(float(abs(expected).max()), rel=0.01), name
+    neutral = {"bias": 0, "scale": 1, "mean": 0, "var": 1}
+    for path, leaf in flat.items():
+        if path[-1] != "kernel":
+            np.testing.assert_array_equal(leaf, neutral[path[-1]])
+
+
+def test_parameters_depend_on_the_seed_only(parser):
+    model, variables = parser
+    jax.tree.map(np.testing.assert_array_equal, variables, init_variables(model, 0, 32))
+    other = init_variables(model, 1, 32)["params"]["coarse"]["head_2"]["kernel"]
+    assert np.any(other != variables["params"]["coarse"]["head_2"]["kernel"])

@@ -1,0 +1,178 @@
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jax_stn_icnn import losses
+from jax_stn_icnn.convert_torch import convert_icnn
+from jax_stn_icnn.data import region_theta
+from jax_stn_icnn.models.icnn import ICNN
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.train import objective, step
+from jax_stn_icnn.train.config import Stage
+from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.state import TrainState, init_variables
+
+GOLDEN = Path(__file__).parent / "golden"
+STEPS = 10
+STAGE = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
+
+
+def make_batch(seed, batch=4, size=48):
+    rng = np.random.default_rng(seed)
+    label_map = np.zeros((batch, size, size), np.uint8)
+    for example in range(batch):
+        # Example k lacks the first 2 k classes: devices must not count their parts alike.
+        for c in range(1 + 2 * example, 9):
+            y, x = rng.integers(4, size - 8, 2)
+            label_map[example, y : y + 5, x : x + 5] = c
+    return {
+        "frame": rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8),
+        "labels": label_map,
+        "region": np.tile(region_theta(0, 0, size, size, size), (batch, 1, 1)),
+        "position": np.arange(batch, dtype=np.int32),
+        "index": np.arange(batch, dtype=np.int32),
+        "mask": np.ones(batch, bool),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """Ten steps of the localizer stage on one device and on four."""
+    model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
+    variables = init_variables(model, 0, 48)
+    # An untrained mask is all but constant, and BatchNorm blows its rounding errors up.
+    variables["params"]["coarse"]["head_3"]["kernel"] *= 30
+    # Plain descent: Adam divides by the gradient's size, so that where a gradient is nothing but
+    # rounding, two runs of the same thing part by the learning rate.
+    tx = optax.sgd(1e-4)
+    results = {}
+    for count in (1, 4):
+        take_step = step.make_train_step(
+            model, tx, STAGE, seed=1, augmented=True, devices=jax.devices()[:count]
+        )
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        state = TrainState(np.int32(0), params, batch_stats, tx.init(params))
+        found = []
+        for i in range(STEPS):
+            state, metrics = take_step(state, make_batch(i))
+            found.append(np.asarray(metrics["loss"]))
+        results[count] = jax.device_get(state), np.array(found)
+    return variables, results
+
+
+def test_one_device_and_four_agree(runs):
+    _, results = runs
+    (one, one_losses), (four, four_losses) = results[1], results[4]
+    assert np.ptp(four_losses, axis=1).max() == 0
+    np.testing.assert_allclose(four_losses[:, 0], one_losses[:, 0], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
+        (one.params, one.batch_stats),
+        (four.params, four.batch_stats),
+    )
+
+
+def test_frozen_networks_do_not_change_by_a_bit(runs):
+    before, results = runs
+    after = results[4][0]
+    for network in ("coarse", "fine"):
+        for collection, now in (("params", after.params), ("batch_stats", after.batch_stats)):
+            jax.tree.map(np.testing.assert_array_equal, now[network], before[collection][network])
+    for tree, collection in ((after.params, "params"), (after.batch_stats, "batch_stats")):
+        pairs = zip(
+            jax.tree.leaves(tree["localizer"]),
+            jax.tree.leaves(before[collection]["localizer"]),
+            strict=True,
+        )
+        assert any(np.any(a != b) for a, b in pairs)
+    assert int(after.step) == STEPS
+
+
+def test_a_batch_that_does_not_divide_is_refused_before_anything_compiles():
+    model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
+    take_step = step.make_train_step(model, None, STAGE, seed=0, augmented=False)
+    with pytest.raises(ValueError, match="batch_size is 6, but must be a multiple .* 4"):
+        take_step(None, make_batch(0, batch=6))
+    with pytest.raises(ValueError, match="multiple"):
+        step.check_batch_size(6, 4)
+
+
+def test_golden_training_run():
+    weights, adam = np.load(GOLDEN / "icnn.npz"), np.load(GOLDEN / "adam.npz")
+    state = {k.removeprefix("state/"): weights[k] for k in weights if k.startswith("state/")}
+    variables = convert_icnn(state, 9)
+    image = jnp.asarray(weights["x"].transpose(0, 2, 3, 1))
+    label_map = jnp.asarray(weights["y_int64"].astype(np.int32))
+    network = ICNN(9, axis_name=step.AXIS)
+    stage = Stage("coarse", 1, {"coarse": float(adam["learning_rate"])}, {"coarse": 1.0})
+    tx = make_optimizer(stage, 1000, 5)
+
+    def loss_of(variables):
+        inner = {collection: tree["coarse"] for collection, tree in variables.items()}
+        logits, updated = network.apply(inner, image, train=True, mutable=["batch_stats"])
+        loss = losses.cross_entropy(logits, label_map)
+        return loss, ({"loss": loss}, {"coarse": updated["batch_stats"]})
+
+    take_step = jax.pmap(
+        lambda state, _: step.descend(state, loss_of, tx, ["coarse"]),
+        axis_name=step.AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, 0),
+        devices=jax.devices()[:1],
+    )
+    params = {"coarse": variables["params"]}
+    stats = {"coarse": variables["batch_stats"]}
+    state, found = TrainState(np.int32(0), params, stats, tx.init(params)), []
+    for _ in adam["losses"]:
+        state, metrics = take_step(state, np.zeros(1))
+        found.append(float(metrics["loss"][0]))
+    np.testing.assert_allclose(found, adam["losses"], rtol=1e-3)
+
+
+def test_terms_count_by_what_takes_part():
+    """Two devices with 1 and 3 parts: their mean must be that of all four parts."""
+    found = {"localizer": objective.Term(jnp.array([8.0, 4.0]), jnp.array([1.0, 3.0]))}
+    loss, _ = jax.vmap(lambda term: objective.weigh(term, STAGE, "axis"), axis_name="axis")(found)
+    assert float(jnp.mean(loss)) == pytest.approx((8.0 + 3 * 4.0) / 4)
+
+
+def test_jitter_moves_each_window_by_whole_pixels():
+    size, jitter = 48, 3
+    theta = jnp.zeros((8, 6, 2, 3))
+    keys = jax.random.split(jax.random.key(0), 8)
+    moved = np.asarray(objective.jittered(theta, keys, jitter, size))
+    pixels = moved[..., 2] * (size - 1) / 2
+    np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-4)
+    assert set(np.round(pixels).ravel()) == set(range(-jitter, jitter + 1))
+    assert not np.any(moved[..., :2])
+    still = objective.jittered(theta, keys, 0, size)
+    np.testing.assert_array_equal(still, theta)
+
+
+def test_adam_is_optax_adam_for_the_learning_network():
+    params = {"coarse": {"w": np.array([1.0, -2.0], np.float32)}, "fine": {"w": np.float32(3)}}
+    stage = Stage("coarse", 1, {"coarse": 0.1}, {"coarse": 1.0})
+    tx = make_optimizer(stage, 10, 5)
+
+    def loss_of(variables):
+        loss = jnp.sum(variables["params"]["coarse"]["w"] ** 2)
+        return loss, ({"loss": loss}, variables["batch_stats"])
+
+    state = TrainState(np.int32(0), params, {}, tx.init(params))
+    take_step = jax.vmap(
+        lambda state, _: step.descend(state, loss_of, tx, ["coarse"]),
+        axis_name=step.AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, 0),
+    )
+    state, metrics = take_step(state, jnp.zeros(2))
+    adam = optax.adam(0.1)
+    gradient = 2 * params["coarse"]["w"]
+    update, _ = adam.update(gradient, adam.init(params["coarse"]["w"]))
+    np.testing.assert_allclose(state.params["coarse"]["w"], params["coarse"]["w"] + update)
+    assert state.params["fine"]["w"] == 3
+    np.testing.assert_allclose(metrics["grad_norm"], np.linalg.norm(gradient), rtol=1e-6)

@@ -1,0 +1,72 @@
+"""Trains STN-iCNN: prepares the data set where it is missing, trains, evaluates and draws.
+
+    python train.py                                  # drawn faces, in minutes
+    python train.py --config configs/celebamask.py --workdir runs/celebamask \
+        --config.dataset.manual_dir=~/Downloads --config.joint.lr_fine=1e-3
+
+The same command again goes on where a run was stopped. On several machines, in each:
+
+    python train.py ... --coordinator HOST:PORT --num_processes N --process_id I
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from absl import app, flags, logging
+from jax.experimental import multihost_utils
+from ml_collections import ConfigDict, config_flags
+
+from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train import loop
+from tfds_builders.archive import ArchiveError
+from tfds_builders.prepare import PrepareError, prepare
+
+_ROOT = Path(__file__).parent
+_CONFIG = config_flags.DEFINE_config_file("config", str(_ROOT / "configs/synthetic.py"))
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; by default runs/<config>.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several run.")
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is.")
+
+
+def _prepare(config: ConfigDict) -> None:
+    """Builds the data set unless it is there; one process does, the others wait."""
+    dataset = config.dataset
+    if jax.process_index() == 0:
+        manual_dir = Path(dataset.manual_dir).expanduser() if dataset.manual_dir else None
+        data_dir = Path(dataset.data_dir).expanduser()
+        print(prepare(dataset.name, data_dir, manual_dir, "array_record"))
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("data set prepared")
+
+
+def _workdir() -> Path:
+    if _WORKDIR.value is not None:
+        return Path(_WORKDIR.value).expanduser()
+    return Path("runs", Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem)
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
+    config = _CONFIG.value
+    try:
+        configs.check(config)
+        if _COORDINATOR.value is not None:
+            jax.config.update("jax_enable_preemption_service", True)
+            jax.distributed.initialize(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+        _prepare(config)
+        loop.train_and_evaluate(config, _workdir())
+    except loop.Interrupted as stop:
+        print(stop)
+        sys.exit(143)  # What a process ended by SIGTERM returns.
+    except (ArchiveError, PrepareError, OSError, ValueError, loop.Diverged) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    app.run(main)
