@@ -15,7 +15,7 @@ LAYERS = [
     ["geometry"],
     ["sampling"],
     ["losses", "metrics", "views"],
-    ["augment", "occlusion", "report"],
+    ["augment", "models.norm", "occlusion", "report"],
     ["models.icnn", "models.localizer"],
     ["models.pipeline"],
     ["data", "draw", "weights"],

@@ -66,7 +66,10 @@ class TestCentroid:
 
     def test_no_gradient(self):
         identity = jnp.broadcast_to(jnp.eye(2, 3), (2, 2, 3))
-        total = lambda m: jnp.sum(centroid_theta(m, identity, self.frame, self.patch))  # noqa: E731
+
+        def total(mask):
+            return jnp.sum(centroid_theta(mask, identity, self.frame, self.patch))
+
         np.testing.assert_array_equal(jax.grad(total)(MASK), jnp.zeros_like(MASK))
 
 

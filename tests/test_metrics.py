@@ -20,10 +20,9 @@ def test_counts_add_up_over_batches_devices_and_masks():
     whole = metrics.confusion(truth, prediction)
     parts = [metrics.confusion(truth[i : i + 1], prediction[i : i + 1]) for i in range(4)]
     np.testing.assert_array_equal(sum(parts), whole)
-    split = lambda a: a.reshape(4, 1, 16, 16)  # noqa: E731 (read twice)
     by_device = jax.pmap(
         lambda t, p: jax.lax.psum(metrics.confusion(t, p), "batch"), axis_name="batch"
-    )(split(truth), split(prediction))
+    )(truth.reshape(4, 1, 16, 16), prediction.reshape(4, 1, 16, 16))
     np.testing.assert_array_equal(by_device[0], whole)
     masked = metrics.confusion(truth, prediction, jnp.array([True, False, False, True]))
     np.testing.assert_array_equal(masked, parts[0] + parts[3])

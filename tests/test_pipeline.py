@@ -85,9 +85,10 @@ def test_every_intermediate_has_its_shape(small):
 
 def test_stages_called_alone_give_the_same(small):
     model, variables, parse = small
-    stage = lambda method, *args: jax.jit(  # noqa: E731 (read three times)
-        lambda v, *args: model.apply(v, *args, method=method)
-    )(variables, *args)
+
+    def stage(method, *args):
+        return jax.jit(lambda v, *args: model.apply(v, *args, method=method))(variables, *args)
+
     np.testing.assert_allclose(stage("coarse_stage", COARSE), parse.coarse_logits, atol=1e-5)
     np.testing.assert_allclose(stage("localize", parse.mask), parse.theta, atol=1e-6)
     patches, logits = stage("fine_stage", FRAME, parse.theta)
@@ -127,9 +128,9 @@ def test_runs_under_nnx_with_the_same_output(small):
 
 
 def test_bad_input_is_named():
-    init = lambda model, *args: jax.eval_shape(  # noqa: E731 (read four times)
-        lambda: model.init(jax.random.key(0), *args)
-    )
+    def init(model, *args):
+        jax.eval_shape(lambda: model.init(jax.random.key(0), *args))
+
     with pytest.raises(ValueError, match="cropper is 'vgg16', but must be one of vgg9, small"):
         init(STNiCNN(SMALL_PATCH, "vgg16"), COARSE, FRAME)
     with pytest.raises(ValueError, match="coarse_image has shape"):

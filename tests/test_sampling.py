@@ -237,7 +237,9 @@ class TestSameUnderTransformations:
         return jax.value_and_grad(total, argnums=(0, 1))(image, theta)
 
     def per_image(self, transform):
-        one = lambda i, t: self.value_and_gradients(i[None], t[None])  # noqa: E731 (read once)
+        def one(image, theta):
+            return self.value_and_gradients(image[None], theta[None])
+
         return transform(one)(self.image, self.theta)
 
     def test_jit(self):
@@ -256,11 +258,12 @@ class TestSameUnderTransformations:
         np.testing.assert_allclose(d_theta[:, 0], e_theta, rtol=1e-4, atol=1e-4)
 
     def test_two_devices(self):
-        split = lambda a: a.reshape(2, 2, *a.shape[1:])  # noqa: E731 (read once)
         devices = jax.devices()[:2]
         assert len(devices) == 2
         crop = functools.partial(sampling.crop_bilinear, size=PATCH)
-        patches = jax.pmap(crop, devices=devices)(split(self.image), split(self.theta))
+        patches = jax.pmap(crop, devices=devices)(
+            self.image.reshape(2, 2, 20, 24, 3), self.theta.reshape(2, 2, 6, 2, 3)
+        )
         chex.assert_trees_all_close(
             patches.reshape(4, 6, *PATCH, 3), crop(self.image, self.theta), atol=1e-6
         )

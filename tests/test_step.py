@@ -101,7 +101,7 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_compiles():
         step.check_batch_size(6, 4)
 
 
-def test_golden_training_run():
+def test_six_adam_steps_follow_pytorch():
     weights, adam = np.load(GOLDEN / "icnn.npz"), np.load(GOLDEN / "adam.npz")
     state = {k.removeprefix("state/"): weights[k] for k in weights if k.startswith("state/")}
     variables = convert_icnn(state, 9)

@@ -12,6 +12,7 @@ from flax import linen as nn
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.models.norm import batch_norm
 
 CHANNELS = (8, 16, 24, 32)
 NUM_INTERLINKS = 3
@@ -41,14 +42,7 @@ class ConvNorm(nn.Module):
         """Maps (batch, height, width, channels) to (batch, height, width, features)."""
         kernel = (self.kernel_size, self.kernel_size)
         x = nn.Conv(self.features, kernel, dtype=self.dtype, name="conv")(x)
-        x = nn.BatchNorm(
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            axis_name=self.axis_name,
-            dtype=self.dtype,
-            name="norm",
-        )(x)
+        x = batch_norm(train, self.axis_name, self.dtype, "norm")(x)
         return self.activation(x)
 
 

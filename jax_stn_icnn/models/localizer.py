@@ -21,20 +21,10 @@ from jax_stn_icnn.geometry import (
     pixel_to_unit,
     unit_to_pixel,
 )
+from jax_stn_icnn.models.norm import batch_norm
 
 # The padding of PyTorch's `padding=1`; Flax's SAME pads (0, 1) where stride 2 meets an even size.
 PAD_1 = ((1, 1), (1, 1))
-
-
-def _norm(train: bool, axis_name: str | None, dtype: jnp.dtype, name: str) -> nn.BatchNorm:
-    return nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        axis_name=axis_name,
-        dtype=dtype,
-        name=name,
-    )
 
 
 class SmallLocalizer(nn.Module):
@@ -53,7 +43,7 @@ class SmallLocalizer(nn.Module):
         """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
         check_shape("mask", mask, ("batch", *COARSE_SIZE, labels.NUM_CLASSES))
         conv = partial(nn.Conv, labels.NUM_PARTS, padding=PAD_1, dtype=self.dtype)
-        norm = partial(_norm, train, self.axis_name, self.dtype)
+        norm = partial(batch_norm, train, self.axis_name, self.dtype)
         x = mask.astype(self.dtype)
         for i in range(10):  # 128 -> 4, halved by every other convolution
             x = norm(f"norm_{i}")(conv((3, 3), strides=2 - i % 2, name=f"conv_{i}")(x))
@@ -92,7 +82,7 @@ class VGG9Localizer(nn.Module):
         for block, width in enumerate(self.widths):
             for i in (2 * block, 2 * block + 1):
                 x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv_{i}")(x)
-                x = nn.relu(_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
+                x = nn.relu(batch_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
             x = nn.max_pool(x, (2, 2), strides=(2, 2))
         x = x.reshape(x.shape[0], -1).astype(jnp.float32)
         x = nn.Dense(labels.NUM_PARTS * 4, name="dense")(x).reshape(-1, labels.NUM_PARTS, 4)
@@ -118,7 +108,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps (batch, height, width, channels) to the same, shrunk by the stride."""
         conv = partial(nn.Conv, self.features, use_bias=False, dtype=self.dtype)
-        norm = partial(_norm, train, self.axis_name, self.dtype)
+        norm = partial(batch_norm, train, self.axis_name, self.dtype)
         shortcut = x
         x = conv((3, 3), strides=self.stride, padding=PAD_1, name="conv_1")(x)
         x = nn.relu(norm("norm_1")(x))
@@ -155,7 +145,7 @@ class ResNet18Localizer(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(mask.astype(self.dtype))
-        x = nn.relu(_norm(train, self.axis_name, self.dtype, "norm")(x))
+        x = nn.relu(batch_norm(train, self.axis_name, self.dtype, "norm")(x))
         x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=PAD_1)
         for layer, features in enumerate((64, 128, 256, 512)):
             for block in (0, 1):
