@@ -1,6 +1,6 @@
 """Trains STN-iCNN: prepares the data set where it is missing, trains, evaluates and draws.
 
-    python train.py                                  # drawn faces, in minutes
+    python train.py                                  # drawn faces, a short run
     python train.py --config configs/celebamask.py --workdir runs/celebamask \
         --config.dataset.manual_dir=~/Downloads --config.joint.lr_fine=1e-3
 

@@ -1,0 +1,81 @@
+"""Opening what TFDS has prepared."""
+
+import io
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from test_data import SIZE, Drawn, assert_equal, indices
+
+from jax_stn_icnn import data, labels
+
+
+def png(array):
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def build(data_dir, class_names, name="synthetic_faces", count=5):
+    """Writes a data set of drawn records as the real builders do."""
+
+    def records():
+        for index in range(count):
+            image = np.full((SIZE, SIZE, 3), index + 1, np.uint8)
+            label = np.full((SIZE, SIZE), index, np.uint8)
+            extra = np.zeros((SIZE, SIZE, 11), np.uint8)
+            key = f"face_{index}"
+            yield key, {"image": png(image), "label": png(label), "name": key, "soft": extra}
+
+    class TinyBuilder(tfds.core.ShardBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("1.0.0")
+        pkg_dir_path = data_dir
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+                "label": tfds.features.LabeledImage(
+                    labels=class_names, shape=(None, None, 1), encoding_format="png"
+                ),
+                "name": tfds.features.Text(),
+                "soft": tfds.features.Tensor(
+                    shape=(None, None, 11), dtype=np.uint8, encoding="zlib"
+                ),
+            }
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features)
+            )
+
+        def _shard_iterators_per_split(self, dl_manager):
+            return {"train": [records]}
+
+    TinyBuilder.name = name
+    TinyBuilder(data_dir=data_dir).download_and_prepare(file_format="array_record")
+
+
+def test_prepared_data_set(tmp_path):
+    build(tmp_path, list(labels.HELEN_TO_NINE))
+    source = data.open_source(tmp_path, "synthetic_faces", "train")
+    assert len(source) == 5
+    assert isinstance(source[0]["soft"]["value"], bytes)  # What nobody asks for is not decoded.
+    options = {"frame_size": SIZE, "batch_size": 2, "seed": 0, "train": False}
+    batches = list(data.make_loader(tmp_path, "synthetic_faces", "train", **options))
+    assert_equal(batches, list(data.loader_over(Drawn(5), "synthetic_faces", **options)))
+    part = list(data.make_loader(str(tmp_path), "synthetic_faces", "train[:2]", **options))
+    assert indices(part) == [[0, 1]]
+    with pytest.raises(ValueError, match="validation.*train"):
+        data.open_source(tmp_path, "synthetic_faces", "validation")
+
+
+def test_data_set_with_other_classes(tmp_path):
+    build(tmp_path, ["background", "face"])
+    with pytest.raises(ValueError, match="has the classes.*'face'.*must have.*'left_brow'"):
+        data.open_source(tmp_path, "synthetic_faces", "train")
+
+
+def test_data_set_that_is_not_prepared(tmp_path):
+    (tmp_path / "helen" / "incomplete.x_1.0.0").mkdir(parents=True)
+    command = f"python -m tfds_builders.prepare helen --data_dir {tmp_path}"
+    with pytest.raises(FileNotFoundError, match=command):
+        data.open_source(tmp_path, "helen", "train")
