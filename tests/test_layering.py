@@ -15,7 +15,7 @@ LAYERS = [
     ["geometry"],
     ["sampling"],
     ["losses", "metrics", "views"],
-    ["augment", "models.norm", "occlusion", "report"],
+    ["augment", "models.conv", "models.norm", "occlusion", "report"],
     ["models.icnn", "models.localizer"],
     ["models.pipeline"],
     ["data", "draw", "weights"],

@@ -9,9 +9,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.models.conv import conv
 from jax_stn_icnn.models.norm import batch_norm
 
 CHANNELS = (8, 16, 24, 32)
@@ -40,15 +42,38 @@ class ConvNorm(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height, width, features)."""
-        kernel = (self.kernel_size, self.kernel_size)
-        x = nn.Conv(self.features, kernel, dtype=self.dtype, name="conv")(x)
+        x = conv(self.features, self.kernel_size, self.dtype, "conv")(x)
         x = batch_norm(train, self.axis_name, self.dtype, "norm")(x)
         return self.activation(x)
 
 
 def max_pool(x: jax.Array) -> jax.Array:
-    """3 x 3 max pool of stride 2, padded by one: size n becomes ceil(n / 2)."""
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    """3 x 3 max pool of stride 2, padded by one: size n becomes ceil(n / 2).
+
+    Along one axis, then along the other: the gradient goes to the first of equal pixels, in reading
+    order, as in PyTorch. Much faster on CPU than the gradient of `nn.max_pool`.
+
+    Args:
+        x: shape (batch, height, width, channels).
+
+    Returns:
+        Shape (batch, ceil(height / 2), ceil(width / 2), channels).
+    """
+    return _max_of_three(_max_of_three(x, axis=2), axis=1)
+
+
+def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
+    pad = [(0, 0)] * x.ndim
+    pad[axis] = (1, x.shape[axis] % 2)
+    x = jnp.pad(x, pad, constant_values=-jnp.inf)
+
+    def every_second(first: int) -> jax.Array:
+        return lax.slice_in_dim(x, first, x.shape[axis] - 2 + first, stride=2, axis=axis)
+
+    highest = every_second(0)
+    for first in (1, 2):
+        highest = jnp.where(highest >= every_second(first), highest, every_second(first))
+    return highest
 
 
 def upsample_nearest(x: jax.Array, size: Size) -> jax.Array:
@@ -107,8 +132,8 @@ class ICNN(nn.Module):
             rows = self._interlink(rows, layer, train)
         x = self._integrate(rows, train)
         x = self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
-        x = nn.Conv(self.num_labels, (5, 5), dtype=self.dtype, name="head_2")(x)
-        x = nn.Conv(self.num_labels, (9, 9), dtype=self.dtype, name="head_3")(x)
+        x = conv(self.num_labels, 5, self.dtype, "head_2")(x)
+        x = conv(self.num_labels, 9, self.dtype, "head_3")(x)
         return x.astype(jnp.float32)
 
     def _conv_norm(self, features: int, activation: Activation, name: str) -> ConvNorm:

@@ -63,7 +63,11 @@ class SmallLocalizer(nn.Module):
 class VGG9Localizer(nn.Module):
     """The paper's: eight convolutions cut down from VGG16 and one fully connected layer.
 
-    The paper's widths are lost. These, with BatchNorm, keep it at half a million parameters.
+    The paper's widths are lost, and so is how the last map is read. Here each channel of it says
+    where something is, by the mean position under a softmax over its pixels (the spatial softmax of
+    Finn et al., 2016), and the fully connected layer weighs these positions. Flattened maps
+    instead, with the same training, put the windows three times as far off: 8,192 inputs have to be
+    learnt apart, where a position is the right kind of answer from the start.
 
     Attributes:
         axis_name: name of a mapped axis over which batch statistics are averaged.
@@ -72,21 +76,36 @@ class VGG9Localizer(nn.Module):
 
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
-    widths: tuple[int, ...] = (16, 32, 64, 128)
+    widths: tuple[int, ...] = (16, 32, 64, 64)
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
         check_shape("mask", mask, ("batch", *COARSE_SIZE, labels.NUM_CLASSES))
         x = mask.astype(self.dtype)
-        for block, width in enumerate(self.widths):
-            for i in (2 * block, 2 * block + 1):
-                x = nn.Conv(width, (3, 3), use_bias=False, dtype=self.dtype, name=f"conv_{i}")(x)
+        last = 2 * len(self.widths) - 1
+        for i in range(last + 1):
+            if i > 0 and i % 2 == 0:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+            conv = nn.Conv(
+                self.widths[i // 2], (3, 3), use_bias=False, dtype=self.dtype, name=f"conv_{i}"
+            )
+            x = conv(x)
+            if i < last:
                 x = nn.relu(batch_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
-            x = nn.max_pool(x, (2, 2), strides=(2, 2))
-        x = x.reshape(x.shape[0], -1).astype(jnp.float32)
+        x = _mean_positions(x.astype(jnp.float32))
         x = nn.Dense(labels.NUM_PARTS * 4, name="dense")(x).reshape(-1, labels.NUM_PARTS, 4)
         return make_theta(*jnp.moveaxis(x, -1, 0))
+
+
+def _mean_positions(maps: jax.Array) -> jax.Array:
+    """Where each channel is high: (batch, 2 * channels) in -1..1 for (batch, height, width, ..)."""
+    weight = nn.softmax(maps, axis=(1, 2))
+    x = jnp.linspace(-1.0, 1.0, maps.shape[2])
+    y = jnp.linspace(-1.0, 1.0, maps.shape[1])
+    return jnp.concatenate(
+        [jnp.einsum("bhwc,w->bc", weight, x), jnp.einsum("bhwc,h->bc", weight, y)], axis=-1
+    )
 
 
 class BasicBlock(nn.Module):

@@ -1,0 +1,77 @@
+"""The convolution by matrix products against XLA's own, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_stn_icnn.models import conv
+
+CASES = [  # batch, height, width, inputs, outputs, side of the kernel
+    (1, 1, 1, 1, 1, 3),
+    (2, 7, 12, 3, 8, 5),
+    (3, 16, 5, 26, 9, 5),
+    (1, 9, 9, 9, 9, 9),
+    (2, 3, 4, 2, 5, 9),
+]
+
+
+def arrays(batch, height, width, inputs, outputs, side, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    return tuple(
+        jnp.array(rng.normal(size=shape), dtype)
+        for shape in (
+            (batch, height, width, inputs),
+            (side, side, inputs, outputs),
+            (batch, height, width, outputs),
+        )
+    )
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_products_equal_xla(case):
+    x, kernel, gradient = arrays(*case)
+    np.testing.assert_allclose(
+        conv._by_products(x, kernel), conv._by_xla(x, kernel), rtol=1e-5, atol=2e-5
+    )
+    found = conv._gradients_by_products(x, kernel, gradient)
+    for ours, theirs in zip(found, conv._gradients_by_xla(x, kernel, gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=5e-5)
+
+
+def test_products_equal_a_sum_over_pixels():
+    x, kernel, _ = arrays(1, 4, 5, 2, 3, 3)
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    expected = np.zeros((1, 4, 5, 3))
+    for row, column, i, j in np.ndindex(4, 5, 3, 3):
+        expected[0, row, column] += padded[0, row + i, column + j] @ np.asarray(kernel)[i, j]
+    np.testing.assert_allclose(conv.convolve(x, kernel), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_type_of_values_and_gradients(dtype):
+    x, kernel, gradient = arrays(2, 6, 6, 3, 4, 5, dtype)
+    out, pull = jax.vjp(conv.convolve, x, kernel)
+    assert out.dtype == dtype
+    assert [g.dtype for g in pull(gradient)] == [dtype, dtype]
+
+
+def test_under_jit_and_vmap():
+    x, kernel, gradient = arrays(4, 6, 6, 3, 4, 5)
+
+    def loss(x, kernel, gradient):
+        return jnp.sum(conv.convolve(x, kernel) * gradient)
+
+    whole = jax.jit(jax.grad(loss, argnums=(0, 1)))(x, kernel, gradient)
+    each = jax.vmap(jax.grad(loss, argnums=(0, 1)), in_axes=(0, None, 0))(
+        x[:, None], kernel, gradient[:, None]
+    )
+    np.testing.assert_allclose(each[0][:, 0], whole[0], atol=1e-4)
+    np.testing.assert_allclose(jnp.sum(each[1], axis=0), whole[1], atol=1e-4)
+
+
+def test_other_platforms_use_xla():
+    x, kernel, _ = arrays(2, 6, 6, 3, 4, 5)
+    lowered = jax.jit(conv.convolve).trace(x, kernel).lower(lowering_platforms=("cuda",))
+    text = lowered.as_text()
+    assert "convolution" in text and "dot_general" not in text
