@@ -132,8 +132,7 @@ class Run:
         """Scores the best weights on the test split, and draws the curves."""
         expected = self.state.variables
         best = load_variables(str(self.workdir / WEIGHTS), self.model, expected)
-        loader = self._loader(self._source("test"), train=False)
-        found = evaluation.evaluate(self.model, best, loader, progress=self.main)
+        found = self._evaluate(best, self._source("test"))
         if self.main:
             (self.workdir / "test.json").write_text(json.dumps(found.as_json(), indent=2) + "\n")
             draw.curves(self.workdir / "curves.png", self.workdir / METRICS)
@@ -201,8 +200,7 @@ class Run:
         """Validates, writes down and saves what an epoch has come to."""
         variables = self.state.variables
         source = self._source("validation")
-        loader = self._loader(source, train=False)
-        found = evaluation.evaluate(self.model, variables, loader, progress=self.main)
+        found = self._evaluate(variables, source)
         rank = _rank(leg.stage.name, found)
         if self.logs:
             record = {"step": int(self.state.step), "stage": leg.stage.name, "epoch": epoch + 1}
@@ -217,6 +215,12 @@ class Run:
                 export_weights(path, variables, self.model.cropper)
         self.best_rank = max(rank, self.best_rank)
         self._save(leg, epoch, rank)
+
+    def _evaluate(self, variables: dict[str, Any], source: data.Source) -> report.Report:
+        # Each process sees its share, and so does its bar.
+        images = math.ceil(len(source) / jax.process_count())
+        loader = self._loader(source, train=False)
+        return evaluation.evaluate(self.model, variables, loader, images=images, progress=self.main)
 
     def _draw_faces(self, variables: dict[str, Any], source: data.Source) -> None:
         count = min(self.config.pictures, len(source))
