@@ -79,8 +79,10 @@ def overlay(image: np.ndarray, label_map: np.ndarray, alpha: float = 0.6) -> np.
             f"image has shape {image.shape}, but label_map {label_map.shape} "
             f"asks for {(*label_map.shape, 3)}"
         )
-    mixed = np.round((1 - alpha) * image + alpha * colours(label_map)).astype(np.uint8)
-    return np.where(label_map[..., None] > 0, mixed, image)
+    part = label_map > 0  # parts are small, and a photo is large
+    mixed = image.copy()
+    mixed[part] = np.round((1 - alpha) * image[part] + alpha * colours(label_map[part]))
+    return mixed
 
 
 def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
