@@ -57,7 +57,13 @@ def detect(image: np.ndarray) -> np.ndarray:
     left, top, box_width, box_height = np.reshape(found, (-1, 4)).astype(np.float64).T
     boxes = np.stack([left, top, left + box_width, top + box_height], axis=1) * factor
     boxes[:, 2:] -= 1  # from the far edges to the centres of the last pixels
-    return boxes[np.argsort(-box_width, kind="stable")]
+    kept: list[np.ndarray] = []
+    for box in boxes[np.argsort(-box_width, kind="stable")]:
+        # A box in the middle of a larger one is an eye or a mouth taken for a face.
+        middle = (box[:2] + box[2:]) / 2
+        if not any(np.all((middle > larger[:2]) & (middle < larger[2:])) for larger in kept):
+            kept.append(box)
+    return np.reshape(kept, (-1, 4))
 
 
 def frame_around_box(box: np.ndarray, frame_size: int) -> np.ndarray:

@@ -124,7 +124,9 @@ class FaceParser:
         self.model = STNiCNN((sides.patch, sides.patch), cropper)
         inputs = jnp.zeros((1, *COARSE_SIZE, 3)), jnp.zeros((1, sides.frame, sides.frame, 3))
         expected = jax.eval_shape(self.model.init, jax.random.key(0), *inputs)
-        weights.check_entries("variables", weights.shapes(variables), weights.shapes(expected))
+        weights.check_entries(
+            "the tree of variables", weights.shapes(variables), weights.shapes(expected)
+        )
         self._variables = jax.device_put(dict(variables))
 
     @classmethod

@@ -28,7 +28,8 @@ def pull(
     if 0 in size:
         return np.empty((*size, *image.shape[2:]), image.dtype)
     scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    image, matrix = _cut(image, matrix, size, margin=int(np.ceil(max(scale, 1))))
+    # Rounded, so that the cut keeps to blocks of whole pixels where the scale is whole.
+    image, matrix = _cut(image, matrix, size, margin=int(np.ceil(round(max(scale, 1), 6))))
     height, width = image.shape[:2]
     if scale > 1:
         small = max(round(width / scale), 1), max(round(height / scale), 1)
