@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 # Raster formats that Pillow decodes by itself: others (EPS among them) would start programs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = tuple(
-    ".bmp .gif .jpg .jpeg .jp2 .mpo .png .pbm .pgm .ppm .tif .tiff .webp".split()
+    ".bmp .gif .jpg .jpeg .jp2 .png .pbm .pgm .ppm .tif .tiff .webp".split()
 )  # by which a folder's pictures are known; a file named by itself may have any
 MAX_SIDE = 32_766  # pixels: OpenCV, which resamples the picture, takes no more
 
