@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from jax_stn_icnn import FaceParser, draw, labels, resample
-from jax_stn_icnn.parser import FaceParse
+from jax_stn_icnn.photo_parse import FaceParse
 from jax_stn_icnn.photos import to_rgb
 
 

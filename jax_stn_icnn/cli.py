@@ -19,7 +19,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from jax_stn_icnn import labels
-from jax_stn_icnn.parser import FaceParser, PhotoParse
+from jax_stn_icnn.parser import FaceParser
+from jax_stn_icnn.photo_parse import PhotoParse
 from jax_stn_icnn.photos import SUFFIXES
 
 _LABELS, _OVERLAY, _FACTS = ".labels.png", ".overlay.png", ".json"

@@ -6,7 +6,6 @@ The networks see every face at the size of their frame, so one compilation serve
 sizes. The photo itself never goes to the device.
 """
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from jax_stn_icnn import draw, faces, labels, resample, weights
+from jax_stn_icnn import faces, resample, weights
 from jax_stn_icnn.geometry import COARSE_SIZE, windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.photo_parse import FaceParse, PhotoParse, merged
 from jax_stn_icnn.photos import to_rgb
 from jax_stn_icnn.sampling import resize_bilinear
 from jax_stn_icnn.views import to_float
@@ -29,77 +29,6 @@ PRETRAINED = Path(__file__).parent / "pretrained" / weights.WEIGHTS
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
-Box = tuple[float, float, float, float]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class FaceParse:
-    """One face of a photo.
-
-    Boxes are (x0, y0, x1, y1), the centres of their corner pixels, in pixels of the photo, and may
-    reach beyond its edges.
-
-    Attributes:
-        box: the face from forehead to chin: as found or given, or, where landmarks were given or
-            the whole photo was taken, where the detector's box would be.
-        windows: part name -> box of the window that was cut for it; where the face is turned, the
-            box around that window.
-        found: the names of the parts of which there is at least a pixel.
-        rough: class ids of the rough mask, which covers the frame, uint8 (128, 128).
-        matrix: pixels of the frame, which the networks saw -> pixels of the photo, (2, 3).
-        photo_size: (height, width) of the photo.
-    """
-
-    box: Box
-    windows: dict[str, Box]
-    found: tuple[str, ...]
-    rough: np.ndarray
-    matrix: np.ndarray
-    photo_size: tuple[int, int]
-    _frame_scores: np.ndarray = dataclasses.field(repr=False)  # (9, S, S)
-    _within: tuple[slice, slice] = dataclasses.field(repr=False)  # rows and columns of the photo
-    _labels: np.ndarray = dataclasses.field(repr=False)  # in these rows and columns
-
-    @property
-    def labels(self) -> np.ndarray:
-        """Class ids of this face alone, uint8 of the photo's (height, width)."""
-        label_map = np.zeros(self.photo_size, np.uint8)
-        label_map[self._within] = self._labels
-        return label_map
-
-    def scores(self) -> np.ndarray:
-        """The nine classes' scores, float32 (height, width, 9); outside the frame, background."""
-        scores = np.zeros((*self.photo_size, labels.NUM_CLASSES), np.float32)
-        scores[..., 0] = 1
-        for c in range(labels.NUM_CLASSES):
-            scores[(*self._within, c)] = _carry(self._frame_scores, c, self.matrix, self._within)
-        return scores
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PhotoParse:
-    """A photo's parse.
-
-    Attributes:
-        image: the photo as RGB, uint8 (height, width, 3).
-        labels: class ids, uint8 (height, width); where faces overlap, the larger is in front.
-        faces: the faces in it, in the order found or given.
-    """
-
-    image: np.ndarray = dataclasses.field(repr=False)
-    labels: np.ndarray = dataclasses.field(repr=False)
-    faces: list[FaceParse]
-
-    def overlay(self, alpha: float = 0.6) -> np.ndarray:
-        """The photo with the classes' colours (`labels.PALETTE`) over it.
-
-        Args:
-            alpha: 0 shows the photo only, 1 the colours only.
-
-        Returns:
-            RGB, uint8 (height, width, 3).
-        """
-        return draw.overlay(self.image, self.labels, alpha)
 
 
 class FaceParser:
@@ -233,33 +162,12 @@ class FaceParser:
             self._parse_face(image, box, matrix)
             for box, matrix in zip(found, matrices, strict=True)
         ]
-        label_map = np.zeros(size, np.uint8)
-        for face in sorted(parsed, key=lambda face: abs(np.linalg.det(face.matrix[:, :2]))):
-            part = face._labels > 0
-            label_map[face._within][part] = face._labels[part]
-        return PhotoParse(image, label_map, parsed)
+        return PhotoParse(image, merged(parsed, size), parsed)
 
     def _parse_face(self, image: np.ndarray, box: np.ndarray, matrix: np.ndarray) -> FaceParse:
-        size = (self.sides.frame, self.sides.frame)
-        frame = resample.pull(image, matrix, size)
+        frame = resample.pull(image, matrix, (self.sides.frame, self.sides.frame))
         seen = jax.device_get(_networks(self.model, self._variables, frame))
-        within = resample.footprint(matrix, size, image.shape[:2])
-        label_map = _argmax(seen["scores"], matrix, within)
-        present = np.bincount(label_map.ravel(), minlength=labels.NUM_CLASSES) > 0
-        return FaceParse(
-            box=_as_box(box),
-            windows={
-                part.name: _as_box(_box_around(window, matrix))
-                for part, window in zip(labels.PARTS, seen["windows"], strict=True)
-            },
-            found=tuple(p.name for p in labels.PARTS if present[list(p.classes)].any()),
-            rough=seen["rough"],
-            matrix=matrix,
-            photo_size=(image.shape[0], image.shape[1]),
-            _frame_scores=seen["scores"],
-            _within=within,
-            _labels=label_map,
-        )
+        return FaceParse.of_frame(**seen, box=box, matrix=matrix, photo_size=image.shape[:2])
 
 
 @partial(jax.jit, static_argnames="model")
@@ -272,42 +180,6 @@ def _networks(model: STNiCNN, variables: Mapping[str, Any], frame: jax.Array) ->
         "rough": jnp.argmax(parse.mask[0], axis=-1).astype(jnp.uint8),
         "windows": windows_from_theta(parse.theta[0], frame.shape[:2]),
     }
-
-
-def _argmax(
-    frame_scores: np.ndarray, matrix: np.ndarray, within: tuple[slice, slice]
-) -> np.ndarray:
-    """Class ids in rows and columns of the photo; one class at a time, for photos are large."""
-    best = _carry(frame_scores, 0, matrix, within)
-    label_map = np.zeros(best.shape, np.uint8)
-    for c in range(1, labels.NUM_CLASSES):
-        scores = _carry(frame_scores, c, matrix, within)
-        better = scores > best
-        label_map[better] = c
-        np.copyto(best, scores, where=better)
-    return label_map
-
-
-def _carry(
-    frame_scores: np.ndarray, c: int, matrix: np.ndarray, within: tuple[slice, slice]
-) -> np.ndarray:
-    """A class's scores in rows and columns of the photo, float32; background outside the frame."""
-    rows, columns = within
-    size = rows.stop - rows.start, columns.stop - columns.start
-    to_frame = resample.shift(resample.invert(matrix), rows, columns)
-    return resample.pull(frame_scores[c], to_frame, size, outside=float(c == 0))
-
-
-def _box_around(window: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """The box, in the photo, around a window of the frame."""
-    x0, y0, x1, y1 = np.asarray(window, np.float64)
-    corners = resample.apply(matrix, np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]))
-    return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
-
-
-def _as_box(values: np.ndarray) -> Box:
-    x0, y0, x1, y1 = map(float, values)
-    return x0, y0, x1, y1
 
 
 def _is_several(image: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 
 def pull(
-    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], outside: float = 0
+    image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...], outside: float = 0
 ) -> np.ndarray:
     """Looks up where in the picture each pixel of the result comes from.
 
@@ -48,7 +48,9 @@ def pull(
     )
 
 
-def footprint(matrix: np.ndarray, size: tuple[int, int], within: tuple[int, int]) -> tuple:
+def footprint(
+    matrix: np.ndarray, size: tuple[int, ...], within: tuple[int, ...]
+) -> tuple[slice, slice]:
     """The rows and columns of a picture that another one covers, carried there by a matrix.
 
     Args:
@@ -66,7 +68,7 @@ def footprint(matrix: np.ndarray, size: tuple[int, int], within: tuple[int, int]
     return slice(first[1], end[1]), slice(first[0], end[0])
 
 
-def corners(matrix: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def corners(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
     """Where the outer corners of a picture of a (height, width) go, clockwise: (x, y), (4, 2)."""
     x, y = size[1] - 0.5, size[0] - 0.5
     return apply(matrix, np.array([(-0.5, -0.5), (x, -0.5), (x, y), (-0.5, y)]))
@@ -90,7 +92,7 @@ def shift(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
 
 
 def _cut(
-    image: np.ndarray, matrix: np.ndarray, size: tuple[int, int], margin: int
+    image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...], margin: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The part of a picture that a result draws on, never empty, and the matrix to it."""
     height, width = image.shape[:2]
