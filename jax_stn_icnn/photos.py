@@ -19,7 +19,7 @@ SUFFIXES = tuple(
 )  # by which a folder's pictures are known; a file named by itself may have any
 MAX_SIDE = 32_766  # pixels: OpenCV, which resamples the picture, takes no more
 
-# Decoders were written for sound files. On hostile bytes Pillow's raise whatever their parsing
+# Decoders are written for whole files. On hostile bytes Pillow's raise whatever their parsing
 # stumbles over, so here, and only here, so many kinds of errors become the one that is documented.
 _DECODING_ERRORS = (
     OSError,

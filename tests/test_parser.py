@@ -277,7 +277,7 @@ class TestInputs:
 class TestLoad:
     @pytest.fixture
     def run(self, small_parser, tmp_path):
-        """The directory of a run, whose weights are from before they said their sides."""
+        """The directory of a run."""
         path = tmp_path / weights.WEIGHTS
         weights.save_weights(path, small_parser._variables, "small", small_parser.sides)
         config = {"model": {"patch_size": 15}, "dataset": {"frame_size": S}}
