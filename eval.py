@@ -28,8 +28,7 @@ from jax_stn_icnn.models.localizer import COARSE_SIZE
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.report import Report, occlusion_table, score_table
 from jax_stn_icnn.train import config as configs
-from jax_stn_icnn.train.loop import CONFIG
-from jax_stn_icnn.train.state import WEIGHTS
+from jax_stn_icnn.weights import CONFIG, WEIGHTS
 
 FACES_PER_PICTURE = 6
 

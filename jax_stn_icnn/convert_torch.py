@@ -23,7 +23,9 @@ from jax_stn_icnn import labels
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS
-from jax_stn_icnn.weights import check_entries, save_weights
+from jax_stn_icnn.weights import Sides, check_entries, save_weights
+
+_SIDES = Sides(patch=81, frame=1024)  # those that the original code was trained at, on HELEN
 
 StateDict = Mapping[str, Any]
 Rules = list[tuple[str, str | Callable[[re.Match], str]]]
@@ -272,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         variables, cropper = convert(read_checkpoint(args.input), args.input)
-        save_weights(args.output, variables, cropper)
+        save_weights(args.output, variables, cropper, _SIDES)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -43,7 +43,7 @@ class Face(NamedTuple):
         windows: boxes (x0, y0, x1, y1) of the six parts in pixels of the image, (6, 4).
         patches: what the windows cut, uint8 (6, patch height, patch width, 3).
         parse: class ids, (height, width).
-        truth: likewise.
+        truth: likewise; None where it is not known.
     """
 
     title: str
@@ -52,7 +52,7 @@ class Face(NamedTuple):
     windows: np.ndarray
     patches: np.ndarray
     parse: np.ndarray
-    truth: np.ndarray
+    truth: np.ndarray | None
 
 
 def colours(label_map: np.ndarray) -> np.ndarray:
@@ -79,12 +79,16 @@ def overlay(image: np.ndarray, label_map: np.ndarray, alpha: float = 0.6) -> np.
             f"image has shape {image.shape}, but label_map {label_map.shape} "
             f"asks for {(*label_map.shape, 3)}"
         )
-    mixed = np.round((1 - alpha) * image + alpha * colours(label_map)).astype(np.uint8)
-    return np.where(label_map[..., None] > 0, mixed, image)
+    part = label_map > 0  # parts are small, and a photo is large
+    mixed = image.copy()
+    mixed[part] = np.round((1 - alpha) * image[part] + alpha * colours(label_map[part]))
+    return mixed
 
 
 def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     """Draws each face as a row: input, rough mask, windows, patches, parse, truth.
+
+    Where no face's truth is known, its column is left out.
 
     Args:
         path: the picture to write; its ending gives the format.
@@ -95,19 +99,21 @@ def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     """
     if not faces:
         raise ValueError("faces is empty: there is nothing to draw")
+    known = any(face.truth is not None for face in faces)
+    columns = COLUMNS if known else COLUMNS[:-1]
     # Columns as wide as the widest picture is at the rows' common height, the patches' apart.
     aspect = max(face.image.shape[1] / face.image.shape[0] for face in faces)
     patches_aspect = max(mosaic.shape[1] / mosaic.shape[0] for mosaic in map(_mosaic, faces))
-    widths = [patches_aspect if name == "patches" else aspect for name in COLUMNS]
+    widths = [patches_aspect if name == "patches" else aspect for name in columns]
     figure = Figure(
         figsize=(ROW_INCHES * sum(widths) + 0.4, ROW_INCHES * len(faces) + 0.6),
         dpi=DPI,
         layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
     )
-    grid = figure.subplots(len(faces), len(COLUMNS), squeeze=False, width_ratios=widths)
+    grid = figure.subplots(len(faces), len(columns), squeeze=False, width_ratios=widths)
     for row, face in zip(grid, faces, strict=True):
-        _draw_face(dict(zip(COLUMNS, row, strict=True)), face)
-    for axes, name in zip(grid[0], COLUMNS, strict=True):
+        _draw_face(dict(zip(columns, row, strict=True)), face)
+    for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=MEDIUM)
     _class_legend(figure)
     figure.savefig(path)
@@ -210,7 +216,8 @@ def _draw_face(axes: dict[str, Axes], face: Face) -> None:
     _draw_windows(axes["windows"], face.windows)
     axes["patches"].imshow(_mosaic(face))
     axes["parse"].imshow(overlay(face.image, face.parse))
-    axes["truth"].imshow(overlay(face.image, face.truth))
+    if face.truth is not None:
+        axes["truth"].imshow(overlay(face.image, face.truth))
     for each in axes.values():
         each.set(xticks=[], yticks=[])
         each.spines[:].set_visible(False)

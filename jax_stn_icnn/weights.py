@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -12,19 +12,43 @@ import safetensors.numpy
 from flax import traverse_util
 
 FORMAT = "jax_stn_icnn/1"
+# What a run's directory calls them.
+WEIGHTS = "weights.safetensors"
+CONFIG = "config.json"
 
 
-def save_weights(path: str | Path, variables: Mapping[str, Any], cropper: str) -> None:
+class Sides(NamedTuple):
+    """What a model was trained at, in pixels.
+
+    Attributes:
+        patch: side of the patches.
+        frame: side of the frame.
+    """
+
+    patch: int
+    frame: int
+
+
+def save_weights(
+    path: str | Path, variables: Mapping[str, Any], cropper: str, sides: Sides
+) -> None:
     """Writes a model's variables.
 
     Args:
         path: the file to write, by custom `*.safetensors`; its folder must exist.
         variables: `{"params": ..., "batch_stats": ...}` of an `STNiCNN`.
         cropper: the model's `cropper`.
+        sides: the sides of patch and frame.
     """
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
-    safetensors.numpy.save_file(arrays, path, {"format": FORMAT, "cropper": cropper})
+    metadata = {
+        "format": FORMAT,
+        "cropper": cropper,
+        "patch_size": str(sides.patch),
+        "frame_size": str(sides.frame),
+    }
+    safetensors.numpy.save_file(arrays, path, metadata)
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Any], str]:
@@ -40,10 +64,40 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], str]:
         FileNotFoundError: there is no such file.
         ValueError: it is not such a file, or is cut short.
     """
+    metadata, flat = _open(path, tensors=True)
+    return traverse_util.unflatten_dict(flat, sep="/"), metadata["cropper"]
+
+
+def load_sides(path: str | Path) -> Sides:
+    """Reads the sides that `save_weights` wrote beside the variables.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The sides of patch and frame.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not such a file, or holds no sides, as files of older runs.
+    """
+    metadata, _ = _open(path, tensors=False)
+    try:
+        sides = Sides(int(metadata["patch_size"]), int(metadata["frame_size"]))
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"{path} does not say its patch_size and frame_size: its metadata are "
+            f"{json.dumps(metadata)}. A run's directory says both in its config"
+        ) from error
+    return sides
+
+
+def _open(path: str | Path, tensors: bool) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """A file's metadata and, if asked, its arrays."""
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name) for name in file.keys()}
+            flat = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
     if metadata.get("format") != FORMAT or "cropper" not in metadata:
@@ -51,7 +105,7 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], str]:
             f"{path} is a safetensors file, but not of this project: its metadata are "
             f"{json.dumps(metadata)}, and should hold format={FORMAT!r} and a cropper"
         )
-    return traverse_util.unflatten_dict(flat, sep="/"), metadata["cropper"]
+    return metadata, flat
 
 
 def check_entries(

@@ -42,6 +42,20 @@ def x64():
         yield
 
 
+@pytest.fixture(scope="session")
+def small_parser():
+    """A parser that knows nothing, small, compiled."""
+    from jax_stn_icnn.models.pipeline import STNiCNN
+    from jax_stn_icnn.parser import FaceParser
+    from jax_stn_icnn.weights import Sides
+
+    inputs = np.zeros((1, 128, 128, 3), np.float32), np.zeros((1, 64, 64, 3), np.float32)
+    variables = random_variables(STNiCNN((15, 15), "small"), *inputs)
+    parser = FaceParser(variables, "small", Sides(patch=15, frame=64))
+    parser(np.zeros((64, 64, 3), np.uint8), detect=False)
+    return parser
+
+
 def random_variables(model, *inputs, seed: int = 0, **arguments):
     """Plausible variables of a module without compiling its initialisers."""
     rng = np.random.default_rng(seed)

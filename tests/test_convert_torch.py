@@ -4,6 +4,8 @@ import pytest
 
 from jax_stn_icnn import convert_torch, weights
 
+SIDES = weights.Sides(patch=81, frame=1024)
+
 
 def original(num_labels_of=(9, 2, 2, 2, 4), cropper="small"):
     """A checkpoint of the original's shape, filled with zeros, unused entries included."""
@@ -36,7 +38,7 @@ def test_converts_and_survives_the_file(tmp_path, cropper):
     checkpoint["model2"]["model.1.input_conv.0.weight"] = kernel
     variables, found = convert_torch.convert(checkpoint)
     assert found == cropper
-    weights.save_weights(tmp_path / "w.safetensors", variables, cropper)
+    weights.save_weights(tmp_path / "w.safetensors", variables, cropper, SIDES)
     loaded, loaded_cropper = weights.load_weights(tmp_path / "w.safetensors")
     assert loaded_cropper == cropper
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
@@ -93,6 +95,7 @@ class TestReading:
         assert convert_torch.main([str(tmp_path / "in.pth.tar"), str(out)]) == 0
         assert f"localizer {cropper}" in capsys.readouterr().out
         assert weights.load_weights(out)[1] == cropper
+        assert weights.load_sides(out) == SIDES
 
     def test_nothing_in_the_file_is_executed(self, torch, tmp_path, capsys):
         class Evil:

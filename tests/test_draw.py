@@ -60,6 +60,13 @@ def test_parse_grid_has_a_row_for_each_face(tmp_path, rows, height, width):
         assert (shown == colour).all(axis=-1).any(), colour
 
 
+def test_parse_grid_without_truth_has_a_column_less(tmp_path):
+    path = tmp_path / "grid.png"
+    draw.parse_grid(path, [drawn_face()._replace(truth=None)])
+    with Image.open(path) as picture:
+        assert abs(picture.size[0] - ((4 + 2 / 3) * draw.ROW_INCHES + 0.4) * draw.DPI) <= 2
+
+
 def test_parse_grid_without_faces(tmp_path):
     with pytest.raises(ValueError, match="faces is empty"):
         draw.parse_grid(tmp_path / "grid.png", [])

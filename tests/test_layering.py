@@ -11,15 +11,17 @@ PACKAGE = ROOT / "jax_stn_icnn"
 # From the ground up: a module may import only from layers above its own line.
 LAYERS = [
     ["labels"],
-    ["checks"],
+    ["checks", "photos", "resample"],
     ["geometry"],
-    ["sampling"],
+    ["faces", "sampling"],
     ["losses", "metrics", "views"],
     ["augment", "models.conv", "models.norm", "occlusion", "report"],
     ["models.icnn", "models.localizer"],
     ["models.pipeline"],
     ["data", "draw", "weights"],
-    ["convert_torch", "evaluation"],
+    ["convert_torch", "evaluation", "photo_parse"],
+    ["parser"],
+    ["cli"],
     ["train.config", "train.signals", "train.state"],
     ["train.logs", "train.objective", "train.optim"],
     ["train.step"],
@@ -35,6 +37,7 @@ ONLY_IN = {
     "grain": ("data", "evaluation", "train."),
     "torch": ("convert_torch",),
     "matplotlib": ("draw",),
+    "cv2": ("faces", "resample"),
 }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from jax_stn_icnn import labels
+from jax_stn_icnn import labels, weights
 from jax_stn_icnn.report import Report
 from jax_stn_icnn.train import loop
 from jax_stn_icnn.train.state import Checkpoints, load_variables
@@ -137,7 +137,8 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
     jax.tree.map(np.testing.assert_array_equal, state, expected)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(record["step"], record["epoch"]) for record in records] == [(3, 1), (6, 2)]
-    assert (tmp_path / "weights_localizer.safetensors").exists()
+    sides = weights.load_sides(tmp_path / "weights_localizer.safetensors")
+    assert sides == (make_config().model.patch_size, make_config().dataset.frame_size)
 
 
 def test_sigterm_saves_and_says_where(hooks, tmp_path):

@@ -15,6 +15,8 @@ from jax_stn_icnn.train.state import (
     load_variables,
 )
 
+SIDES = weights.Sides(patch=15, frame=32)
+
 
 def make_state(step, seed=0):
     rng = np.random.default_rng(seed)
@@ -78,7 +80,7 @@ def parser():
 
 def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
     model, variables = parser
-    export_weights(tmp_path / WEIGHTS, variables, "centroid")
+    export_weights(tmp_path / WEIGHTS, variables, "centroid", SIDES)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
     for source in (tmp_path, tmp_path / WEIGHTS):
         loaded = load_variables(str(source), model, variables)
@@ -87,10 +89,10 @@ def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
 
 def test_weights_of_another_parser_are_refused(parser, tmp_path):
     model, variables = parser
-    export_weights(tmp_path / WEIGHTS, variables, "vgg9")
+    export_weights(tmp_path / WEIGHTS, variables, "vgg9", SIDES)
     with pytest.raises(ValueError, match="cropper"):
         load_variables(str(tmp_path), model, variables)
-    weights.save_weights(tmp_path / WEIGHTS, {"params": variables["params"]}, "centroid")
+    weights.save_weights(tmp_path / WEIGHTS, {"params": variables["params"]}, "centroid", SIDES)
     with pytest.raises(ValueError, match="missing: batch_stats"):
         load_variables(str(tmp_path), model, variables)
     with pytest.raises(FileNotFoundError, match="init_from"):

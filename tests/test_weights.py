@@ -8,13 +8,15 @@ VARIABLES = {
     "params": {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}},
     "batch_stats": {"a": {"mean": np.ones(2, np.float32)}},
 }
+SIDES = weights.Sides(patch=17, frame=64)
 
 
 def test_round_trip(tmp_path):
     path = tmp_path / "w.safetensors"
-    weights.save_weights(path, VARIABLES, "small")
+    weights.save_weights(path, VARIABLES, "small", SIDES)
     loaded, cropper = weights.load_weights(path)
     assert cropper == "small"
+    assert weights.load_sides(path) == SIDES
     np.testing.assert_array_equal(
         loaded["params"]["a"]["kernel"], VARIABLES["params"]["a"]["kernel"]
     )
@@ -30,7 +32,12 @@ def test_what_is_no_weights_file_is_named(tmp_path):
     safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "other")
     with pytest.raises(ValueError, match="other is a safetensors file, but not of this project"):
         weights.load_weights(tmp_path / "other")
-    weights.save_weights(tmp_path / "w", VARIABLES, "small")
+    older = {"format": weights.FORMAT, "cropper": "small"}
+    safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "older", older)
+    assert weights.load_weights(tmp_path / "older")[1] == "small"
+    with pytest.raises(ValueError, match="older does not say its patch_size and frame_size"):
+        weights.load_sides(tmp_path / "older")
+    weights.save_weights(tmp_path / "w", VARIABLES, "small", SIDES)
     (tmp_path / "w").write_bytes((tmp_path / "w").read_bytes()[:-3])
     with pytest.raises(ValueError, match="cut short"):
         weights.load_weights(tmp_path / "w")

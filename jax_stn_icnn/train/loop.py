@@ -29,7 +29,6 @@ from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_ba
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import noticing_signals
 from jax_stn_icnn.train.state import (
-    WEIGHTS,
     Checkpoints,
     TrainState,
     export_weights,
@@ -37,8 +36,7 @@ from jax_stn_icnn.train.state import (
     load_variables,
 )
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, make_train_step
-
-CONFIG = "config.json"
+from jax_stn_icnn.weights import CONFIG, WEIGHTS, Sides
 
 
 class Interrupted(Exception):
@@ -209,10 +207,9 @@ class Run:
             tqdm.write(epoch_line(record, leg.stage.epochs))
             self._draw_faces(variables, source)
             if rank > self.best_rank:
-                export_weights(self.workdir / WEIGHTS, variables, self.model.cropper)
+                self._export(WEIGHTS, variables)
             if record["step"] == leg.last:
-                path = self.workdir / f"weights_{leg.stage.name}.safetensors"
-                export_weights(path, variables, self.model.cropper)
+                self._export(f"weights_{leg.stage.name}.safetensors", variables)
         self.best_rank = max(rank, self.best_rank)
         self._save(leg, epoch, rank)
 
@@ -221,6 +218,10 @@ class Run:
         images = math.ceil(len(source) / jax.process_count())
         loader = self._loader(source, train=False)
         return evaluation.evaluate(self.model, variables, loader, images=images, progress=self.main)
+
+    def _export(self, name: str, variables: dict[str, Any]) -> None:
+        sides = Sides(self.config.model.patch_size, self.config.dataset.frame_size)
+        export_weights(self.workdir / name, variables, self.model.cropper, sides)
 
     def _draw_faces(self, variables: dict[str, Any], source: data.Source) -> None:
         count = min(self.config.pictures, len(source))

@@ -18,8 +18,8 @@ from orbax.checkpoint import checkpoint_managers
 from jax_stn_icnn import weights
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.weights import WEIGHTS
 
-WEIGHTS = "weights.safetensors"
 CHECKPOINTS = "checkpoints"
 # The standard deviation of a standard normal distribution cut off at -2 and 2.
 CUT_OFF_DEVIATION = 0.87962566103423978
@@ -107,10 +107,12 @@ def load_variables(source: str, model: STNiCNN, expected: Mapping[str, Any]) -> 
     return variables
 
 
-def export_weights(path: Path, variables: Mapping[str, Any], cropper: str) -> None:
+def export_weights(
+    path: Path, variables: Mapping[str, Any], cropper: str, sides: weights.Sides
+) -> None:
     """Writes weights so that the file is whole at any moment, the old one or the new."""
     partial = path.with_name(f".{path.name}.partial")
-    weights.save_weights(partial, variables, cropper)
+    weights.save_weights(partial, variables, cropper, sides)
     os.replace(partial, path)
 
 

@@ -1,0 +1,67 @@
+"""Draws the README's picture: a face on its way through the parser.
+
+    python docs/make_astronaut.py [--photo astronaut.png] [--ckpt PATH] [--out docs/astronaut.png]
+
+The photo is scikit-image's picture of the astronaut Eileen Collins, by NASA, in the public domain;
+it is read from an installed scikit-image unless a file is named.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from jax_stn_icnn import FaceParser, draw, labels, resample
+from jax_stn_icnn.photo_parse import FaceParse
+from jax_stn_icnn.photos import to_rgb
+
+
+def main() -> None:
+    """Runs the command."""
+    command = argparse.ArgumentParser(description="Draws the README's picture.")
+    command.add_argument("--photo", type=Path, help="the photo, if scikit-image is not installed")
+    command.add_argument("--ckpt", type=Path, help="weights; by default those of the package")
+    command.add_argument("--out", type=Path, default=Path(__file__).with_name("astronaut.png"))
+    args = command.parse_args()
+    photo = to_rgb(args.photo) if args.photo else _astronaut()
+    parser = FaceParser.load(args.ckpt)
+    found = parser(photo).faces
+    if not found:
+        raise SystemExit("error: there is no face in the photo")
+    # The frame itself is drawn, so all columns show the same square.
+    side = parser.sides.frame
+    frame = resample.pull(photo, found[0].matrix, (side, side))
+    (face,) = parser(frame, detect=False).faces
+    row = draw.Face(
+        title="",
+        image=frame,
+        rough=face.rough,
+        windows=np.array([face.windows[part.name] for part in labels.PARTS]),
+        patches=_patches(frame, face, parser.sides.patch),
+        parse=face.labels,
+        truth=None,
+    )
+    draw.parse_grid(args.out, [row])
+
+
+def _patches(frame: np.ndarray, face: FaceParse, side: int) -> np.ndarray:
+    """What the windows cut, (6, side, side, 3)."""
+    patches = []
+    for part in labels.PARTS:
+        x0, y0, x1, y1 = face.windows[part.name]
+        scale = np.diag([x1 - x0, y1 - y0]) / (side - 1)
+        matrix = np.concatenate([scale, [[x0], [y0]]], axis=1)
+        patches.append(resample.pull(frame, matrix, (side, side)))
+    return np.stack(patches)
+
+
+def _astronaut() -> np.ndarray:
+    try:
+        from skimage import data
+    except ModuleNotFoundError as error:
+        raise SystemExit("error: install scikit-image, or name a file: --photo") from error
+    return data.astronaut()
+
+
+if __name__ == "__main__":
+    main()

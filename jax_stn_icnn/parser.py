@@ -1,0 +1,209 @@
+"""A photo in, a parse out.
+
+    photo -> faces -> frames of one size -> networks -> class scores -> the photo's own pixels
+
+The networks see every face at the size of their frame, so one compilation serves photos of all
+sizes. The photo itself never goes to the device.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from PIL import Image
+
+from jax_stn_icnn import faces, resample, weights
+from jax_stn_icnn.geometry import COARSE_SIZE, windows_from_theta
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.photo_parse import FaceParse, PhotoParse, merged
+from jax_stn_icnn.photos import to_rgb
+from jax_stn_icnn.sampling import resize_bilinear
+from jax_stn_icnn.views import to_float
+
+PRETRAINED = Path(__file__).parent / "pretrained" / weights.WEIGHTS
+
+Photo = str | Path | Image.Image
+Photos = list[Any] | tuple[Any, ...]
+
+
+class FaceParser:
+    """Parses the faces in photos; `FaceParser.load()` makes one."""
+
+    def __init__(self, variables: Mapping[str, Any], cropper: str, sides: weights.Sides):
+        """Makes a parser of a model's variables.
+
+        Args:
+            variables: `{"params": ..., "batch_stats": ...}` of an `STNiCNN`.
+            cropper: the model's `cropper`.
+            sides: the sides of its patches and of its frame.
+
+        Raises:
+            ValueError: the variables are another model's, or a side is impossible.
+        """
+        if sides.patch < 3 or sides.patch % 2 == 0 or sides.frame < sides.patch:
+            raise ValueError(
+                f"{sides} must hold an odd patch of at least 3 and a frame no smaller than it"
+            )
+        self.sides = sides
+        self.model = STNiCNN((sides.patch, sides.patch), cropper)
+        inputs = jnp.zeros((1, *COARSE_SIZE, 3)), jnp.zeros((1, sides.frame, sides.frame, 3))
+        expected = jax.eval_shape(self.model.init, jax.random.key(0), *inputs)
+        weights.check_entries(
+            "the tree of variables", weights.shapes(variables), weights.shapes(expected)
+        )
+        self._variables = jax.device_put(dict(variables))
+
+    @classmethod
+    def load(cls, path: str | Path | None = None) -> "FaceParser":
+        """Makes a parser of weights in a file.
+
+        Args:
+            path: a `.safetensors` file, or the directory of a run of `train.py`; by default the
+                weights that come with the package.
+
+        Returns:
+            The parser.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no file of weights, or does not say all that is needed.
+        """
+        if path is None and not PRETRAINED.exists():
+            raise FileNotFoundError(
+                f"this installation comes without weights ({PRETRAINED}): name a file of weights "
+                "or the directory of a run"
+            )
+        source = PRETRAINED if path is None else Path(path).expanduser()
+        file = source / weights.WEIGHTS if source.is_dir() else source
+        if not file.exists():
+            raise FileNotFoundError(f"there is no file of weights {file}")
+        variables, cropper = weights.load_weights(file)
+        sides = _run_sides(source) if source.is_dir() else weights.load_sides(file)
+        try:
+            return cls(variables, cropper, sides)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+    @overload
+    def __call__(
+        self, image: Photo, *, boxes: Any = ..., landmarks: Any = ..., detect: bool = ...
+    ) -> PhotoParse: ...
+    @overload
+    def __call__(
+        self, image: Photos, *, boxes: Any = ..., landmarks: Any = ..., detect: bool = ...
+    ) -> list[PhotoParse]: ...
+    @overload
+    def __call__(
+        self, image: Any, *, boxes: Any = ..., landmarks: Any = ..., detect: bool = ...
+    ) -> Any: ...
+
+    def __call__(
+        self, image: Any, *, boxes: Any = None, landmarks: Any = None, detect: bool = True
+    ) -> PhotoParse | list[PhotoParse]:
+        """Parses the faces in a photo, or in several.
+
+        By default OpenCV's Haar cascade looks for upright frontal faces. Other detectors find more:
+        give what they say as `boxes` or, better, as `landmarks`.
+
+        Args:
+            image: a path; a Pillow image; an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats
+                in 0..1; a list of these, or an array (N, H, W, 3 or 4).
+            boxes: where the faces are, (faces, 4): (x0, y0, x1, y1) in pixels, each from forehead
+                to chin and about square. For several photos, a sequence of these.
+            landmarks: likewise the middles of eye 1 and eye 2, the tip of the nose, and the corners
+                1 and 2 of the mouth, each (x, y), (faces, 5, 2); 1 is on the viewer's left.
+            detect: False takes the whole photo as one face, framed as in CelebAMask-HQ; one that is
+                not square is padded with black.
+
+        Returns:
+            The parse, or a list of them for several photos. A photo without faces has a parse all
+            background.
+
+        Raises:
+            OSError: a file cannot be opened.
+            ValueError: a photo cannot be read (`photos.PhotoError`), or an argument does not fit.
+            ImportError: faces are to be found, but the installed OpenCV cannot.
+        """
+        if sum([boxes is not None, landmarks is not None, not detect]) > 1:
+            raise ValueError("boxes, landmarks and detect=False exclude each other: give one")
+        if not _is_several(image):
+            return self._parse(to_rgb(image), boxes, landmarks, detect)
+        count = len(image)
+        return [
+            self._parse(to_rgb(one, f"image {i}"), own_boxes, own_landmarks, detect)
+            for i, (one, own_boxes, own_landmarks) in enumerate(
+                zip(
+                    image,
+                    _for_each("boxes", boxes, count),
+                    _for_each("landmarks", landmarks, count),
+                    strict=True,
+                )
+            )
+        ]
+
+    def _parse(self, image: np.ndarray, boxes: Any, landmarks: Any, detect: bool) -> PhotoParse:
+        size, side = image.shape[:2], self.sides.frame
+        if landmarks is not None:
+            points = faces.check_landmarks(landmarks)
+            matrices = [faces.frame_around_landmarks(face, side) for face in points]
+            found = [faces.box_in_frame(matrix, side) for matrix in matrices]
+        elif not detect:
+            matrices = [faces.frame_around_photo(size, side)]
+            found = [faces.box_in_frame(matrices[0], side)]
+        else:
+            found = list(faces.detect(image) if boxes is None else faces.check_boxes(boxes, size))
+            matrices = [faces.frame_around_box(box, side) for box in found]
+        parsed = [
+            self._parse_face(image, box, matrix)
+            for box, matrix in zip(found, matrices, strict=True)
+        ]
+        return PhotoParse(image, merged(parsed, size), parsed)
+
+    def _parse_face(self, image: np.ndarray, box: np.ndarray, matrix: np.ndarray) -> FaceParse:
+        frame = resample.pull(image, matrix, (self.sides.frame, self.sides.frame))
+        seen = jax.device_get(_networks(self.model, self._variables, frame))
+        return FaceParse.of_frame(**seen, box=box, matrix=matrix, photo_size=image.shape[:2])
+
+
+@partial(jax.jit, static_argnames="model")
+def _networks(model: STNiCNN, variables: Mapping[str, Any], frame: jax.Array) -> dict[str, Any]:
+    """What is kept of a frame's parse, in pixels of the frame, uint8 (S, S, 3)."""
+    batch = to_float(frame)[None]
+    parse: Any = model.apply(variables, resize_bilinear(batch, COARSE_SIZE), batch)
+    return {
+        "scores": jnp.moveaxis(parse.scores[0], -1, 0),
+        "rough": jnp.argmax(parse.mask[0], axis=-1).astype(jnp.uint8),
+        "windows": windows_from_theta(parse.theta[0], frame.shape[:2]),
+    }
+
+
+def _is_several(image: Any) -> bool:
+    return isinstance(image, list | tuple) or getattr(image, "ndim", 0) == 4
+
+
+def _for_each(name: str, values: Any, count: int) -> Sequence[Any]:
+    """One entry for each of several photos."""
+    if values is None:
+        return [None] * count
+    if len(values) != count:
+        raise ValueError(f"{name} are for {len(values)} photos, but there are {count}")
+    return list(values)
+
+
+def _run_sides(directory: Path) -> weights.Sides:
+    """The sides that a run's config holds."""
+    path = directory / weights.CONFIG
+    try:
+        config = json.loads(path.read_text())
+        return weights.Sides(
+            int(config["model"]["patch_size"]), int(config["dataset"]["frame_size"])
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} must be a run's config, with model.patch_size and dataset.frame_size"
+        ) from error

@@ -1,0 +1,171 @@
+"""What the parser says of a photo: class scores of frames, carried to the photo's own pixels.
+
+Scores are resampled, not labels, so that borders are as fine as the photo is.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from jax_stn_icnn import draw, labels, resample
+
+Box = tuple[float, float, float, float]
+Area = tuple[slice, slice]  # rows and columns of a photo
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FaceParse:
+    """One face of a photo.
+
+    Boxes are (x0, y0, x1, y1), the centres of their corner pixels, in pixels of the photo, and may
+    reach beyond its edges.
+
+    Attributes:
+        box: the face from forehead to chin: as found or given, or, where landmarks were given or
+            the whole photo was taken, where the detector's box would be.
+        windows: part name -> box of the window that was cut for it; where the face is turned, the
+            box around that window.
+        found: the names of the parts of which there is at least a pixel.
+        rough: class ids of the rough mask, which covers the frame, uint8 (128, 128).
+        matrix: pixels of the frame, which the networks saw -> pixels of the photo, (2, 3).
+        photo_size: (height, width) of the photo.
+    """
+
+    box: Box
+    windows: dict[str, Box]
+    found: tuple[str, ...]
+    rough: np.ndarray = dataclasses.field(repr=False)
+    matrix: np.ndarray
+    photo_size: tuple[int, ...]
+    _frame_scores: np.ndarray = dataclasses.field(repr=False)
+    _area: Area = dataclasses.field(repr=False)
+    _labels: np.ndarray = dataclasses.field(repr=False)
+
+    @classmethod
+    def of_frame(
+        cls,
+        *,
+        scores: np.ndarray,
+        windows: np.ndarray,
+        rough: np.ndarray,
+        box: np.ndarray,
+        matrix: np.ndarray,
+        photo_size: tuple[int, ...],
+    ) -> "FaceParse":
+        """Carries what the networks say of a frame to the photo.
+
+        Args:
+            scores: the classes' scores in the frame, float32 (9, S, S).
+            windows: the six windows, boxes in pixels of the frame, (6, 4).
+            rough: class ids of the rough mask.
+            box: the face's box in the photo.
+            matrix: pixels of the frame -> pixels of the photo.
+            photo_size: (height, width) of the photo.
+
+        Returns:
+            The face.
+        """
+        area = resample.footprint(matrix, scores.shape[1:], photo_size)
+        label_map = _argmax(scores, matrix, area)
+        present = np.bincount(label_map.ravel(), minlength=labels.NUM_CLASSES) > 0
+        return cls(
+            box=_as_box(box),
+            windows={
+                part.name: _as_box(_box_around(window, matrix))
+                for part, window in zip(labels.PARTS, windows, strict=True)
+            },
+            found=tuple(p.name for p in labels.PARTS if present[list(p.classes)].any()),
+            rough=rough,
+            matrix=matrix,
+            photo_size=photo_size,
+            _frame_scores=scores,
+            _area=area,
+            _labels=label_map,
+        )
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Class ids of this face alone, uint8 of the photo's (height, width)."""
+        label_map = np.zeros(self.photo_size, np.uint8)
+        self.paint(label_map)
+        return label_map
+
+    def paint(self, label_map: np.ndarray) -> None:
+        """Writes this face's classes, but not its background, into the photo's label map."""
+        part = self._labels > 0
+        label_map[self._area][part] = self._labels[part]
+
+    def scores(self) -> np.ndarray:
+        """The nine classes' scores, float32 (height, width, 9); outside the frame, background."""
+        scores = np.zeros((*self.photo_size, labels.NUM_CLASSES), np.float32)
+        scores[..., 0] = 1
+        for c in range(labels.NUM_CLASSES):
+            scores[(*self._area, c)] = _carry(self._frame_scores, c, self.matrix, self._area)
+        return scores
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PhotoParse:
+    """A photo's parse.
+
+    Attributes:
+        image: the photo as RGB, uint8 (height, width, 3).
+        labels: class ids, uint8 (height, width); where faces overlap, the larger is in front.
+        faces: the faces in it, in the order found or given.
+    """
+
+    image: np.ndarray = dataclasses.field(repr=False)
+    labels: np.ndarray = dataclasses.field(repr=False)
+    faces: list[FaceParse]
+
+    def overlay(self, alpha: float = 0.6) -> np.ndarray:
+        """The photo with the classes' colours (`labels.PALETTE`) over it.
+
+        Args:
+            alpha: 0 shows the photo only, 1 the colours only.
+
+        Returns:
+            RGB, uint8 (height, width, 3).
+        """
+        return draw.overlay(self.image, self.labels, alpha)
+
+
+def merged(faces: Sequence[FaceParse], photo_size: tuple[int, ...]) -> np.ndarray:
+    """Class ids of all faces of a photo of (height, width), the larger in front, uint8."""
+    label_map = np.zeros(photo_size, np.uint8)
+    for face in sorted(faces, key=lambda face: np.linalg.det(face.matrix[:, :2])):
+        face.paint(label_map)
+    return label_map
+
+
+def _argmax(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndarray:
+    """Class ids in an area of the photo; one class at a time, for photos are large."""
+    best = _carry(frame_scores, 0, matrix, area)
+    label_map = np.zeros(best.shape, np.uint8)
+    for c in range(1, labels.NUM_CLASSES):
+        scores = _carry(frame_scores, c, matrix, area)
+        better = scores > best
+        label_map[better] = c
+        np.copyto(best, scores, where=better)
+    return label_map
+
+
+def _carry(frame_scores: np.ndarray, c: int, matrix: np.ndarray, area: Area) -> np.ndarray:
+    """A class's scores in an area of the photo, float32; outside the frame all is background."""
+    rows, columns = area
+    size = rows.stop - rows.start, columns.stop - columns.start
+    to_frame = resample.shift(resample.invert(matrix), rows, columns)
+    return resample.pull(frame_scores[c], to_frame, size, outside=float(c == 0))
+
+
+def _box_around(window: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """The box, in the photo, around a window of the frame."""
+    x0, y0, x1, y1 = np.asarray(window, np.float64)
+    corners = resample.apply(matrix, np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)]))
+    return np.concatenate([corners.min(axis=0), corners.max(axis=0)])
+
+
+def _as_box(values: np.ndarray) -> Box:
+    x0, y0, x1, y1 = map(float, values)
+    return x0, y0, x1, y1

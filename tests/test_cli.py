@@ -1,0 +1,134 @@
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jax_stn_icnn import cli, draw, labels
+from jax_stn_icnn.parser import FaceParser
+
+
+@pytest.fixture
+def loads(monkeypatch, small_parser):
+    """Lets the command use the small parser; lists the weights that it asked for."""
+    asked = []
+
+    def load(path=None):
+        asked.append(path)
+        return small_parser
+
+    monkeypatch.setattr(FaceParser, "load", load)
+    return asked
+
+
+def picture(seed):
+    return np.random.default_rng(seed).integers(0, 256, (40, 48, 3), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, seed in (("a.png", 0), ("b.PNG", 1), ("c.bmp", 2)):
+        Image.fromarray(picture(seed)).save(folder / name)
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("not asked for")
+    return folder
+
+
+def test_a_folder_with_a_bad_file(loads, small_parser, folder, tmp_path, capsys):
+    out = tmp_path / "deep" / "out"
+    command = ["parse", str(folder), "--out", str(out), "--ckpt", "some/run", "--no-detect"]
+    assert cli.main(command) == 1
+    assert loads == ["some/run"]
+    captured = capsys.readouterr()
+    assert captured.err.count("error:") == 1 and "bad.jpg is not a picture" in captured.err
+    assert "3 parsed, 0 there already, 1 failed" in captured.out
+    endings = (".labels.png", ".overlay.png", ".json")
+    expected = {name + ending for name in ("a.png", "b.PNG", "c.bmp") for ending in endings}
+    assert set(os.listdir(out)) == expected
+
+    parse = small_parser(picture(0), detect=False)
+    with Image.open(out / "a.png.labels.png") as indexed:
+        assert indexed.mode == "P"
+        np.testing.assert_array_equal(np.asarray(indexed), parse.labels)
+        np.testing.assert_array_equal(indexed.convert("RGB"), draw.colours(parse.labels))
+    with Image.open(out / "a.png.overlay.png") as overlay:
+        np.testing.assert_array_equal(overlay, parse.overlay())
+    facts = json.loads((out / "a.png.json").read_text())
+    assert (facts["photo"], facts["width"], facts["height"]) == ("a.png", 48, 40)
+    assert facts["classes"] == list(labels.CLASSES)
+    assert facts["palette"] == [list(colour) for colour in labels.PALETTE]
+    (face,) = facts["faces"]
+    assert face["box"] == list(parse.faces[0].box)
+    assert face["parts_found"] == list(parse.faces[0].found)
+    assert face["windows"] == {k: list(v) for k, v in parse.faces[0].windows.items()}
+
+
+def test_what_is_done_is_skipped(loads, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    (folder / "bad.jpg").unlink()
+    command = ["parse", str(folder), "--out", str(out), "--no-detect"]
+    assert cli.main(command) == 0
+    (out / "b.PNG.json").unlink()  # as if it had been stopped before its last file
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert cli.main(command) == 0
+    assert "1 parsed, 2 there already, 0 failed" in capsys.readouterr().out
+    for path in out.iterdir():
+        assert (times.get(path.name) != path.stat().st_mtime_ns) == path.name.startswith("b.PNG")
+    # With nothing left to do no weights are asked for.
+    assert loads == [None, None]
+    assert cli.main(command) == 0
+    assert loads == [None, None]
+
+
+def test_a_file_is_whole_or_not_there(loads, small_parser, folder, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    command = ["parse", str(folder / "a.png"), "--out", str(out), "--no-detect"]
+
+    def full(*args):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cli.os, "replace", full)
+        assert cli.main(command) == 1
+    assert "no space left" in capsys.readouterr().err
+    assert not [path for path in out.iterdir() if not path.name.startswith(".")]
+    assert cli.main(command) == 0
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_file_may_be_called_anything(loads, folder, tmp_path):
+    (folder / "a.png").rename(folder / "a.photo")
+    out = tmp_path / "out"
+    photos = [str(folder / "a.photo"), str(folder / "c.bmp")]
+    assert cli.main(["parse", *photos, "--out", str(out), "--no-detect"]) == 0
+    assert (out / "a.photo.json").exists() and (out / "c.bmp.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("photos", "out", "message"),
+    [
+        (["nothing.png"], "out", "no file or folder"),
+        (["empty"], "out", "empty holds no file called"),
+        (["photos"], "photos", "the photos' own folder"),
+        (["photos", "twin"], "out", "would write the same files"),
+        (["photos"], "photos/a.png", "File exists"),
+    ],
+)
+def test_what_cannot_be_done_is_said(loads, folder, tmp_path, capsys, photos, out, message):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "twin").mkdir()
+    Image.fromarray(picture(0)).save(tmp_path / "twin" / "a.png")
+    sources = [str(tmp_path / photo) for photo in photos]
+    assert cli.main(["parse", *sources, "--out", str(tmp_path / out)]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and message in captured.err
+    assert loads == []
+
+
+def test_weights_that_are_not_there(folder, tmp_path, capsys):
+    command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", "nothing"]
+    assert cli.main(command) == 1
+    assert "no file of weights nothing" in capsys.readouterr().err
