@@ -11,7 +11,7 @@ PACKAGE = ROOT / "jax_stn_icnn"
 # From the ground up: a module may import only from layers above its own line.
 LAYERS = [
     ["labels"],
-    ["checks"],
+    ["checks", "compilation"],
     ["geometry"],
     ["sampling"],
     ["losses", "metrics", "views"],
