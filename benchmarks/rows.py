@@ -131,7 +131,7 @@ def parser(
     them.
     """
     size: Size = (patch_size, patch_size)
-    model = STNiCNN(size, axis_name=axis_name, dtype=jnp.dtype(dtype).type)
+    model = STNiCNN(size, axis_name=axis_name, dtype=jnp.dtype(dtype))
     variables = init_variables(model, 0, frame_size)
     theta = np.asarray(true_theta(1, frame_size, patch_size))[0]
     dense = variables["params"]["localizer"]["dense"]

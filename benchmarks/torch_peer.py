@@ -314,6 +314,11 @@ class Training:
         terms = {
             "coarse": F.cross_entropy(logits.float(), coarse_labels),
             "localizer": (of_part * present).sum() / present.sum().clamp(min=1),
-            "fine": sum(map(F.cross_entropy, (part.float() for part in fine_logits), truth)),
+            "fine": torch.stack(
+                [
+                    F.cross_entropy(part.float(), own)
+                    for part, own in zip(fine_logits, truth, strict=True)
+                ]
+            ).sum(),
         }
-        return sum(self.weights[name] * term for name, term in terms.items())
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()

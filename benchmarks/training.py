@@ -20,7 +20,6 @@ STAGES = {
     "coarse": Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0}),
     "joint": Stage("joint", 1, RATES, LOSS_WEIGHTS),
 }
-MEMORY_STEPS = 2
 
 
 def rows(settings: Settings) -> Iterator[Row]:

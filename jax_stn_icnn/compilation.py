@@ -22,7 +22,7 @@ def keep_compiled(directory: str | None) -> None:
             `JAX_COMPILATION_CACHE_DIR`, else DIRECTORY.
     """
     if directory is None:
-        directory = jax.config.jax_compilation_cache_dir or DIRECTORY
+        directory = jax.config.values["jax_compilation_cache_dir"] or DIRECTORY
     path = str(Path(directory).expanduser()) if directory else None
     jax.config.update("jax_compilation_cache_dir", path)
     # By default only what took a second: the many small programs of a start take longer together.
