@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import random_variables
 
-from benchmarks import inputs, rows, sampler, timing, training, work
+from benchmarks import inputs, results, rows, sampler, timing, training, work
 from jax_stn_icnn import sampling
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
@@ -162,6 +162,18 @@ def test_share_is_that_of_the_nearer_limit():
     peak = timing.Peak(operations=100.0, bytes=10.0)
     assert work.share(work.Work(50, 1), peak, seconds=1.0) == 0.5
     assert work.share(work.Work(50, 9), peak, seconds=1.0) == 0.9
+
+
+def test_a_measured_row_says_ratio_speed_and_share(monkeypatch):
+    times = {"ours": timing.Times(2.0, 1.0, 3.0), "torch": timing.Times(4.0, 4.0, 4.0)}
+    monkeypatch.setattr(results, "interleaved", lambda *_: times)
+    row = rows.Row("a row", {}, work.Work(1e9, 2e6), images=8, absent={"dm_pix": "not there"})
+    result = results.measure(row, 3, 0.1, timing.Peak(1e9, 1e9))
+    assert result.lines() == [
+        "| a row | 2000 (1000..3000) ms | 4 | torch | 4000 ms | 2.00 | 1 | 2 | 50% |",
+        "|  |  |  | dm_pix | not available: not there |  |  |  |  |",
+    ]
+    assert all(line.count("|") == results.HEADER.count("|") for line in result.lines())
 
 
 def test_what_cannot_run_is_reported_with_its_reason():
