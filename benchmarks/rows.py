@@ -63,7 +63,8 @@ class Row:
             call = make()
             call()
         except Exception as error:  # Whatever a compiler may raise: it is reported, not hidden.
-            self.absent[name] = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            message = str(error).strip() or "no message"
+            self.absent[name] = f"{type(error).__name__}: {message.splitlines()[0]}"
         else:
             self.calls[name] = call
 
@@ -74,8 +75,9 @@ class Row:
         except ModuleNotFoundError as error:
             self.absent[name] = f"not installed: {error.name}"
             return
-        if jax.default_backend() == "gpu" and peer.DEVICE.type != "cuda":
-            self.absent[name] = "this PyTorch has no CUDA"
+        backend = jax.default_backend()
+        if {"cuda": "gpu"}.get(peer.DEVICE.type, peer.DEVICE.type) != backend:
+            self.absent[name] = f"JAX runs on {backend}, this PyTorch on {peer.DEVICE.type}"
             return
         self.add_peer(name, lambda: make(peer))
 

@@ -182,6 +182,13 @@ def test_what_cannot_run_is_reported_with_its_reason():
     def broken():
         raise RuntimeError("no compiler\nfurther lines")
 
+    def silent():
+        raise NotImplementedError
+
     row.add_peer("torch.compile", broken)
-    assert row.absent == {"torch.compile": "RuntimeError: no compiler"}
+    row.add_peer("torch", silent)
+    assert row.absent == {
+        "torch.compile": "RuntimeError: no compiler",
+        "torch": "NotImplementedError: no message",
+    }
     assert list(row.calls) == ["ours"]
