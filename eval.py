@@ -23,7 +23,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_stn_icnn import data, draw, evaluation, weights
+from jax_stn_icnn import compilation, data, draw, evaluation, weights
 from jax_stn_icnn.models.localizer import COARSE_SIZE
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.report import Report, occlusion_table, score_table
@@ -47,6 +47,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of covered parts and randomly drawn fac
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "By default the run's.", 1)
 _JSON = flags.DEFINE_string("json", None, "File to write the scores to.")
 _PICTURES = flags.DEFINE_string("pictures", None, "Directory for pictures.")
+_COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, compilation.HELP)
 
 Loader = Callable[[], grain.IterDataset]
 
@@ -165,6 +166,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
+    compilation.keep_compiled(_COMPILATION_CACHE.value)
     try:
         _evaluate()
     except (OSError, ValueError) as error:

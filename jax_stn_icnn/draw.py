@@ -1,20 +1,21 @@
 """Pictures: overlays, windows, a parse step by step, learning curves, confusion matrices.
 
-Pixels in, files out; matplotlib's objects without its global state, so any thread may draw.
+Pixels in, files out; matplotlib's objects without its global state, so any thread may draw. It is
+imported when something is drawn: a run starts without it.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.patches import Patch, Rectangle
 
 from jax_stn_icnn import labels
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 DPI = 150
 COLUMNS = ("input", "rough mask", "windows", "patches", "parse", "truth")
@@ -97,6 +98,8 @@ def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     Raises:
         ValueError: there is no face.
     """
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
     if not faces:
         raise ValueError("faces is empty: there is nothing to draw")
     known = any(face.truth is not None for face in faces)
@@ -105,10 +108,10 @@ def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     aspect = max(face.image.shape[1] / face.image.shape[0] for face in faces)
     patches_aspect = max(mosaic.shape[1] / mosaic.shape[0] for mosaic in map(_mosaic, faces))
     widths = [patches_aspect if name == "patches" else aspect for name in columns]
-    figure = Figure(
-        figsize=(ROW_INCHES * sum(widths) + 0.4, ROW_INCHES * len(faces) + 0.6),
-        dpi=DPI,
-        layout=ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
+    figure = _figure(
+        ROW_INCHES * sum(widths) + 0.4,
+        ROW_INCHES * len(faces) + 0.6,
+        ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
     )
     grid = figure.subplots(len(faces), len(columns), squeeze=False, width_ratios=widths)
     for row, face in zip(grid, faces, strict=True):
@@ -130,7 +133,7 @@ def confusion_matrix(path: str | Path, counts: np.ndarray, *, title: str = "") -
     total = counts.sum(axis=1, keepdims=True)
     share = 100.0 * counts / np.maximum(total, 1)
     names = [name.replace("_", " ") for name in labels.CLASSES]
-    figure = Figure(figsize=(6.4, 5.8), dpi=DPI, layout="constrained")
+    figure = _figure(6.4, 5.8)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(share):
@@ -160,7 +163,7 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
     if not records:
         raise ValueError(f"{metrics} holds no record: there is nothing to draw")
-    figure = Figure(figsize=(8, 7.5), dpi=DPI, layout="constrained")
+    figure = _figure(8, 7.5)
     loss, score, window = figure.subplots(3, 1, sharex=True)
     stages = [record["stage"] for record in records]
     starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
@@ -192,7 +195,7 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     figure.savefig(path)
 
 
-def _curve(axes: Axes, records: Sequence[dict[str, Any]], field: str, start: int, **how) -> None:
+def _curve(axes: "Axes", records: Sequence[dict[str, Any]], field: str, start: int, **how) -> None:
     """A field over epochs, counted from 1; a null leaves a gap."""
     values = [np.nan if record[field] is None else record[field] for record in records]
     epochs = range(start + 1, start + 1 + len(records))
@@ -206,7 +209,7 @@ def _percent(value: float) -> str:
     return "<.1" if value < 0.05 else f"{value:.1f}"
 
 
-def _draw_face(axes: dict[str, Axes], face: Face) -> None:
+def _draw_face(axes: dict[str, "Axes"], face: Face) -> None:
     height, width = face.image.shape[:2]
     whole = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes["input"].imshow(face.image)
@@ -223,8 +226,10 @@ def _draw_face(axes: dict[str, Axes], face: Face) -> None:
         each.spines[:].set_visible(False)
 
 
-def _draw_windows(axes: Axes, windows: np.ndarray) -> None:
+def _draw_windows(axes: "Axes", windows: np.ndarray) -> None:
     """Each window in its part's colour, with its name in the corner away from the middle."""
+    from matplotlib.patches import Rectangle
+
     for i, (part, (x0, y0, x1, y1)) in enumerate(zip(labels.PARTS, windows, strict=True)):
         colour = _part_colour(part)
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.2))
@@ -263,7 +268,16 @@ def _part_colour(part: labels.Part) -> tuple[float, ...]:
     return tuple(channel / 255 for channel in _part_rgb(part))
 
 
-def _class_legend(figure: Figure) -> None:
+def _figure(width: float, height: float, layout: Any = "constrained") -> "Figure":
+    """An empty figure of so many inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+
+
+def _class_legend(figure: "Figure") -> None:
+    from matplotlib.patches import Patch
+
     handles = [
         Patch(fc=[channel / 255 for channel in colour], ec="0.4", lw=0.5, label=name)
         for colour, name in zip(

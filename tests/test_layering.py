@@ -1,6 +1,8 @@
 """Arrows between modules run one way; who may import what is written down here."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ PACKAGE = ROOT / "jax_stn_icnn"
 # From the ground up: a module may import only from layers above its own line.
 LAYERS = [
     ["labels"],
-    ["checks", "photos", "resample"],
+    ["checks", "compilation", "photos", "resample"],
     ["geometry"],
     ["faces", "sampling"],
     ["losses", "metrics", "views"],
@@ -82,3 +84,10 @@ def test_builders_import_neither_jax_nor_this_package():
 def test_only_the_train_step_calls_pmap():
     callers = {name for name, path in modules() if "jax.pmap" in path.read_text()}
     assert callers <= {"train.step"}
+
+
+def test_a_start_of_training_imports_no_more_than_it_needs():
+    late = ("matplotlib", "tensorboardX", "torch", "tensorflow")
+    program = f"import sys, train; print([name for name in {late} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

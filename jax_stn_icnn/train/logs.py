@@ -1,15 +1,18 @@
 """What a run shows and writes down: bars, `metrics.jsonl`, and TensorBoard without TensorFlow."""
 
+import functools
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from jax_stn_icnn.report import Report
+
+if TYPE_CHECKING:
+    from tensorboardX import SummaryWriter
 
 METRICS = "metrics.jsonl"
 
@@ -28,7 +31,15 @@ class Logs:
         self._path = workdir / METRICS
         kept = [line for line in _whole_lines(self._path) if json.loads(line)["step"] <= step]
         self._path.write_text("".join(kept))
-        self._writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
+        self._tensorboard, self._step = workdir / "tensorboard", step
+
+    @functools.cached_property
+    def _writer(self) -> "SummaryWriter":
+        # Imported when first needed: tensorboardX brings PyTorch in where that is installed, which
+        # takes longer than all the rest of a start.
+        from tensorboardX import SummaryWriter
+
+        return SummaryWriter(str(self._tensorboard), purge_step=self._step + 1)
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Writes a record; it has a `step`. NaN becomes null."""
@@ -45,7 +56,8 @@ class Logs:
 
     def close(self) -> None:
         """Closes the files."""
-        self._writer.close()
+        if "_writer" in vars(self):
+            self._writer.close()
 
 
 class Sums:

@@ -1,0 +1,1 @@
+"""Speed and memory against PyTorch and other JAX libraries: `python -m benchmarks.run`."""

@@ -1,0 +1,36 @@
+"""Starts train.py as it is, and ends it after its first step; for a process of its own.
+
+python -m benchmarks.first_step --config.dataset.data_dir=DIR --compilation_cache=DIR
+"""
+
+import os
+from typing import Any
+
+import jax
+from absl import app
+
+import train
+from benchmarks import process
+from jax_stn_icnn.train import loop
+
+
+def main() -> None:
+    """Runs train.py until the first step's metrics are there, then says how long that took."""
+    make = loop.make_train_step
+
+    def make_train_step(*args: Any, **options: Any) -> Any:
+        take_step = make(*args, **options)
+
+        def first_step(state: Any, batch: Any) -> None:
+            jax.block_until_ready(take_step(state, batch))
+            process.say(process.age())
+            os._exit(0)  # Nothing is to be saved or waited for.
+
+        return first_step
+
+    loop.make_train_step = make_train_step
+    app.run(train.main)
+
+
+if __name__ == "__main__":
+    main()

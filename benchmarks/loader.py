@@ -1,0 +1,85 @@
+"""The loader, in images per second, against PyTorch's DataLoader over the same records."""
+
+import collections
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import grain
+import numpy as np
+from PIL import Image
+
+from benchmarks.inputs import drawn_labels, random_frames
+from benchmarks.rows import Row, Settings
+from jax_stn_icnn import data
+from jax_stn_icnn.labels import TO_NINE
+
+BATCH, BATCHES = 16, 8
+# Side of the pictures and of the frame: HELEN pads, the other two shrink.
+SIDES = {"helen": (1000, 1024), "celebamask_hq": (1024, 512), "synthetic_faces": (256, 256)}
+
+
+class Records:
+    """Pictures in memory: no disk and no decoding, only what the loader itself does."""
+
+    def __init__(self, size: int):
+        self._image = random_frames(1, size)[0]
+        self._label = drawn_labels(1, size)[0][..., None]
+
+    def __len__(self) -> int:
+        return 1000
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        return {"image": self._image, "label": self._label, "name": f"record {index}"}
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """Batches of each data set."""
+    batch = settings.batch(BATCH)
+    for dataset, (size, frame_size) in SIDES.items():
+        loader = data.loader_over(
+            Records(size), dataset, frame_size=frame_size, batch_size=batch, seed=0, train=True
+        )
+        title = f"loader, {dataset}, {BATCHES} batches of {batch}, {size} -> frame {frame_size}"
+        row = Row(title, {"ours": partial(_take, loader)}, None, images=BATCHES * batch)
+        row.add_torch(partial(_in_torch, dataset=dataset, batch=batch))
+        yield row
+
+
+def _take(loader: grain.IterDataset) -> None:
+    """Reads some batches from the start, and ends what would read ahead in a peer's turn."""
+    batches = iter(loader)
+    for _ in range(BATCHES):
+        next(batches)
+    batches.close()
+
+
+def _in_torch(peer: ModuleType, dataset: str, batch: int) -> Callable[[], object]:
+    """The usual Dataset, loaded in the main process; ours reads ahead in two threads."""
+    size, frame_size = SIDES[dataset]
+    records = Records(size)
+    to_nine = np.zeros(256, np.uint8)
+    to_nine[: len(TO_NINE[dataset])] = list(TO_NINE[dataset].values())
+
+    class Faces:
+        def __len__(self) -> int:
+            return len(records)
+
+        def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            record = records[index]
+            image, label = record["image"], to_nine[record["label"][..., 0]]
+            if size > frame_size:
+                wanted = (frame_size, frame_size)
+                image = np.array(Image.fromarray(image).resize(wanted, Image.Resampling.BOX))
+                label = np.array(Image.fromarray(label).resize(wanted, Image.Resampling.NEAREST))
+            elif size < frame_size:
+                before = (frame_size - size) // 2
+                around = (before, frame_size - size - before)
+                image = np.pad(image, (around, around, (0, 0)))
+                label = np.pad(label, (around, around))
+            return image, label
+
+    loader = peer.torch.utils.data.DataLoader(Faces(), batch, shuffle=True, drop_last=True)
+    return lambda: collections.deque(itertools.islice(loader, BATCHES), maxlen=0)

@@ -1,0 +1,119 @@
+"""Measures speed and memory, ours and its peers' in turn, and prints a table.
+
+    python -m benchmarks.run                                  # everything but scaling
+    python -m benchmarks.run --only sampler,pipeline --json found.json --append
+    python -m benchmarks.run --only scaling                   # how the cost grows
+    python -m benchmarks.run --quick                          # small: only to see that it runs
+
+docs/performance.md says how it is measured; --append adds the table there.
+"""
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import app, flags, logging
+
+from benchmarks import (
+    loader,
+    machine,
+    memory,
+    networks,
+    pipeline,
+    sampler,
+    scaling,
+    startup,
+    training,
+)
+from benchmarks.results import Result, measure, table
+from benchmarks.rows import Row, Settings
+from benchmarks.timing import Peak, measure_peak
+from jax_stn_icnn import compilation
+
+DOCUMENT = Path(__file__).parents[1] / "docs/performance.md"
+# What is timed here, and what takes processes of its own.
+TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
+    "sampler": sampler.rows,
+    "networks": networks.rows,
+    "training": training.rows,
+    "pipeline": pipeline.rows,
+    "loader": loader.rows,
+    "scaling": scaling.rows,
+}
+APART: dict[str, Callable[[Settings], list[Result]]] = {
+    "startup": startup.measure,
+    "memory": memory.measure,
+    "scaling": scaling.measure,
+}
+NAMES = tuple(dict.fromkeys([*TIMED, *APART]))
+
+_ONLY = flags.DEFINE_list("only", None, f"Some of {', '.join(NAMES)}; by default all but scaling.")
+_JSON = flags.DEFINE_string("json", None, "File to write the results to.")
+_APPEND = flags.DEFINE_bool("append", False, f"Add the table to {DOCUMENT.name}.")
+_QUICK = flags.DEFINE_bool("quick", False, "Small batches, each called a few times.")
+
+
+def _results(names: Sequence[str], settings: Settings, peaks: dict[str, Peak]) -> Iterator[Result]:
+    rounds, turn = (1, 0.0) if settings.quick else (7, 0.3)
+    for name in names:
+        for row in TIMED[name](settings) if name in TIMED else ():
+            yield measure(row, rounds, turn, peaks[row.dtype])
+        if name in APART:
+            yield from APART[name](settings)
+
+
+def _head(described: dict[str, str], peaks: dict[str, Peak]) -> str:
+    """The machine in a line, and what it reaches in another."""
+    reached = ", ".join(
+        f"{peak.operations / 1e9:.0f} GFLOP/s in a product of {dtype}"
+        for dtype, peak in peaks.items()
+    )
+    bandwidth = f"{peaks['float32'].bytes / 1e9:.1f} GB/s in a copy"
+    words = ", ".join(f"{name} {value}" for name, value in described.items())
+    return f"{words}.\n\nReached: {reached}, {bandwidth}."
+
+
+def _as_json(described: dict[str, str], peaks: dict[str, Peak], found: list[Result]) -> str:
+    content: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": described,
+        "peaks": {dtype: peak._asdict() for dtype, peak in peaks.items()},
+        "results": [dataclasses.asdict(result) for result in found],
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def main(argv: Sequence[str]) -> None:
+    """Runs the command."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    logging.set_verbosity(logging.WARNING)
+    compilation.keep_compiled(None)  # No row counts compiling but `startup`, which has its own.
+    names = _ONLY.value or [name for name in NAMES if name != "scaling"]
+    if unknown := [name for name in names if name not in NAMES]:
+        raise app.UsageError(f"--only: {', '.join(unknown)}, but must be some of {NAMES}")
+    dtypes = ("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16")
+    settings = Settings(_QUICK.value, dtypes)
+    described = machine.describe()
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    peaks = {dtype: measure_peak(dtype, 5, side) for dtype in dtypes}
+    head = _head(described, peaks)
+    print(head, flush=True)
+    found = []
+    for result in _results(names, settings, peaks):
+        found.append(result)
+        print("\n".join(result.lines()), flush=True)
+        if _JSON.value:  # After each, so that a long run that ends early leaves what it found.
+            Path(_JSON.value).expanduser().write_text(_as_json(described, peaks, found))
+    print(f"\n{table(found)}")
+    if _APPEND.value:
+        with DOCUMENT.open("a") as file:
+            file.write(f"\n### {time.strftime('%Y-%m-%d')}\n\n{head}\n\n{table(found)}\n")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,71 @@
+"""The operations and bytes that a piece of work needs at the least.
+
+Bytes are what goes in and comes out, as if all between stayed in the cache; operations are those of
+the arithmetic, two for a multiplication with an addition. So the share of the possible that follows
+from them is never flattering.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+from flax import linen as nn
+
+# A training pass: forward, gradient of the input, gradient of the kernel.
+TRAINING = 3
+# A value of a bilinear sample: four products and three additions.
+BILINEAR = 7
+# Its slopes along x and y are five operations each, each times the cotangent and summed.
+SLOPES = 14
+# Its gradient goes to four pixels by a product and an addition each.
+SCATTER = 8
+
+
+class Work(NamedTuple):
+    """What a call needs at the least."""
+
+    operations: float
+    bytes: float
+
+    def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
+        return Work(self.operations + other.operations, self.bytes + other.bytes)
+
+
+def share(work: Work, peak: Any, seconds: float) -> float:
+    """How much of the possible a time is: 1 where the machine is at one of its two limits."""
+    return max(work.operations / peak.operations, work.bytes / peak.bytes) / seconds
+
+
+def macs(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -> int:
+    """Multiplications of a network's convolutions and dense layers, from their shapes.
+
+    Args:
+        module: the network.
+        *inputs: the shapes of what it is called with.
+        **arguments: other arguments of its call.
+
+    Returns:
+        Multiply-accumulates of one forward pass.
+    """
+    total = 0
+
+    def count(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        nonlocal total
+        out = call(*args, **kwargs)
+        if isinstance(context.module, nn.Conv | nn.Dense) and context.method_name == "__call__":
+            kernel = context.module.variables["params"]["kernel"]
+            total += out.size * math.prod(kernel.shape[:-1])
+        return out
+
+    with nn.intercept_methods(count):
+        jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, **arguments), *inputs)
+    return total
+
+
+def network(multiplications: int, params: Any, bytes_in_out: int, *, training: bool) -> Work:
+    """A network's pass; training also reads and writes parameters and Adam's two moments."""
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    if training:
+        return Work(2 * TRAINING * multiplications, bytes_in_out + 6 * size)
+    return Work(2 * multiplications, bytes_in_out + size)

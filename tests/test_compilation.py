@@ -1,0 +1,33 @@
+import jax
+import pytest
+
+from jax_stn_icnn.compilation import DIRECTORY, keep_compiled
+
+NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture(autouse=True)
+def restored():
+    before = {name: jax.config.values[name] for name in NAMES}
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "used"),
+    [
+        ("~/here", None, "{home}/here"),
+        ("/here", "/there", "/here"),
+        ("", "/there", None),
+        (None, "/there", "/there"),
+        (None, None, DIRECTORY.replace("~", "{home}")),
+    ],
+)
+def test_what_is_asked_for_wins_over_the_environment(asked, told, used, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", told)
+    keep_compiled(asked)
+    expected = None if used is None else used.format(home=tmp_path)
+    assert jax.config.values["jax_compilation_cache_dir"] == expected
+    assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0
