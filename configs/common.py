@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
     config.eval_batch_size = 16
     config.augment = True
     config.stages = ("coarse", "localizer", "fine", "joint")
-    config.halve_every_epochs = 5  # all learning rates
+    config.halve_every_epochs = 5.0  # all learning rates
     config.part_weights = (
         1.0,
     ) * 6  # of brow 1, brow 2, eye 1, eye 2, nose, mouth in the fine loss

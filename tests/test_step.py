@@ -49,7 +49,15 @@ def runs():
     # Plain descent: Adam divides by the gradient's size, so that where a gradient is nothing but
     # rounding, two runs of the same thing part by the learning rate.
     tx = optax.sgd(1e-4)
-    results = {}
+    results, traces = {}, []
+    traced = objective.make_views
+
+    def counted(*args):
+        traces.append(1)
+        return traced(*args)
+
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(objective, "make_views", counted)
     for count in (1, 4):
         take_step = step.make_train_step(
             model, tx, STAGE, seed=1, augmented=True, devices=jax.devices()[:count]
@@ -61,11 +69,17 @@ def runs():
             state, metrics = take_step(state, make_batch(i))
             found.append(np.asarray(metrics["loss"]))
         results[count] = jax.device_get(state), np.array(found)
-    return variables, results
+    monkeypatch.undo()
+    return variables, results, len(traces)
+
+
+def test_a_stage_is_compiled_once(runs):
+    *_, traces = runs
+    assert traces == 2  # for one device and for four
 
 
 def test_one_device_and_four_agree(runs):
-    _, results = runs
+    _, results, _ = runs
     (one, one_losses), (four, four_losses) = results[1], results[4]
     assert np.ptp(four_losses, axis=1).max() == 0
     np.testing.assert_allclose(four_losses[:, 0], one_losses[:, 0], rtol=1e-5)
@@ -77,7 +91,7 @@ def test_one_device_and_four_agree(runs):
 
 
 def test_frozen_networks_do_not_change_by_a_bit(runs):
-    before, results = runs
+    before, results, _ = runs
     after = results[4][0]
     for network in ("coarse", "fine"):
         for collection, now in (("params", after.params), ("batch_stats", after.batch_stats)):

@@ -91,7 +91,7 @@ FIELDS: dict[str, _Rule] = {
         ),
         f"one or more of {STAGES}, in this order",
     ),
-    "halve_every_epochs": _whole(1),
+    "halve_every_epochs": _POSITIVE,
     "part_weights": _Rule(
         lambda value: (
             isinstance(value, tuple | list)

@@ -9,14 +9,14 @@ from jax_stn_icnn.train.config import NETWORKS, Stage
 
 
 def make_optimizer(
-    stage: Stage, steps_per_epoch: int, halve_every_epochs: int
+    stage: Stage, steps_per_epoch: int, halve_every_epochs: float
 ) -> optax.GradientTransformation:
     """Builds the optimiser of a stage; steps are counted from the stage's first.
 
     Args:
         stage: the stage.
         steps_per_epoch: of the training split.
-        halve_every_epochs: the paper halves the rates every 5 epochs.
+        halve_every_epochs: the paper halves the rates every 5 epochs; a part of one for short runs.
 
     Returns:
         An `optax.partition` by network. A frozen network has no state and gets no update.
@@ -29,7 +29,7 @@ def make_optimizer(
         return optax.adam(
             learning_rate(
                 stage.learning_rates[network],
-                halve_every_epochs * steps_per_epoch,
+                max(round(halve_every_epochs * steps_per_epoch), 1),
                 round(stage.warmup_epochs * steps_per_epoch) if rises else 0,
             )
         )

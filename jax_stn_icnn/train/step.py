@@ -81,7 +81,29 @@ def make_train_step(
         donate_argnums=(0,),
     )
     count = jax.local_device_count() if devices is None else len(devices)
-    return lambda state, batch: mapped(state, shard(batch, count))
+
+    def take(state: TrainState, batch: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
+        shards = shard(batch, count)
+        if not isinstance(state.step, jax.Array):
+            state = _place(state, count, devices)
+        return mapped(state, shards)
+
+    return take
+
+
+def _place(state: TrainState, count: int, devices: Sequence[jax.Device] | None) -> TrainState:
+    """Lays a state of the host on the devices just as the step returns it.
+
+    The step would be compiled twice otherwise: for the host's arrays first, then for its own.
+    """
+    keep = jax.pmap(
+        lambda state, _: state,
+        axis_name=AXIS,  # Part of where an array lies.
+        in_axes=(None, 0),
+        out_axes=None,
+        devices=devices,
+    )
+    return keep(state, np.zeros(count))
 
 
 def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
