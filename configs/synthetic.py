@@ -2,9 +2,8 @@
 
     python train.py
 
-Result on two cores, one run: before joint training F1 .747 overall and .696 mean of eight on the
-validation faces, 12 minutes after the faces were drawn, with other work on the machine; the joint
-stage was stopped after several more, so its end is not measured.
+Result on two cores, one run: F1 .904 overall and .877 mean of eight on the 200 test faces (.881 and
+.846 before joint training), in 12 minutes with the drawing of the faces and all compilation.
 """
 
 from ml_collections import ConfigDict

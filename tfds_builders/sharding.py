@@ -1,7 +1,7 @@
 """Data sets written shard by shard: bounded memory, progress, the same bytes on every build."""
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow_datasets as tfds
@@ -38,7 +38,10 @@ class ShardedBuilder(tfds.core.ShardBasedBuilder):
 
 
 def shard_iterators(
-    splits: Mapping[str, Sequence[Any]], build: Callable[[Any], Record], shard_size: int
+    splits: Mapping[str, Sequence[Any]],
+    build: Callable[[Any], Record],
+    shard_size: int,
+    mapping: Callable[..., Iterable[Record]] = map,
 ) -> Shards:
     """Returns what `tfds.core.ShardBasedBuilder._shard_iterators_per_split` has to return.
 
@@ -48,6 +51,8 @@ def shard_iterators(
       splits: for each split, what its records are built from, in the order on disk; none empty.
       build: makes the key and the example of one record.
       shard_size: the number of records in each shard but the last of a split.
+      mapping: applies `build` to the records of a shard, in order, as `map` does; an executor's
+        `map` builds several at once.
 
     Returns:
       The shards of each split.
@@ -56,8 +61,8 @@ def shard_iterators(
 
     def records(items: Sequence[Any]) -> Iterator[Record]:
         try:
-            for item in items:
-                yield build(item)
+            for record in mapping(build, items):
+                yield record
                 progress.update()
         except Exception:
             progress.close()  # ends its line, so that the error stands on its own

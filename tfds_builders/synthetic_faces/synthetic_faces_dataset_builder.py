@@ -1,5 +1,6 @@
 """Synthetic faces: drawn by a program, with the exact class of every pixel."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar, NamedTuple
 
 import tensorflow_datasets as tfds
@@ -48,7 +49,8 @@ class Builder(sharding.ShardedBuilder):
             split: [Key(split, number) for number in range(count)]
             for split, count in self.SPLIT_SIZES.items()
         }
-        return sharding.shard_iterators(keys, _record, _SHARD_SIZE)
+        # NumPy lets other threads run while it computes.
+        return sharding.shard_iterators(keys, _record, _SHARD_SIZE, ThreadPoolExecutor().map)
 
 
 def _record(key: Key) -> sharding.Record:
