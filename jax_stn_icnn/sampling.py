@@ -36,11 +36,7 @@ def affine_grid(theta: jax.Array, size: Size) -> jax.Array:
     """
     check_shape("theta", theta, (..., 2, 3))
     theta = theta.astype(_coordinate_type(theta))
-    # Spelled out rather than a product of matrices, which accelerators may round to bfloat16.
-    x, y = _unit_axes(size, theta.dtype)
-    rows = [theta[..., i, :, None, None] for i in (0, 1)]
-    along = [row[..., 0, :, :] * x + row[..., 1, :, :] * y + row[..., 2, :, :] for row in rows]
-    return jnp.stack(along, axis=-1)
+    return _affine(theta, *_unit_axes(size, theta.dtype))
 
 
 def crop_bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
@@ -82,7 +78,7 @@ def crop_nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
         ValueError: shapes do not fit.
     """
     _check_crop(image, theta)
-    return _crop(_nearest, image, jax.lax.stop_gradient(theta), tuple(size))
+    return _crop(_nearest_patches, image, jax.lax.stop_gradient(theta), tuple(size))
 
 
 def crop_part_labels(label_map: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
@@ -187,27 +183,11 @@ def _check_crop(image: jax.Array, theta: jax.Array) -> None:
 @partial(jax.jit, static_argnums=(0, 3))
 def _crop(sample, image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     """Samples every patch of every image."""
-
-    def of_image(image: jax.Array, theta: jax.Array) -> jax.Array:
-        if theta.ndim == 2:
-            return sample(image, theta, size)
-        return jax.vmap(lambda one: sample(image, one, size))(theta)
-
-    return jax.vmap(of_image)(image, theta)
-
-
-@partial(jax.jit, static_argnums=2)
-def _paste(scores: tuple[jax.Array, ...], theta: jax.Array, frame_size: Size) -> jax.Array:
-    to_patch = invert(theta)
-    background = jnp.ones((), scores[0].dtype)
-    foreground = []
-    for i, part_scores in enumerate(scores):
-        # Background goes in as what it lacks to one, so that zero outside reads as one.
-        part_scores = part_scores.at[..., 0].set(1 - part_scores[..., 0])
-        in_frame = crop_nearest(part_scores, to_patch[:, i], frame_size)
-        background = background * (1 - in_frame[..., :1])
-        foreground.append(in_frame[..., 1:])
-    return jnp.concatenate([background, *foreground], axis=-1)
+    several = theta.ndim == 4
+    patches = jax.vmap(lambda image, theta: sample(image, theta, size))(
+        image, theta if several else theta[:, None]
+    )
+    return patches if several else patches[:, 0]
 
 
 def _coordinate_type(array: jax.Array) -> jnp.dtype:
@@ -230,11 +210,19 @@ def _unit_axes(size: Size, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
     return axis(size[1])[None, :], axis(size[0])[:, None]
 
 
-def _pixel_grid(theta: jax.Array, image_size: Size, size: Size) -> tuple[jax.Array, jax.Array]:
+def _affine(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Where theta (..., 2, 3) carries the points of two axes, (1, w) and (h, 1): (..., h, w, 2)."""
+    # Spelled out rather than a product of matrices, which accelerators may round to bfloat16.
+    rows = [theta[..., i, :, None, None] for i in (0, 1)]
+    along = [row[..., 0, :, :] * x + row[..., 1, :, :] * y + row[..., 2, :, :] for row in rows]
+    return jnp.stack(along, axis=-1)
+
+
+def _in_pixels(grid: jax.Array, image_size: Size) -> tuple[jax.Array, jax.Array]:
     """Both coordinates in pixels of the image, finite and within int32 whatever theta is."""
     # Without the barrier each use is fused with, and rounds, the coordinates in its own way: the
     # backward pass could then see other pixels than the forward one.
-    grid = jax.lax.optimization_barrier(affine_grid(theta, size))
+    grid = jax.lax.optimization_barrier(grid)
 
     def pixels(unit: jax.Array, length: int) -> jax.Array:
         pixel = unit_to_pixel(unit, length)
@@ -262,7 +250,7 @@ def _look_up(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
 
 def _four_pixels(image: jax.Array, theta: jax.Array, size: Size):
     """The four neighbours of each sample, and the fractions between them."""
-    x, y = _pixel_grid(theta, image.shape[:2], size)
+    x, y = _in_pixels(affine_grid(theta, size), image.shape[:2])
     x, fx = _corners(x, image.shape[1])
     y, fy = _corners(y, image.shape[0])
     pixels = [_look_up(image, y + j, x + i).astype(fx.dtype) for j in (0, 1) for i in (0, 1)]
@@ -271,7 +259,7 @@ def _four_pixels(image: jax.Array, theta: jax.Array, size: Size):
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """One patch of one image: (H, W, C), (2, 3) -> (h, w, C)."""
+    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
     (p00, p01, p10, p11), fx, fy, _, _ = _four_pixels(image, theta, size)
     upper = p00 * (1 - fx) + p01 * fx
     lower = p10 * (1 - fx) + p11 * fx
@@ -293,12 +281,14 @@ def _bilinear_backward(size: Size, saved, cotangent: jax.Array):
 
     def row_of_theta(slope: jax.Array, length: int) -> jax.Array:
         along = jnp.sum(cotangent * slope, axis=-1) * ((length - 1) / 2)
-        return jnp.stack([jnp.sum(along * unit_x), jnp.sum(along * unit_y), jnp.sum(along)])
+        sums = [jnp.sum(a, axis=(-2, -1)) for a in (along * unit_x, along * unit_y, along)]
+        return jnp.stack(sums, axis=-1)
 
     height, width, channels = image.shape
-    d_theta = jnp.stack([row_of_theta(slope_x, width), row_of_theta(slope_y, height)])
+    d_theta = jnp.stack([row_of_theta(slope_x, width), row_of_theta(slope_y, height)], axis=-2)
     # The transpose of the look-up: each sample gives its four pixels their share. A border of
-    # one pixel takes what falls outside, so no index needs a mask.
+    # one pixel takes what falls outside, so no index needs a mask. All patches add to the one
+    # image: a copy for each would cost more than the rest.
     d_image = jnp.zeros((height + 2, width + 2, channels), fx.dtype)
     for j, weight_y in ((0, 1 - fy), (1, fy)):
         for i, weight_x in ((0, 1 - fx), (1, fx)):
@@ -311,7 +301,91 @@ def _bilinear_backward(size: Size, saved, cotangent: jax.Array):
 _bilinear.defvjp(_bilinear_forward, _bilinear_backward)
 
 
-def _nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """One patch of one image: (H, W, C), (2, 3) -> (h, w, C)."""
-    x, y = _pixel_grid(theta, image.shape[:2], size)
+def _nearest_patches(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
+    return _nearest(image, affine_grid(theta, size))
+
+
+def _nearest(image: jax.Array, grid: jax.Array) -> jax.Array:
+    """What an image (H, W, C) holds at the points (..., 2) of a grid."""
+    x, y = _in_pixels(grid, image.shape[:2])
     return _look_up(image, jnp.round(y).astype(jnp.int32), jnp.round(x).astype(jnp.int32))
+
+
+@partial(jax.jit, static_argnums=2)
+def _paste(scores: tuple[jax.Array, ...], theta: jax.Array, frame_size: Size) -> jax.Array:
+    to_patch = invert(theta)
+    # Background goes in as what it lacks to one, so that zero outside reads as one.
+    scores = tuple(part.at[..., 0].set(1 - part[..., 0]) for part in scores)
+    # A window cut at the frame's own scale covers a block of a known size, and only there is
+    # anything to look up. Windows that were enlarged are looked for in the whole frame.
+    blocks = [
+        (min(part.shape[1] + 3, frame_size[0]), min(part.shape[2] + 3, frame_size[1]))
+        for part in scores
+    ]
+    first, last = _covered(theta, [part.shape[1:3] for part in scores], frame_size)
+    fit = jnp.all(last - first < jnp.array(blocks))
+    return jax.lax.cond(
+        fit,
+        lambda: jax.vmap(partial(_paste_blocks, blocks, frame_size))(scores, to_patch, first),
+        lambda: jax.vmap(partial(_paste_frame, frame_size))(scores, to_patch),
+    )
+
+
+def _covered(
+    theta: jax.Array, patch_sizes: Sequence[Size], frame_size: Size
+) -> tuple[jax.Array, jax.Array]:
+    """The first and last (row, column) that each window may cover, floats (batch, 6, 2)."""
+    theta = theta.astype(_coordinate_type(theta))
+    # Nearest sampling reaches half a pixel of the patch beyond the window's edge; a patch of one
+    # pixel reaches everywhere.
+    steps = np.array(patch_sizes)[:, ::-1] - 1
+    reach = np.where(steps > 0, 1 + 1 / np.maximum(steps, 1), np.inf)
+    half = jnp.sum(jnp.abs(theta[..., :2]) * reach[:, None, :], axis=-1)
+    edges = [
+        unit_to_pixel(theta[..., i, 2] + side * half[..., i], frame_size[1 - i])
+        for side in (-1, 1)
+        for i in (1, 0)
+    ]
+    top, left, bottom, right = edges
+    return (
+        jnp.floor(jnp.stack([top, left], axis=-1)),
+        jnp.ceil(jnp.stack([bottom, right], axis=-1)),
+    )
+
+
+def _paste_frame(frame_size: Size, scores: tuple[jax.Array, ...], to_patch: jax.Array) -> jax.Array:
+    """The scores of one face's frame, each part looked up everywhere."""
+    background = jnp.ones((), scores[0].dtype)
+    foreground = []
+    for part_scores, matrix in zip(scores, to_patch, strict=True):
+        in_frame = _nearest(part_scores, affine_grid(matrix, frame_size))
+        background = background * (1 - in_frame[..., :1])
+        foreground.append(in_frame[..., 1:])
+    return jnp.concatenate([background, *foreground], axis=-1)
+
+
+def _paste_blocks(
+    blocks: Sequence[Size],
+    frame_size: Size,
+    scores: tuple[jax.Array, ...],
+    to_patch: jax.Array,
+    first: jax.Array,
+) -> jax.Array:
+    """The same, each part looked up in the block that begins at `first`."""
+    dtype = scores[0].dtype
+    x, y = _unit_axes(frame_size, _coordinate_type(to_patch))
+    frame = jnp.zeros((*frame_size, labels.NUM_CLASSES), dtype).at[..., 0].set(1)
+    for i, (part_scores, block) in enumerate(zip(scores, blocks, strict=True)):
+        begin = jnp.clip(first[i], 0, jnp.array(frame_size) - jnp.array(block)).astype(jnp.int32)
+        columns = jax.lax.dynamic_slice_in_dim(x, begin[1], block[1], axis=1)
+        rows = jax.lax.dynamic_slice_in_dim(y, begin[0], block[0], axis=0)
+        in_block = _nearest(part_scores, _affine(to_patch[i], columns, rows))
+        start = (begin[0], begin[1], 0)
+        held = jax.lax.dynamic_slice(frame, start, (*block, labels.NUM_CLASSES))
+        classes = labels.PARTS[i].classes
+        background = held[..., :1] * (1 - in_block[..., :1])
+        before, after = held[..., 1 : classes[0]], held[..., classes[-1] + 1 :]
+        held = jnp.concatenate([background, before, in_block[..., 1:], after], axis=-1)
+        frame = jax.lax.dynamic_update_slice(frame, held, start)
+    return frame

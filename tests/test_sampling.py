@@ -213,6 +213,29 @@ def test_paste_equals_its_definition_pixel_by_pixel():
         np.testing.assert_allclose(pasted[row, column], row_of_scores, atol=1e-6)
 
 
+@pytest.mark.parametrize(("largest", "shear"), [(10 / 59, 0.0), (0.1, 0.1)])
+def test_paste_looks_up_the_same_in_blocks_and_in_the_whole_frame(largest, shear):
+    frame, patch, faces = (45, 60), (9, 11), 5
+    # From next to nothing to the patch's own scale; some windows reach beyond the frame.
+    scale = largest - 0.2
+    theta = random_theta(jax.random.key(7), (faces, 6), scale=scale, shear=shear, shift=2.2)
+    scores = part_scores(jax.random.key(8), faces, patch)
+    weights = jax.random.normal(jax.random.key(9), (faces, *frame, 9))
+    # A window that fills the frame fits no block; it sends the whole batch the other way.
+    theta_beside = theta.at[-1, 0].set(jnp.array(sampling.IDENTITY))
+
+    def weighed(scores, theta):
+        pasted = sampling.paste(scores, theta, frame)[:-1]
+        return jnp.sum(pasted * weights[:-1]), pasted
+
+    in_blocks, in_frame = (
+        jax.grad(weighed, has_aux=True)(scores, t) for t in (theta, theta_beside)
+    )
+    chex.assert_trees_all_equal(in_blocks[1], in_frame[1])
+    chex.assert_trees_all_close(in_blocks[0], in_frame[0], atol=1e-6)
+    assert jnp.mean(jnp.any(in_blocks[1][..., 1:] > 0, axis=(1, 2))) > 0.5
+
+
 def test_paste_has_a_gradient_for_scores_and_none_for_theta():
     theta = whole_pixel_theta([[[16.0, 16.0]] * 6], (33, 33), (9, 9))
     scores = part_scores(jax.random.key(0), 1, (9, 9))
