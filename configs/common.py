@@ -50,16 +50,17 @@ def get_config() -> ConfigDict:
 
     # Joint training. The patch's labels are cut by the same window as the patch, so the fine loss
     # alone does not hold a window to its part: the other two losses stay on, and the coarse network
-    # and the localizer move slowly, after a warm-up. The paper's plain form: both weights and
-    # warmup_epochs 0.
+    # and the localizer move slowly, after a warm-up. Their weights are large because the fine
+    # loss's gradient at the thetas is some 4,500 times the localizer's own (docs/results.md). The
+    # paper's plain form: both weights and warmup_epochs 0.
     config.joint = ConfigDict()
     config.joint.epochs = 25
-    config.joint.lr_coarse = 1e-4  # a rate of 0 freezes a network
-    config.joint.lr_localizer = 1e-4
+    config.joint.lr_coarse = 5e-5  # a rate of 0 freezes a network
+    config.joint.lr_localizer = 5e-5
     config.joint.lr_fine = 8e-4
     config.joint.warmup_epochs = 1.0  # of coarse network and localizer
-    config.joint.coarse_weight = 1.0
-    config.joint.localizer_weight = 10.0
+    config.joint.coarse_weight = 1000.0
+    config.joint.localizer_weight = 10000.0
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 500  # besides the end of each epoch; 0: only there

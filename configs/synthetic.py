@@ -29,8 +29,6 @@ def get_config() -> ConfigDict:
     config.fine.lr = 1e-3
     config.fine.jitter = 4
     config.joint.epochs = 1
-    config.joint.lr_coarse = 2e-5  # At 1e-4 the windows drift off within so short a stage.
-    config.joint.lr_localizer = 2e-5
     config.joint.lr_fine = 4e-4
     config.joint.warmup_epochs = 0.25
     return config

@@ -111,7 +111,7 @@ def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     figure = _figure(
         ROW_INCHES * sum(widths) + 0.4,
         ROW_INCHES * len(faces) + 0.6,
-        ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.01, hspace=0.01),
+        ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.06, wspace=0.01, hspace=0.01),
     )
     grid = figure.subplots(len(faces), len(columns), squeeze=False, width_ratios=widths)
     for row, face in zip(grid, faces, strict=True):

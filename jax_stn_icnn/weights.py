@@ -30,7 +30,12 @@ class Sides(NamedTuple):
 
 
 def save_weights(
-    path: str | Path, variables: Mapping[str, Any], cropper: str, sides: Sides
+    path: str | Path,
+    variables: Mapping[str, Any],
+    cropper: str,
+    sides: Sides,
+    *,
+    half: bool = False,
 ) -> None:
     """Writes a model's variables.
 
@@ -39,9 +44,16 @@ def save_weights(
         variables: `{"params": ..., "batch_stats": ...}` of an `STNiCNN`.
         cropper: the model's `cropper`.
         sides: the sides of patch and frame.
+        half: whether the file holds parameters as float16, which halves its size. Statistics stay
+            float32, and reading makes float32 of all.
     """
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
+    if half:
+        arrays = {
+            name: array.astype(np.float16) if name.startswith("params/") else array
+            for name, array in arrays.items()
+        }
     metadata = {
         "format": FORMAT,
         "cropper": cropper,
@@ -58,13 +70,17 @@ def load_weights(path: str | Path) -> tuple[dict[str, Any], str]:
         path: the file.
 
     Returns:
-        The variables, and the model's `cropper`.
+        The variables, float32, and the model's `cropper`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is not such a file, or is cut short.
     """
     metadata, flat = _open(path, tensors=True)
+    flat = {
+        name: array.astype(np.float32) if array.dtype == np.float16 else array
+        for name, array in flat.items()
+    }
     return traverse_util.unflatten_dict(flat, sep="/"), metadata["cropper"]
 
 

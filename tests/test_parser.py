@@ -292,6 +292,16 @@ class TestLoad:
             assert loaded.model == small_parser.model
         assert_same(loaded(face_picture(0), detect=False), single)
 
+    def test_those_that_ship(self):
+        parser = FaceParser.load()
+        assert parser.sides == weights.Sides(patch=127, frame=512)
+        assert parser_module.PRETRAINED.stat().st_size <= 8 * 2**20
+        # Drawn faces are none of those that it learnt from, but a face is a face.
+        drawn = [draw_face("test", i, 256) for i in range(4)]
+        parses = parser([face.image for face in drawn], detect=False)
+        everything = tuple(part.name for part in labels.PARTS)
+        assert [parse.faces[0].found for parse in parses] == [everything] * 4
+
     def test_what_is_missing_is_named(self, run, monkeypatch):
         monkeypatch.setattr(parser_module, "PRETRAINED", run / "none")
         with pytest.raises(FileNotFoundError, match="comes without weights"):

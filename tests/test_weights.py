@@ -23,6 +23,18 @@ def test_round_trip(tmp_path):
     assert weights.shapes(loaded) == weights.shapes(VARIABLES)
 
 
+def test_half_the_size(tmp_path):
+    kernel = np.float32([1.0, 1 / 3, -2e-3, 700.5])
+    variables = {"params": {"kernel": kernel}, "batch_stats": {"var": np.float32([1e6, 1 / 3])}}
+    weights.save_weights(tmp_path / "half", variables, "small", SIDES, half=True)
+    stored = safetensors.numpy.load_file(tmp_path / "half")
+    assert stored["params/kernel"].dtype == np.float16
+    loaded, _ = weights.load_weights(tmp_path / "half")
+    assert loaded["params"]["kernel"].dtype == np.float32
+    np.testing.assert_allclose(loaded["params"]["kernel"], kernel, rtol=2**-11)
+    np.testing.assert_array_equal(loaded["batch_stats"]["var"], variables["batch_stats"]["var"])
+
+
 def test_what_is_no_weights_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError):
         weights.load_weights(tmp_path / "nothing.safetensors")
