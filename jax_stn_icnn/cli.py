@@ -4,6 +4,7 @@
 
 For `face.jpg` it writes `face.jpg.labels.png` (class ids with a palette), `face.jpg.overlay.png`
 and, last, `face.jpg.json`; a photo that has all three is skipped when the command runs again.
+Compiled programs stay in `~/.cache/jax_stn_icnn`, or where JAX_COMPILATION_CACHE_DIR says.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import compilation, labels
 from jax_stn_icnn.parser import FaceParser
 from jax_stn_icnn.photo_parse import PhotoParse
 from jax_stn_icnn.photos import SUFFIXES
@@ -29,6 +30,7 @@ _LABELS, _OVERLAY, _FACTS = ".labels.png", ".overlay.png", ".json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 1 if anything failed."""
     args = _arguments().parse_args(argv)
+    compilation.keep_compiled(None)
     try:
         photos = find_photos(args.photos, args.out)
         args.out.mkdir(parents=True, exist_ok=True)

@@ -5,8 +5,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn import cli, draw, labels
+from jax_stn_icnn import cli, compilation, draw, labels
 from jax_stn_icnn.parser import FaceParser
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch):
+    """Keeps the command from changing where this process keeps its programs; lists its calls."""
+    asked = []
+    monkeypatch.setattr(compilation, "keep_compiled", asked.append)
+    return asked
 
 
 @pytest.fixture
@@ -37,11 +45,11 @@ def folder(tmp_path):
     return folder
 
 
-def test_a_folder_with_a_bad_file(loads, small_parser, folder, tmp_path, capsys):
+def test_a_folder_with_a_bad_file(loads, kept, small_parser, folder, tmp_path, capsys):
     out = tmp_path / "deep" / "out"
     command = ["parse", str(folder), "--out", str(out), "--ckpt", "some/run", "--no-detect"]
     assert cli.main(command) == 1
-    assert loads == ["some/run"]
+    assert loads == ["some/run"] and kept == [None]
     captured = capsys.readouterr()
     assert captured.err.count("error:") == 1 and "bad.jpg is not a picture" in captured.err
     assert "3 parsed, 0 there already, 1 failed" in captured.out
