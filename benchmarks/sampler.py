@@ -70,7 +70,10 @@ def _crop_call(
     if name == "forward":
         return blocking(jax.jit(forward), image, theta)
     wanted = 1 if "theta" in name else 0
-    total = lambda image, theta: jnp.sum(forward(image, theta))  # noqa: E731
+
+    def total(image: jax.Array, theta: jax.Array) -> jax.Array:
+        return jnp.sum(forward(image, theta))
+
     return blocking(jax.jit(jax.grad(total, argnums=wanted)), image, theta)
 
 
@@ -135,7 +138,10 @@ def _paste_call(
     scores = jax.device_put(scores)
     if name == "forward":
         return blocking(jax.jit(forward), scores, theta)
-    total = lambda scores, theta: jnp.sum(forward(scores, theta))  # noqa: E731
+
+    def total(scores: list, theta: jax.Array) -> jax.Array:
+        return jnp.sum(forward(scores, theta))
+
     return blocking(jax.jit(jax.grad(total)), scores, theta)
 
 

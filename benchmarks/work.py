@@ -28,6 +28,7 @@ class Work(NamedTuple):
     operations: float
     bytes: float
 
+    # A tuple's own + would join the two.
     def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
         return Work(self.operations + other.operations, self.bytes + other.bytes)
 

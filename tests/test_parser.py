@@ -328,7 +328,7 @@ class TestLoad:
 def test_importing_the_package_imports_little():
     assert jax_stn_icnn.FaceParser is FaceParser
     with pytest.raises(AttributeError, match="has no attribute 'FaceParse'"):
-        jax_stn_icnn.FaceParse  # noqa: B018
+        jax_stn_icnn.FaceParse  # noqa: B018 (asking for it is the test)
     code = """
 import sys, jax_stn_icnn
 assert not {"jax", "numpy"} & set(sys.modules)
