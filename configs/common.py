@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     # Joint training. The patch's labels are cut by the same window as the patch, so the fine loss
     # alone does not hold a window to its part: the other two losses stay on, and the coarse network
     # and the localizer move slowly, after a warm-up. Their weights are large because the fine
-    # loss's gradient at the thetas is some 4,500 times the localizer's own (docs/results.md). The
+    # loss's gradient at the thetas is thousands of times the localizer's own (docs/results.md). The
     # paper's plain form: both weights and warmup_epochs 0.
     config.joint = ConfigDict()
     config.joint.epochs = 25
