@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
+from jax_stn_icnn.models.conv import Conv
+
 # A training pass: forward, gradient of the input, gradient of the kernel.
 TRAINING = 3
 # A value of a bilinear sample: four products and three additions.
@@ -54,7 +56,7 @@ def macs(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -> 
     def count(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         nonlocal total
         out = call(*args, **kwargs)
-        if isinstance(context.module, nn.Conv | nn.Dense) and context.method_name == "__call__":
+        if isinstance(context.module, Conv | nn.Conv | nn.Dense) and context.method_name == "__call__":
             kernel = context.module.variables["params"]["kernel"]
             total += out.size * math.prod(kernel.shape[:-1])
         return out

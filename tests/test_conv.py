@@ -21,9 +21,9 @@ def arrays(batch, height, width, inputs, outputs, side, dtype=np.float32):
     return tuple(
         jnp.array(rng.normal(size=shape), dtype)
         for shape in (
-            (batch, height, width, inputs),
+            (batch, inputs, height, width),
             (side, side, inputs, outputs),
-            (batch, height, width, outputs),
+            (batch, outputs, height, width),
         )
     )
 
@@ -41,10 +41,10 @@ def test_products_equal_xla(case):
 
 def test_products_equal_a_sum_over_pixels():
     x, kernel, _ = arrays(1, 4, 5, 2, 3, 3)
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    expected = np.zeros((1, 4, 5, 3))
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    expected = np.zeros((1, 3, 4, 5))
     for row, column, i, j in np.ndindex(4, 5, 3, 3):
-        expected[0, row, column] += padded[0, row + i, column + j] @ np.asarray(kernel)[i, j]
+        expected[0, :, row, column] += padded[0, :, row + i, column + j] @ np.asarray(kernel)[i, j]
     np.testing.assert_allclose(conv.convolve(x, kernel), expected, atol=1e-5)
 
 

@@ -118,23 +118,23 @@ def test_parameter_count():
 @pytest.mark.parametrize("size", [*range(1, 20), 41, 81, 127])
 def test_upsampling_is_floor_of_i_in_over_out(size):
     half = (size + 1) // 2
-    x = jnp.arange(half * half, dtype=jnp.float32).reshape(1, half, half, 1)
+    x = jnp.arange(half * half, dtype=jnp.float32).reshape(1, 1, half, half)
     index = np.arange(size) * half // size
     np.testing.assert_array_equal(
-        upsample_nearest(x, (size, size))[0, ..., 0], x[0, ..., 0][np.ix_(index, index)]
+        upsample_nearest(x, (size, size))[0, 0], x[0, 0][np.ix_(index, index)]
     )
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 16])
 def test_max_pool_halves_rounding_up_and_pads_by_one(size):
-    x = np.asarray(jax.random.normal(jax.random.key(size), (1, size, size, 1))) - 5
-    padded = np.pad(x[0, ..., 0], 1, constant_values=-np.inf)
+    x = np.asarray(jax.random.normal(jax.random.key(size), (1, 1, size, size))) - 5
+    padded = np.pad(x[0, 0], 1, constant_values=-np.inf)
     half = (size + 1) // 2
     expected = [
         [padded[2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max() for j in range(half)]
         for i in range(half)
     ]
-    np.testing.assert_array_equal(max_pool(jnp.array(x))[0, ..., 0], expected)
+    np.testing.assert_array_equal(max_pool(jnp.array(x))[0, 0], expected)
 
 
 @pytest.mark.parametrize("shape", [(1, 21, 34)])

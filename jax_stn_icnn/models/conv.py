@@ -1,51 +1,95 @@
-"""The convolution of all networks: square odd kernel, stride 1, the picture keeps its size.
+"""The interlinked CNN's convolution: square odd kernel, stride 1, the picture keeps its size.
 
-XLA's own is fast on accelerators. On CPU it is slow for so few channels, the gradient of the kernel
-most of all, so there each image becomes matrix products. Both sides share the work of spreading the
-k x k neighbours: the image's columns are k pixels side by side, (k * inputs) wide, and the product
-with all k rows of the kernel at once is (k * outputs) wide; adding up its k row shifts is the
-convolution. One image at a time, because that fits the cache, which is where the speed comes from
-(docs/performance.md has the figures).
+Channels come first here, (batch, channels, height, width). XLA's own convolution is fast on
+accelerators. On CPU it is slow for so few channels, the gradient of the kernel most of all, so there
+each image becomes one matrix product. The picture with its border of zeroes lies in one row of
+pixels for each channel, so its shift by any offset is a slice of that row. Both sides share the
+work of spreading the k x k neighbours: the columns stack k shifts along x, (k * inputs) of them, the
+product with all k rows of the kernel at once gives (k * outputs), and adding up its k shifts along y
+is the convolution. One image at a time, because that fits the cache, which is where the speed comes
+from (docs/performance.md has the figures).
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jax import lax
 
-DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+DIMENSIONS = ("NCHW", "HWIO", "NCHW")
 
 
-def conv(
-    features: int, kernel_size: int, dtype: jnp.dtype, name: str, use_bias: bool = True
-) -> nn.Conv:
-    """Makes a convolution; for use within a compact module.
+class Conv(nn.Module):
+    """Convolution with bias; parameters are those of `nn.Conv`.
 
-    Args:
+    Attributes:
         features: output channels.
         kernel_size: side of the square kernel, odd.
         dtype: type of the computation; parameters stay float32.
-        name: the module's name.
-        use_bias: whether it adds a bias.
+    """
+
+    features: int
+    kernel_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, below: jax.Array | None = None) -> jax.Array:
+        """Convolves a picture, and one of half its size as if it were upsampled and stacked below.
+
+        Args:
+            x: shape (batch, channels, height, width).
+            below: shape (batch, more channels, height / 2, width / 2), if any.
+
+        Returns:
+            Shape (batch, features, height, width).
+        """
+        channels = x.shape[1] + (0 if below is None else below.shape[1])
+        side = self.kernel_size
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (side, side, channels, self.features)
+        )
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        own, of_below = jnp.split(kernel, [x.shape[1]], axis=2)
+        out = convolve(x.astype(self.dtype), own.astype(self.dtype))
+        if below is not None:
+            out += convolve_upsampled(below.astype(self.dtype), of_below)
+        return out + bias.astype(self.dtype)[:, None, None]
+
+
+def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolves a picture whose every pixel counts as two by two, without making it larger.
+
+    Of the k taps along an axis some fall on the same pixel, which ones depends on whether the
+    output's place is even or odd. So each of the four kinds of place has a smaller kernel, the sums
+    of those taps, and all four are channels of one convolution of the small picture.
+
+    Args:
+        x: shape (batch, inputs, height, width).
+        kernel: shape (k, k, inputs, outputs), k odd.
 
     Returns:
-        The module; it maps (batch, height, width, channels) to (batch, height, width, features).
+        Shape (batch, outputs, 2 * height, 2 * width), in the type of `x`.
     """
-    return nn.Conv(
-        features,
-        (kernel_size, kernel_size),
-        use_bias=use_bias,
-        dtype=dtype,
-        conv_general_dilated=_for_flax,
-        name=name,
+    batch, inputs, height, width = x.shape
+    outputs = kernel.shape[3]
+    falls_on = jnp.asarray(_pixels_of_taps(kernel.shape[0]), kernel.dtype)
+    small = jnp.einsum(
+        "psk,qtl,klio->stiopq", falls_on, falls_on, kernel, precision=lax.Precision.HIGHEST
     )
+    small = small.reshape(*small.shape[:2], inputs, outputs * 4).astype(x.dtype)
+    four = convolve(x, small).reshape(batch, outputs, 2, 2, height, width)
+    return four.transpose(0, 1, 4, 2, 5, 3).reshape(batch, outputs, 2 * height, 2 * width)
 
 
-def _for_flax(x: jax.Array, kernel: jax.Array, *_args: Any, **_options: Any) -> jax.Array:
-    # Flax hands over strides, padding and the like; `conv` leaves them at what is done here.
-    return convolve(x, kernel)
+def _pixels_of_taps(side: int) -> np.ndarray:
+    """One where, at places of a parity, a tap falls on a small pixel: (2, small side, side)."""
+    around = side // 2
+    reach = (around + 1) // 2
+    found = np.zeros((2, 2 * reach + 1, side))
+    for parity in (0, 1):
+        for tap in range(side):
+            found[parity, (parity + tap - around) // 2 + reach, tap] = 1
+    return found
 
 
 @jax.custom_vjp
@@ -53,11 +97,11 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolves with stride 1 and zeroes around the picture.
 
     Args:
-        x: shape (batch, height, width, inputs).
+        x: shape (batch, inputs, height, width).
         kernel: shape (k, k, inputs, outputs), k odd.
 
     Returns:
-        Shape (batch, height, width, outputs), in the type of `x`. It can be differentiated in
+        Shape (batch, outputs, height, width), in the type of `x`. It can be differentiated in
         reverse, once.
     """
     return lax.platform_dependent(x, kernel, cpu=_by_products, default=_by_xla)
@@ -89,55 +133,81 @@ def _gradients_by_xla(
 
 
 def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    side, _, inputs, outputs = kernel.shape
-    height = x.shape[1]
-    matrix = _as_float32(kernel).transpose(1, 2, 0, 3).reshape(side * inputs, side * outputs)
+    side, size = kernel.shape[0], x.shape[2:]
+    matrix = _matrix(kernel)
 
     def of_image(image: jax.Array) -> jax.Array:
-        rows = jnp.pad(_as_float32(image), ((side // 2, side // 2), (0, 0), (0, 0)))
-        products = jnp.dot(_columns(rows, side), matrix)
-        shifted = [
-            products[i : i + height, :, i * outputs : (i + 1) * outputs] for i in range(side)
-        ]
-        return sum(shifted[1:], shifted[0])
+        return _add_rows(jnp.dot(matrix, _columns(image, side)), side, size).astype(x.dtype)
 
-    return lax.map(of_image, x).astype(x.dtype)
+    return lax.map(of_image, x)
 
 
 def _gradients_by_products(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     side, _, inputs, outputs = kernel.shape
+    height, width = x.shape[2:]
+    # The gradient of the image is the convolution with the kernel turned round.
+    matrix = _matrix(kernel[::-1, ::-1].swapaxes(2, 3))
 
     def add_image(
         total: jax.Array, image_and_gradient: tuple[jax.Array, jax.Array]
-    ) -> tuple[jax.Array, None]:
-        image, of_output = map(_as_float32, image_and_gradient)
-        columns = _columns(image, side).reshape(-1, side * inputs)
-        rows = _rows(of_output, side).reshape(-1, side * outputs)
-        return total + jnp.dot(columns.T, rows), None
+    ) -> tuple[jax.Array, jax.Array]:
+        image, of_output = image_and_gradient
+        # What the gradient's columns are made of serves the kernel's gradient too.
+        columns = _columns(of_output, side)
+        of_image = _add_rows(jnp.dot(matrix, columns), side, (height, width)).astype(x.dtype)
+        rows = _rows(image, side, columns.shape[1])
+        return total + lax.dot_general(rows, columns, (((1,), (1,)), ((), ()))), of_image
 
-    zero = jnp.zeros((side * inputs, side * outputs))
-    total, _ = lax.scan(add_image, zero, (x, gradient))
-    of_kernel = total.reshape(side, inputs, side, outputs).transpose(2, 0, 1, 3)
-    # The gradient of the image is the convolution with the kernel turned round.
-    of_image = _by_products(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
+    zero = jnp.zeros((side * inputs, side * outputs), matrix.dtype)
+    total, of_image = lax.scan(add_image, zero, (x, gradient))
+    # Columns of the gradient count its shift, the kernel that of the image: the other way round.
+    of_kernel = total.reshape(side, inputs, side, outputs)[:, :, ::-1].transpose(0, 2, 1, 3)
     return of_image, of_kernel.astype(kernel.dtype)
 
 
+def _matrix(kernel: jax.Array) -> jax.Array:
+    """The kernel as (k rows * outputs, k columns * inputs)."""
+    side, _, inputs, outputs = kernel.shape
+    return _as_float32(kernel).transpose(0, 3, 1, 2).reshape(side * outputs, side * inputs)
+
+
 def _columns(image: jax.Array, side: int) -> jax.Array:
-    """Every pixel with its neighbours in the row: block j holds the pixel j - side // 2 further."""
-    width, around = image.shape[1], side // 2
-    padded = jnp.pad(image, ((0, 0), (around, around), (0, 0)))
-    return jnp.concatenate([padded[:, j : j + width] for j in range(side)], axis=-1)
+    """Every pixel of the picture with its border, and its neighbours in the row.
+
+    Block j of (side * channels) holds the pixel j further; rows are width + side - 1 long.
+    """
+    around = side // 2
+    bordered = jnp.pad(_as_float32(image), ((0, 0), (around, around), (around, around)))
+    flat = bordered.reshape(image.shape[0], -1)
+    return _shifts(flat, side, 1, flat.shape[1] - 2 * around)
 
 
-def _rows(gradient: jax.Array, side: int) -> jax.Array:
-    """Every pixel with those output pixels above and below that kernel row i carries it to."""
-    height, around = gradient.shape[0], side // 2
-    padded = jnp.pad(gradient, ((around, around), (0, 0), (0, 0)))
-    blocks = [padded[side - 1 - i : side - 1 - i + height] for i in range(side)]
-    return jnp.concatenate(blocks, axis=-1)
+def _rows(image: jax.Array, side: int, length: int) -> jax.Array:
+    """Every pixel with its neighbours in the column, laid out as `_columns` of the same picture.
+
+    Block i of (side * channels) holds the pixel i - side + 1 rows of the bordered picture further.
+    """
+    border = side - 1
+    below = jnp.pad(_as_float32(image), ((0, 0), (border, border), (0, border)))
+    return _shifts(below.reshape(image.shape[0], -1), side, image.shape[2] + border, length)
+
+
+def _shifts(flat: jax.Array, count: int, step: int, length: int) -> jax.Array:
+    return jnp.concatenate([flat[:, i * step : i * step + length] for i in range(count)])
+
+
+def _add_rows(products: jax.Array, side: int, size: tuple[int, int]) -> jax.Array:
+    """Adds up what the kernel's rows give to each pixel: (outputs, height, width)."""
+    height, width = size
+    row, outputs = width + side - 1, products.shape[0] // side
+    length = height * row - (side - 1)
+    shifted = [
+        products[i * outputs : (i + 1) * outputs, i * row : i * row + length] for i in range(side)
+    ]
+    total = jnp.pad(sum(shifted[1:], shifted[0]), ((0, 0), (0, side - 1)))
+    return total.reshape(outputs, height, row)[:, :, :width]
 
 
 def _as_float32(x: jax.Array) -> jax.Array:

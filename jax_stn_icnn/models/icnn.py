@@ -13,7 +13,7 @@ from jax import lax
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
-from jax_stn_icnn.models.conv import conv
+from jax_stn_icnn.models.conv import Conv
 from jax_stn_icnn.models.norm import batch_norm
 
 CHANNELS = (8, 16, 24, 32)
@@ -40,10 +40,24 @@ class ConvNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height, width, features)."""
-        x = conv(self.features, self.kernel_size, self.dtype, "conv")(x)
-        x = batch_norm(train, self.axis_name, self.dtype, "norm")(x)
+    def __call__(self, x: jax.Array, train: bool, below: jax.Array | None = None) -> jax.Array:
+        """Maps (batch, channels, height, width) to (batch, features, height, width).
+
+        Args:
+            x: the picture.
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+            below: the row below, if any: half the size, as `upsample_nearest` takes it. It counts as
+                upsampled and stacked under `x`.
+
+        Returns:
+            The picture of features.
+        """
+        if below is not None and (x.shape[2] % 2 or x.shape[3] % 2):
+            # Its last pixels are cut in two, which `Conv` cannot.
+            x = jnp.concatenate([x, upsample_nearest(below, x.shape[2:])], axis=1)
+            below = None
+        x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
+        x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
         return self.activation(x)
 
 
@@ -54,12 +68,12 @@ def max_pool(x: jax.Array) -> jax.Array:
     order, as in PyTorch. Much faster on CPU than the gradient of `nn.max_pool`.
 
     Args:
-        x: shape (batch, height, width, channels).
+        x: shape (batch, channels, height, width).
 
     Returns:
-        Shape (batch, ceil(height / 2), ceil(width / 2), channels).
+        Shape (batch, channels, ceil(height / 2), ceil(width / 2)).
     """
-    return _max_of_three(_max_of_three(x, axis=2), axis=1)
+    return _max_of_three(_max_of_three(x, axis=3), axis=2)
 
 
 def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
@@ -83,14 +97,14 @@ def upsample_nearest(x: jax.Array, size: Size) -> jax.Array:
     odd n too: every pixel twice, cut to n.
 
     Args:
-        x: shape (batch, ceil(height / 2), ceil(width / 2), channels).
+        x: shape (batch, channels, ceil(height / 2), ceil(width / 2)).
         size: (height, width).
 
     Returns:
-        Shape (batch, height, width, channels).
+        Shape (batch, channels, height, width).
     """
-    doubled = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-    return doubled[:, : size[0], : size[1]]
+    doubled = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+    return doubled[:, :, : size[0], : size[1]]
 
 
 class ICNN(nn.Module):
@@ -121,7 +135,8 @@ class ICNN(nn.Module):
             ValueError: the shape is not that of a batch of RGB images.
         """
         check_shape("image", image, ("batch", "height", "width", 3))
-        pyramid = [image.astype(self.dtype)]
+        # Channels come first within: long rows of pixels are what processors are fast at.
+        pyramid = [image.astype(self.dtype).transpose(0, 3, 1, 2)]
         for _ in CHANNELS[1:]:
             pyramid.append(max_pool(pyramid[-1]))
         rows = [
@@ -132,9 +147,9 @@ class ICNN(nn.Module):
             rows = self._interlink(rows, layer, train)
         x = self._integrate(rows, train)
         x = self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
-        x = conv(self.num_labels, 5, self.dtype, "head_2")(x)
-        x = conv(self.num_labels, 9, self.dtype, "head_3")(x)
-        return x.astype(jnp.float32)
+        x = Conv(self.num_labels, 5, self.dtype, name="head_2")(x)
+        x = Conv(self.num_labels, 9, self.dtype, name="head_3")(x)
+        return x.astype(jnp.float32).transpose(0, 2, 3, 1)
 
     def _conv_norm(self, features: int, activation: Activation, name: str) -> ConvNorm:
         return ConvNorm(features, activation, axis_name=self.axis_name, dtype=self.dtype, name=name)
@@ -144,9 +159,11 @@ class ICNN(nn.Module):
         linked = []
         for r, row in enumerate(rows):
             above = [max_pool(rows[r - 1])] if r > 0 else []
-            below = [upsample_nearest(rows[r + 1], row.shape[1:3])] if r + 1 < len(rows) else []
-            x = jnp.concatenate([*above, row, *below], axis=-1)
-            x = self._conv_norm(CHANNELS[r], nn.relu, f"interlink_{layer}_row_{r}_mix")(x, train)
+            below = rows[r + 1] if r + 1 < len(rows) else None
+            x = jnp.concatenate([*above, row], axis=1)
+            x = self._conv_norm(CHANNELS[r], nn.relu, f"interlink_{layer}_row_{r}_mix")(
+                x, train, below
+            )
             x = self._conv_norm(CHANNELS[r], nn.relu, f"interlink_{layer}_row_{r}_own")(x, train)
             linked.append(x)
         return linked
@@ -155,6 +172,5 @@ class ICNN(nn.Module):
         """Folds the rows into row 0, from the bottom up."""
         x = rows[-1]
         for r in reversed(range(len(rows) - 1)):
-            x = jnp.concatenate([rows[r], upsample_nearest(x, rows[r].shape[1:3])], axis=-1)
-            x = self._conv_norm(CHANNELS[r], nn.tanh, f"integrate_{r}")(x, train)
+            x = self._conv_norm(CHANNELS[r], nn.tanh, f"integrate_{r}")(rows[r], train, x)
         return x
