@@ -56,7 +56,10 @@ def macs(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -> 
     def count(call: Callable, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         nonlocal total
         out = call(*args, **kwargs)
-        if isinstance(context.module, Conv | nn.Conv | nn.Dense) and context.method_name == "__call__":
+        if (
+            isinstance(context.module, Conv | nn.Conv | nn.Dense)
+            and context.method_name == "__call__"
+        ):
             kernel = context.module.variables["params"]["kernel"]
             total += out.size * math.prod(kernel.shape[:-1])
         return out
