@@ -24,7 +24,6 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jax_stn_icnn import compilation, data, draw, evaluation, weights
-from jax_stn_icnn.host_memory import keep_memory
 from jax_stn_icnn.models.localizer import COARSE_SIZE
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.report import Report, occlusion_table, score_table
@@ -167,7 +166,6 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    keep_memory()
     compilation.keep_compiled(_COMPILATION_CACHE.value)
     try:
         _evaluate()

@@ -21,7 +21,6 @@ from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
 from jax_stn_icnn import compilation
-from jax_stn_icnn.host_memory import keep_memory
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from tfds_builders.archive import ArchiveError
@@ -59,7 +58,6 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value
-    keep_memory()
     compilation.keep_compiled(_COMPILATION_CACHE.value)
     try:
         configs.check(config)

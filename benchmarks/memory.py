@@ -12,7 +12,6 @@ from benchmarks.inputs import BATCH, FRAME, PATCH
 from benchmarks.results import Result
 from benchmarks.rows import Settings
 from benchmarks.timing import Times
-from jax_stn_icnn.host_memory import keep_memory
 
 
 def measure(settings: Settings) -> list[Result]:
@@ -33,7 +32,6 @@ def measure(settings: Settings) -> list[Result]:
 
 def main() -> None:
     """Takes joint steps, and says the peak."""
-    keep_memory()  # As train.py does.
     call = training.ours("joint", int(sys.argv[1]))
     for _ in range(process.MEMORY_STEPS):
         call()

@@ -33,7 +33,6 @@ from benchmarks.results import Result, measure, table
 from benchmarks.rows import Row, Settings
 from benchmarks.timing import Peak, measure_peak
 from jax_stn_icnn import compilation
-from jax_stn_icnn.host_memory import keep_memory
 
 DOCUMENT = Path(__file__).parents[1] / "docs/performance.md"
 # What is timed here, and what takes processes of its own.
@@ -93,7 +92,6 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    keep_memory()  # As the commands do; PyTorch in this process gains from it as well.
     compilation.keep_compiled(None)  # No row counts compiling but `startup`, which has its own.
     names = _ONLY.value or [name for name in NAMES if name != "scaling"]
     if unknown := [name for name in names if name not in NAMES]:

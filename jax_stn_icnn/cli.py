@@ -20,7 +20,6 @@ from PIL import Image
 from tqdm import tqdm
 
 from jax_stn_icnn import compilation, labels
-from jax_stn_icnn.host_memory import keep_memory
 from jax_stn_icnn.parser import FaceParser
 from jax_stn_icnn.photo_parse import PhotoParse
 from jax_stn_icnn.photos import SUFFIXES
@@ -31,7 +30,6 @@ _LABELS, _OVERLAY, _FACTS = ".labels.png", ".overlay.png", ".json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 1 if anything failed."""
     args = _arguments().parse_args(argv)
-    keep_memory()
     compilation.keep_compiled(None)
     try:
         photos = find_photos(args.photos, args.out)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jax_stn_icnn.models import conv
 
@@ -75,3 +76,36 @@ def test_other_platforms_use_xla():
     lowered = jax.jit(conv.convolve).trace(x, kernel).lower(lowering_platforms=("cuda",))
     text = lowered.as_text()
     assert "convolution" in text and "dot_general" not in text
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_upsampled_equals_upsampling_first(case):
+    x, kernel, _ = arrays(*case)
+
+    def first(x, kernel):
+        return conv._by_xla(jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3), kernel)
+
+    expected, pull = jax.vjp(first, x, kernel)
+    found, pull_ours = jax.vjp(conv.convolve_upsampled, x, kernel)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-5)
+    gradient = jnp.array(np.random.default_rng(1).normal(size=expected.shape), jnp.float32)
+    for ours, theirs in zip(pull_ours(gradient), pull(gradient), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-4)
+
+
+def test_below_counts_as_stacked_after_the_picture():
+    rng = np.random.default_rng(0)
+    x, below = (jnp.array(rng.normal(size=s), jnp.float32) for s in ((2, 3, 8, 6), (2, 4, 4, 3)))
+    module = conv.Conv(5, 3)
+    variables = module.init(jax.random.key(0), x, below)
+    stacked = jnp.concatenate([x, jnp.repeat(jnp.repeat(below, 2, axis=2), 2, axis=3)], axis=1)
+    np.testing.assert_allclose(
+        module.apply(variables, x, below), module.apply(variables, stacked), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_parameters_begin_as_those_of_flax():
+    x = jnp.ones((1, 3, 8, 8))
+    ours = conv.Conv(4, 5).init(jax.random.key(3), x)
+    theirs = nn.Conv(4, (5, 5)).init(jax.random.key(3), x.transpose(0, 2, 3, 1))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "jax_stn_icnn"
 # From the ground up: a module may import only from layers above its own line.
 LAYERS = [
     ["labels"],
-    ["checks", "compilation", "host_memory", "photos", "resample"],
+    ["checks", "compilation", "photos", "resample"],
     ["geometry"],
     ["faces", "sampling"],
     ["losses", "metrics", "views"],

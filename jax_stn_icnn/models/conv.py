@@ -1,13 +1,13 @@
 """The interlinked CNN's convolution: square odd kernel, stride 1, the picture keeps its size.
 
 Channels come first here, (batch, channels, height, width). XLA's own convolution is fast on
-accelerators. On CPU it is slow for so few channels, the gradient of the kernel most of all, so there
-each image becomes one matrix product. The picture with its border of zeroes lies in one row of
-pixels for each channel, so its shift by any offset is a slice of that row. Both sides share the
-work of spreading the k x k neighbours: the columns stack k shifts along x, (k * inputs) of them, the
-product with all k rows of the kernel at once gives (k * outputs), and adding up its k shifts along y
-is the convolution. One image at a time, because that fits the cache, which is where the speed comes
-from (docs/performance.md has the figures).
+accelerators. On CPU it is slow for so few channels, the gradient of the kernel most of all, so
+there each image becomes one matrix product. Each channel of the picture, with its border of zeroes,
+lies in one row of pixels, so that every shift is a slice. Both sides share the work of spreading
+the k x k neighbours: the columns stack k shifts along x, (k * inputs) of them, the product with all
+k rows of the kernel at once gives (k * outputs), and adding up its k shifts along y is the
+convolution. One image at a time, because that fits the cache, which is where the speed comes from
+(docs/performance.md has the figures).
 """
 
 import jax
@@ -133,11 +133,13 @@ def _gradients_by_xla(
 
 
 def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    side, size = kernel.shape[0], x.shape[2:]
+    side, (height, width) = kernel.shape[0], x.shape[2:]
     matrix = _matrix(kernel)
 
     def of_image(image: jax.Array) -> jax.Array:
-        return _add_rows(jnp.dot(matrix, _columns(image, side)), side, size).astype(x.dtype)
+        return _add_rows(jnp.dot(matrix, _columns(image, side)), side, (height, width)).astype(
+            x.dtype
+        )
 
     return lax.map(of_image, x)
 

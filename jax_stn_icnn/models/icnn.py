@@ -46,8 +46,8 @@ class ConvNorm(nn.Module):
         Args:
             x: the picture.
             train: whether BatchNorm uses (and records) the statistics of this batch.
-            below: the row below, if any: half the size, as `upsample_nearest` takes it. It counts as
-                upsampled and stacked under `x`.
+            below: the row below, if any, half the size, as `upsample_nearest` takes it. It counts
+                as upsampled and stacked under `x`.
 
         Returns:
             The picture of features.
