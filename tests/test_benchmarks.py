@@ -154,7 +154,7 @@ def test_rounds_are_interleaved_and_median_is_of_rounds(monkeypatch):
         return run
 
     found = timing.interleaved({"a": call("a", 1.0), "b": call("b", 4.0)}, rounds=3, turn=2.0)
-    assert "".join(order) == "aa" + "bb" + 3 * "aab"
+    assert "".join(order) == "aa" + "bb" + 3 * ("a" + "aa" + "b" + "b")
     assert found == {"a": timing.Times(1, 1, 1), "b": timing.Times(4, 4, 4)}
 
 
