@@ -7,7 +7,7 @@ once, in int64. So neither the batch size nor the number of processes can change
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +73,8 @@ def evaluate(
         total=images, desc="evaluating", unit="face", disable=not progress, leave=False
     ) as bar:
         for batch in loader:
-            tally = _tally(model, variables, dict(batch), seed, occlude, true_centres)
+            found = _parse(model, variables, dict(batch), seed, occlude, true_centres)
+            tally = _tally(found, batch["labels"], batch["region"])
             rows.append({"index": batch["index"], "mask": batch["mask"], **jax.device_get(tally)})
             ends.append(time.perf_counter())
             bar.update(int(batch["mask"].sum()))
@@ -124,7 +125,8 @@ def parse_faces(
     for batch in loader:
         hits = [row for row in np.flatnonzero(batch["mask"]) if int(batch["index"][row]) in wanted]
         if hits:
-            seen = jax.device_get(_look(model, variables, dict(batch), seed, occlude, true_centres))
+            parsed = _parse(model, variables, dict(batch), seed, occlude, true_centres)
+            seen = jax.device_get(_look(parsed, batch["labels"], batch["region"]))
         for row in hits:
             index = int(batch["index"][row])
             title = titles[index] if titles else f"face {index}"
@@ -134,6 +136,28 @@ def parse_faces(
     raise ValueError(f"the split has no records {sorted(wanted - found.keys())}")
 
 
+class _Parsed(NamedTuple):
+    """A batch as the model saw it, and what it found.
+
+    Attributes:
+        frame: floats (batch, size, size, 3).
+        covered: which of its parts were covered, bool (batch, 6).
+        rough: the rough mask's class ids, uint8 (batch, 128, 128).
+        theta: the windows, (batch, 6, 2, 3).
+        patches: (batch, 6, *patch_size, 3).
+        labels: the parse, uint8 (batch, size, size).
+    """
+
+    frame: jax.Array
+    covered: jax.Array
+    rough: jax.Array
+    theta: jax.Array
+    patches: jax.Array
+    labels: jax.Array
+
+
+# By itself, not within `_tally` and `_look`: the networks are compiled once for both.
+@partial(jax.jit, static_argnames=("model", "occlude", "true_centres"))
 def _parse(
     model: STNiCNN,
     variables: Variables,
@@ -141,8 +165,7 @@ def _parse(
     seed: int,
     occlude: int,
     true_centres: bool,
-) -> tuple[jax.Array, jax.Array, Parse]:
-    """The frame as the model saw it, which of its parts were covered, and the parse."""
+) -> _Parsed:
     apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
     truth, region = batch["labels"], batch["region"]
     frame = to_float(batch["frame"])
@@ -151,69 +174,53 @@ def _parse(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
         frame, covered = cover_parts(keys, frame, truth, occlude)
     coarse_image, _ = coarse_view(frame, truth, region)
-    if not true_centres:
-        return frame, covered, apply(coarse_image, frame, region)
-    logits = apply(coarse_image, method="coarse_stage")
-    theta, _ = theta_target(truth, model.patch_size)
-    patches, fine_logits = apply(frame, theta, method="fine_stage")
-    scores = sampling.paste([jax.nn.softmax(part) for part in fine_logits], theta, frame.shape[1:3])
-    parse = Parse(logits, jax.nn.softmax(logits), theta, patches, fine_logits, scores)
-    return frame, covered, parse
+    if true_centres:
+        logits = apply(coarse_image, method="coarse_stage")
+        theta, _ = theta_target(truth, model.patch_size)
+        patches, fine = apply(frame, theta, method="fine_stage")
+        scores = sampling.paste([jax.nn.softmax(part) for part in fine], theta, frame.shape[1:3])
+        found = Parse(logits, jax.nn.softmax(logits), theta, patches, fine, scores)
+    else:
+        found = apply(coarse_image, frame, region)
+    rough = jnp.argmax(found.mask, axis=-1).astype(jnp.uint8)
+    return _Parsed(frame, covered, rough, found.theta, found.patches, found.labels)
 
 
-@partial(jax.jit, static_argnames=("model", "occlude", "true_centres"))
-def _tally(
-    model: STNiCNN,
-    variables: Variables,
-    batch: Mapping[str, jax.Array],
-    seed: int,
-    occlude: int,
-    true_centres: bool,
-) -> dict[str, jax.Array]:
+@jax.jit
+def _tally(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, jax.Array]:
     """A batch's rows of a `Report`."""
-    _, covered, parse = _parse(model, variables, batch, seed, occlude, true_centres)
-    truth = batch["labels"]
-    rough = jnp.argmax(parse.mask, axis=-1).astype(jnp.uint8)[..., None]
     # The same geometry as the coarse image's, backwards: zero, background, beyond the picture.
-    rough = sampling.crop_nearest(rough, invert(batch["region"]), truth.shape[1:])[..., 0]
+    rough = sampling.crop_nearest(parsed.rough[..., None], invert(region), truth.shape[1:])[..., 0]
     centres = part_centres(truth)
     window_yx = jnp.stack(
         [
-            unit_to_pixel(parse.theta[..., axis, 2], truth.shape[image_axis])
+            unit_to_pixel(parsed.theta[..., axis, 2], truth.shape[image_axis])
             for axis, image_axis in ((1, 1), (0, 2))
         ],
         axis=-1,
     )
     count = jax.vmap(lambda truth, found: metrics.confusion(truth[None], found[None]))
     return {
-        "confusion": count(truth, parse.labels),
+        "confusion": count(truth, parsed.labels),
         "rough_confusion": count(truth, rough),
         "window_error": jnp.linalg.norm(window_yx - centres.yx, axis=-1),
         "present": centres.present,
-        "covered": covered,
+        "covered": parsed.covered,
     }
 
 
-@partial(jax.jit, static_argnames=("model", "occlude", "true_centres"))
-def _look(
-    model: STNiCNN,
-    variables: Variables,
-    batch: Mapping[str, jax.Array],
-    seed: int,
-    occlude: int,
-    true_centres: bool,
-) -> dict[str, jax.Array]:
+@jax.jit
+def _look(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, jax.Array]:
     """What `draw.Face` shows of a batch, in frame pixels."""
-    frame, _, parse = _parse(model, variables, batch, seed, occlude, true_centres)
-    size = frame.shape[1:3]
+    size = parsed.frame.shape[1:3]
     return {
-        "image": _to_uint8(frame),
-        "rough": jnp.argmax(parse.mask, axis=-1).astype(jnp.uint8),
-        "windows": windows_from_theta(parse.theta, size),
-        "patches": _to_uint8(parse.patches),
-        "parse": parse.labels,
-        "truth": batch["labels"],
-        "picture": windows_from_theta(batch["region"], size),
+        "image": _to_uint8(parsed.frame),
+        "rough": parsed.rough,
+        "windows": windows_from_theta(parsed.theta, size),
+        "patches": _to_uint8(parsed.patches),
+        "parse": parsed.labels,
+        "truth": truth,
+        "picture": windows_from_theta(region, size),
     }
 
 

@@ -196,10 +196,11 @@ def test_takes_the_variables_of_the_real_model(cropper):
     shapes = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, SIZE, SIZE, 3))
     variables = jax.eval_shape(STNiCNN(PATCH, "small").init, jax.random.key(0), *shapes)
     (batch,) = loader(*drawn_faces(2), 2)
-    tally = jax.eval_shape(
-        lambda variables: evaluation._tally(STNiCNN(PATCH, cropper), variables, batch, 0, 1, False),
-        variables,
+    model = STNiCNN(PATCH, cropper)
+    parsed = jax.eval_shape(
+        lambda variables: evaluation._parse(model, variables, batch, 0, 1, False), variables
     )
+    tally = jax.eval_shape(evaluation._tally, parsed, batch["labels"], batch["region"])
     assert tally["confusion"].shape == (2, 9, 9)
 
 
