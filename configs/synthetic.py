@@ -14,7 +14,7 @@ from configs import common
 def get_config() -> ConfigDict:
     """Short stages on a part of the drawn faces, which differ enough without augmentation."""
     config = common.get_config()
-    config.dataset.train = "train[:336]"
+    config.dataset.train = "train[:384]"
     config.dataset.validation = "validation[:16]"
     config.dataset.frame_size = 192  # A smaller frame leaves time for twice the steps.
     config.model.patch_size = 53
