@@ -1,8 +1,9 @@
 """The operations and bytes that a piece of work needs at the least.
 
 Bytes are what goes in and comes out, as if all between stayed in the cache; operations are those of
-the arithmetic, two for a multiplication with an addition. So the share of the possible that follows
-from them is never flattering.
+the networks as they are written down, two for a multiplication with an addition. A convolution that
+takes in the row below counts as if that were upsampled, which `models/conv.py` gets by without for
+even sizes: there the share of the possible is too high, for the coarse network by about a fifth.
 """
 
 import math

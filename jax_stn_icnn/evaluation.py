@@ -166,6 +166,7 @@ def _parse(
     occlude: int,
     true_centres: bool,
 ) -> _Parsed:
+    """Runs the model on a batch."""
     apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
     truth, region = batch["labels"], batch["region"]
     frame = to_float(batch["frame"])
