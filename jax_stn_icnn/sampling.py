@@ -1,10 +1,7 @@
 """The differentiable sampler: cuts patches from a frame by theta, and pastes them back.
 
-All sampling pulls: an output pixel looks up where in the input it comes from. Coordinates follow
-`geometry` (align_corners) and are float32 or wider whatever the image's type; outside the image
-there is zero. Bilinear sampling weighs the pixels floor and floor + 1, never floor and ceil, so
-that the gradient of theta does not vanish at whole pixels. Its gradients are written by hand, so
-that the image's, a scatter, disappears from the compiled program when only theta's is wanted.
+All sampling pulls: an output pixel looks up where in the input it comes from; outside the image
+there is zero.
 """
 
 from collections.abc import Sequence
@@ -17,6 +14,8 @@ import numpy as np
 from jax_stn_icnn import labels
 from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
 from jax_stn_icnn.geometry import Size, invert, unit_to_pixel
+from jax_stn_icnn.grid import affine, coordinate_type, patch_points, unit_axes
+from jax_stn_icnn.lookup import bilinear, nearest
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
@@ -35,8 +34,7 @@ def affine_grid(theta: jax.Array, size: Size) -> jax.Array:
         ValueError: theta does not end in (2, 3).
     """
     check_shape("theta", theta, (..., 2, 3))
-    theta = theta.astype(_coordinate_type(theta))
-    return _affine(theta, *_unit_axes(size, theta.dtype))
+    return jnp.stack(patch_points(theta, size), axis=-1)
 
 
 def crop_bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
@@ -60,7 +58,7 @@ def crop_bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     _check_crop(image, theta)
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"image must be floating point, not {image.dtype}: convert it to 0..1")
-    return _crop(_bilinear, image, theta, tuple(size))
+    return _crop(bilinear, image, theta, tuple(size))
 
 
 def crop_nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
@@ -190,126 +188,9 @@ def _crop(sample, image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     return patches if several else patches[:, 0]
 
 
-def _coordinate_type(array: jax.Array) -> jnp.dtype:
-    return jnp.promote_types(array.dtype, jnp.float32)
-
-
-def _unit_axes(size: Size, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """The axes x, (1, width), and y, (height, 1), of a patch, both from -1 to 1."""
-
-    def axis(length: int) -> jax.Array:
-        if length == 1:  # A patch of one pixel samples the window's centre.
-            return jnp.zeros(1, dtype)
-        # Each half counts from its own end with a step of the coordinates' own precision, as the
-        # original does: symmetric, and equal to it to the bit.
-        step = np.float64(np.asarray(2, dtype) / np.asarray(length - 1, dtype))
-        steps = np.arange(length)
-        from_left, from_right = -1 + step * steps, 1 - step * steps[::-1]
-        return jnp.asarray(np.where(steps < length // 2, from_left, from_right), dtype)
-
-    return axis(size[1])[None, :], axis(size[0])[:, None]
-
-
-def _affine(theta: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """Where theta (..., 2, 3) carries the points of two axes, (1, w) and (h, 1): (..., h, w, 2)."""
-    # Spelled out rather than a product of matrices, which accelerators may round to bfloat16.
-    rows = [theta[..., i, :, None, None] for i in (0, 1)]
-    along = [row[..., 0, :, :] * x + row[..., 1, :, :] * y + row[..., 2, :, :] for row in rows]
-    return jnp.stack(along, axis=-1)
-
-
-def _in_pixels(grid: jax.Array, image_size: Size) -> tuple[jax.Array, jax.Array]:
-    """Both coordinates in pixels of the image, finite and within int32 whatever theta is."""
-    # Without the barrier each use is fused with, and rounds, the coordinates in its own way: the
-    # backward pass could then see other pixels than the forward one.
-    grid = jax.lax.optimization_barrier(grid)
-
-    def pixels(unit: jax.Array, length: int) -> jax.Array:
-        pixel = unit_to_pixel(unit, length)
-        return jnp.clip(pixel, -2.0, length + 1.0)
-
-    return pixels(grid[..., 0], image_size[1]), pixels(grid[..., 1], image_size[0])
-
-
-def _corners(pixel: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
-    """The pixel below as an index, and the fraction of the way to the next one."""
-    whole = jnp.round(pixel)
-    rounding = length * jnp.finfo(pixel.dtype).eps
-    pixel = jnp.where(jnp.abs(pixel - whole) <= rounding, whole, pixel)
-    floor = jnp.floor(pixel)
-    return floor.astype(jnp.int32), pixel - floor
-
-
-def _look_up(image: jax.Array, y: jax.Array, x: jax.Array) -> jax.Array:
-    """image[y, x], zero outside."""
-    height, width = image.shape[:2]
-    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    value = image[jnp.clip(y, 0, height - 1), jnp.clip(x, 0, width - 1)]
-    return jnp.where(inside[..., None], value, 0)
-
-
-def _four_pixels(image: jax.Array, theta: jax.Array, size: Size):
-    """The four neighbours of each sample, and the fractions between them."""
-    x, y = _in_pixels(affine_grid(theta, size), image.shape[:2])
-    x, fx = _corners(x, image.shape[1])
-    y, fy = _corners(y, image.shape[0])
-    pixels = [_look_up(image, y + j, x + i).astype(fx.dtype) for j in (0, 1) for i in (0, 1)]
-    return pixels, fx[..., None], fy[..., None], x, y
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
-    (p00, p01, p10, p11), fx, fy, _, _ = _four_pixels(image, theta, size)
-    upper = p00 * (1 - fx) + p01 * fx
-    lower = p10 * (1 - fx) + p11 * fx
-    return (upper * (1 - fy) + lower * fy).astype(image.dtype)
-
-
-def _bilinear_forward(image: jax.Array, theta: jax.Array, size: Size):
-    return _bilinear(image, theta, size), (image, theta)
-
-
-def _bilinear_backward(size: Size, saved, cotangent: jax.Array):
-    image, theta = saved
-    (p00, p01, p10, p11), fx, fy, x, y = _four_pixels(image, theta, size)
-    cotangent = cotangent.astype(fx.dtype)
-    # d value / d pixel coordinate: the slope of the bilinear patch to the right and downwards.
-    slope_x = (p01 - p00) * (1 - fy) + (p11 - p10) * fy
-    slope_y = (p10 - p00) * (1 - fx) + (p11 - p01) * fx
-    unit_x, unit_y = _unit_axes(size, fx.dtype)
-
-    def row_of_theta(slope: jax.Array, length: int) -> jax.Array:
-        along = jnp.sum(cotangent * slope, axis=-1) * ((length - 1) / 2)
-        sums = [jnp.sum(a, axis=(-2, -1)) for a in (along * unit_x, along * unit_y, along)]
-        return jnp.stack(sums, axis=-1)
-
-    height, width, channels = image.shape
-    d_theta = jnp.stack([row_of_theta(slope_x, width), row_of_theta(slope_y, height)], axis=-2)
-    # The transpose of the look-up: each sample gives its four pixels their share. A border of
-    # one pixel takes what falls outside, so no index needs a mask. All patches add to the one
-    # image: a copy for each would cost more than the rest.
-    d_image = jnp.zeros((height + 2, width + 2, channels), fx.dtype)
-    for j, weight_y in ((0, 1 - fy), (1, fy)):
-        for i, weight_x in ((0, 1 - fx), (1, fx)):
-            rows = jnp.clip(y + j + 1, 0, height + 1)
-            columns = jnp.clip(x + i + 1, 0, width + 1)
-            d_image = d_image.at[rows, columns].add(cotangent * weight_y * weight_x)
-    return d_image[1:-1, 1:-1].astype(image.dtype), d_theta.astype(theta.dtype)
-
-
-_bilinear.defvjp(_bilinear_forward, _bilinear_backward)
-
-
 def _nearest_patches(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
-    return _nearest(image, affine_grid(theta, size))
-
-
-def _nearest(image: jax.Array, grid: jax.Array) -> jax.Array:
-    """What an image (H, W, C) holds at the points (..., 2) of a grid."""
-    x, y = _in_pixels(grid, image.shape[:2])
-    return _look_up(image, jnp.round(y).astype(jnp.int32), jnp.round(x).astype(jnp.int32))
+    return nearest(image, *patch_points(theta, size))
 
 
 @partial(jax.jit, static_argnums=2)
@@ -336,7 +217,7 @@ def _covered(
     theta: jax.Array, patch_sizes: Sequence[Size], frame_size: Size
 ) -> tuple[jax.Array, jax.Array]:
     """The first and last (row, column) that each window may cover, floats (batch, 6, 2)."""
-    theta = theta.astype(_coordinate_type(theta))
+    theta = theta.astype(coordinate_type(theta))
     # Nearest sampling reaches half a pixel of the patch beyond the window's edge; a patch of one
     # pixel reaches everywhere.
     steps = np.array(patch_sizes)[:, ::-1] - 1
@@ -359,7 +240,7 @@ def _paste_frame(frame_size: Size, scores: tuple[jax.Array, ...], to_patch: jax.
     background = jnp.ones((), scores[0].dtype)
     foreground = []
     for part_scores, matrix in zip(scores, to_patch, strict=True):
-        in_frame = _nearest(part_scores, affine_grid(matrix, frame_size))
+        in_frame = nearest(part_scores, *patch_points(matrix, frame_size))
         background = background * (1 - in_frame[..., :1])
         foreground.append(in_frame[..., 1:])
     return jnp.concatenate([background, *foreground], axis=-1)
@@ -374,13 +255,13 @@ def _paste_blocks(
 ) -> jax.Array:
     """The same, each part looked up in the block that begins at `first`."""
     dtype = scores[0].dtype
-    x, y = _unit_axes(frame_size, _coordinate_type(to_patch))
+    x, y = unit_axes(frame_size, coordinate_type(to_patch))
     frame = jnp.zeros((*frame_size, labels.NUM_CLASSES), dtype).at[..., 0].set(1)
     for i, (part_scores, block) in enumerate(zip(scores, blocks, strict=True)):
         begin = jnp.clip(first[i], 0, jnp.array(frame_size) - jnp.array(block)).astype(jnp.int32)
         columns = jax.lax.dynamic_slice_in_dim(x, begin[1], block[1], axis=1)
         rows = jax.lax.dynamic_slice_in_dim(y, begin[0], block[0], axis=0)
-        in_block = _nearest(part_scores, _affine(to_patch[i], columns, rows))
+        in_block = nearest(part_scores, *affine(to_patch[i], columns, rows))
         start = (begin[0], begin[1], 0)
         held = jax.lax.dynamic_slice(frame, start, (*block, labels.NUM_CLASSES))
         classes = labels.PARTS[i].classes

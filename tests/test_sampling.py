@@ -99,7 +99,7 @@ def map_coordinates(image, theta, size, dtype=jnp.float32):
     )
 
 
-@pytest.mark.parametrize("frame", [(17, 23), (32, 32)])
+@pytest.mark.parametrize("frame", [(17, 23), (32, 32), (2, 2), (1, 9), (9, 1)])
 @pytest.mark.parametrize("shear", [0.0, 0.4])
 def test_equals_map_coordinates_in_value_and_gradient(x64, frame, shear):
     keys = jax.random.split(jax.random.key(3), 3)
@@ -316,6 +316,11 @@ def test_windows_outside_the_frame_are_zero_and_finite(shift):
     if shift != 1.0:  # at 1.0 half of the window is inside
         assert value == 0
         chex.assert_trees_all_equal(gradients, jax.tree.map(jnp.zeros_like, gradients))
+
+
+def test_theta_that_is_not_a_number_shows():
+    theta = jnp.full((1, 2, 3), jnp.nan)
+    assert jnp.isnan(sampling.crop_bilinear(jnp.ones((1, 16, 16, 2)), theta, (5, 5))).all()
 
 
 def test_paste_of_windows_outside_the_frame_is_background():

@@ -1,0 +1,156 @@
+"""What an image holds at points between or beyond its pixels: bilinear and nearest.
+
+Outside the image there is zero. Bilinear look-up weighs the pixels floor and floor + 1, never floor
+and ceil, so that the gradient of theta does not vanish at whole pixels. Its gradients are written
+by hand, so that the image's, a scatter, disappears from the compiled program when only theta's is
+wanted.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.grid import coordinate_type, in_pixels, patch_points, unit_axes
+
+
+def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    """What an image (H, W, C) holds at points in unit coordinates, zero outside."""
+    height, width, channels = image.shape
+    x, y = (jnp.round(axis).astype(jnp.int32) for axis in in_pixels(x, y, (height, width)))
+    inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    at = jnp.clip(y, 0, height - 1) * width + jnp.clip(x, 0, width - 1)
+    return jnp.where(inside[..., None], _read(image.reshape(-1, channels), at), 0)
+
+
+def _read(flat: jax.Array, at: jax.Array) -> jax.Array:
+    """flat[at], where every index is known to lie inside."""
+    return flat.at[at].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _whole_pixels(pixel: jax.Array, length: int) -> jax.Array:
+    """Coordinates closer to a whole pixel than rounding can tell become that pixel."""
+    whole = jnp.round(pixel)
+    rounding = length * jnp.finfo(pixel.dtype).eps
+    return jnp.where(jnp.abs(pixel - whole) <= rounding, whole, pixel)
+
+
+class _Neighbours(NamedTuple):
+    """The two pixels of an axis that each sample lies between.
+
+    Both lie in the image: beyond an edge they are its last two, of which one may still count.
+
+    Attributes:
+        first: index of the first of the two.
+        weights: what each of them weighs.
+        slopes: how their weights change as the sample moves on by a pixel.
+    """
+
+    first: jax.Array
+    weights: tuple[jax.Array, jax.Array]
+    slopes: tuple[jax.Array, jax.Array]
+
+
+def _neighbours(pixel: jax.Array, length: int) -> _Neighbours:
+    floor = jnp.floor(pixel)
+    fraction = pixel - floor
+    first = jnp.clip(floor, 0, max(length - 2, 0))
+    between, before, after = floor == first, floor == first - 1, floor == first + 1
+    nothing = 0 * fraction  # Not plain zero, which would hide a theta that is not a number.
+
+    def choose(here: Any, at_edge: jax.Array, there: Any) -> jax.Array:
+        return jnp.where(between, here, jnp.where(at_edge, there, nothing))
+
+    weights = choose(1 - fraction, before, fraction), choose(fraction, after, 1 - fraction)
+    slopes = choose(-1, before, 1), choose(1, after, -1)
+    if length == 1:  # There is no second.
+        weights, slopes = (weights[0], nothing), (slopes[0], nothing)
+    return _Neighbours(first.astype(jnp.int32), weights, slopes)
+
+
+def _four_pixels(
+    image: jax.Array, theta: jax.Array, size: Size
+) -> tuple[jax.Array, _Neighbours, _Neighbours]:
+    """The pixel (counted row by row) up and left of each sample, and its neighbours in x and y."""
+    height, width = image.shape[:2]
+    pixel_x, pixel_y = in_pixels(*patch_points(theta, size), (height, width))
+    x = _neighbours(_whole_pixels(pixel_x, width), width)
+    y = _neighbours(_whole_pixels(pixel_y, height), height)
+    return y.first * width + x.first, x, y
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
+    _, width, channels = image.shape
+    at, x, y = _four_pixels(image, theta, size)
+    pixels = image.reshape(-1, channels)
+
+    def row(below: int) -> jax.Array:
+        left, right = (_read(pixels, at + below * width + i) for i in (0, 1))
+        return left * x.weights[0][..., None] + right * x.weights[1][..., None]
+
+    upper, lower = row(0), row(1)
+    value = upper * y.weights[0][..., None] + lower * y.weights[1][..., None]
+    return value.astype(image.dtype)
+
+
+def _bilinear_forward(image: jax.Array, theta: jax.Array, size: Size):
+    return bilinear(image, theta, size), (image, theta)
+
+
+def _bilinear_backward(size: Size, saved, cotangent: jax.Array):
+    image, theta = saved
+    at, x, y = _four_pixels(image, theta, size)
+    cotangent = cotangent.astype(coordinate_type(theta))
+    d_theta = _gradient_of_theta(image, at, x, y, cotangent)
+    d_image = _gradient_of_image(image, at, x, y, cotangent)
+    return d_image.astype(image.dtype), d_theta.astype(theta.dtype)
+
+
+def _gradient_of_theta(
+    image: jax.Array, at: jax.Array, x: _Neighbours, y: _Neighbours, cotangent: jax.Array
+) -> jax.Array:
+    height, width, channels = image.shape
+    values = image.reshape(-1)
+
+    def towards(below: int, right: int) -> jax.Array:
+        """The cotangent times the pixel, summed over channels."""
+        first = (at + below * width + right) * channels
+        products = (cotangent[..., c] * _read(values, first + c) for c in range(channels))
+        return sum(products, jnp.zeros((), cotangent.dtype))
+
+    corners = [(j, i, towards(j, i)) for j in (0, 1) for i in (0, 1)]
+    # What the sum grows by as a sample moves by a pixel, then by a unit of theta.
+    along_x = sum(pixel * y.weights[j] * x.slopes[i] for j, i, pixel in corners) * (width - 1) / 2
+    along_y = sum(pixel * y.slopes[j] * x.weights[i] for j, i, pixel in corners) * (height - 1) / 2
+    # As one complex number both are made in one loop: of two arrays, XLA would read the pixels
+    # for each. And as a product of matrices the sums over x stay out of that loop, which could
+    # not be vectorised with them (docs/performance.md).
+    along = jax.lax.complex(along_x, along_y)
+    unit_x, unit_y = (axis.reshape(-1) for axis in unit_axes(along.shape[1:], cotangent.dtype))
+    factors = jnp.stack([unit_x, jnp.ones_like(unit_x)], axis=-1).astype(along.dtype)
+    rows = jnp.einsum("phw,wk->phk", along, factors, precision=jax.lax.Precision.HIGHEST)
+    by_x, plain = rows[..., 0], rows[..., 1]
+    sums = jnp.stack([by_x, plain * unit_y, plain], axis=-1).sum(axis=1)
+    return jnp.stack([sums.real, sums.imag], axis=-2)
+
+
+def _gradient_of_image(
+    image: jax.Array, at: jax.Array, x: _Neighbours, y: _Neighbours, cotangent: jax.Array
+) -> jax.Array:
+    height, width, channels = image.shape
+    # The transpose of the look-up: each sample gives its four pixels their share. All patches add
+    # to the one image: a copy for each would cost more than the rest.
+    gradient = jnp.zeros((height * width, channels), cotangent.dtype)
+    for j in (0, 1):
+        for i in (0, 1):
+            share = cotangent * (y.weights[j] * x.weights[i])[..., None]
+            here = gradient.at[at + j * width + i]
+            gradient = here.add(share, mode="promise_in_bounds", wrap_negative_indices=False)
+    return gradient.reshape(image.shape)
+
+
+bilinear.defvjp(_bilinear_forward, _bilinear_backward)
