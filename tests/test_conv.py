@@ -78,27 +78,35 @@ def test_other_platforms_use_xla():
     assert "convolution" in text and "dot_general" not in text
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_upsampled_equals_upsampling_first(case):
-    x, kernel, _ = arrays(*case)
+def upsample(x, size):
+    """Nearest: pixel i is floor(i * in / out)."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, x.shape[2:], strict=True))
+    return x[:, :, rows[:, None], columns]
 
-    def first(x, kernel):
-        return conv._by_xla(jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3), kernel)
 
-    expected, pull = jax.vjp(first, x, kernel)
-    found, pull_ours = jax.vjp(conv.convolve_upsampled, x, kernel)
+SIZES = [(1, 1), (2, 1), (3, 4), (6, 7), (13, 9), (16, 12), (41, 3)]
+
+
+@pytest.mark.parametrize("side", [1, 3, 5, 9])
+@pytest.mark.parametrize("size", SIZES)
+def test_upsampled_equals_upsampling_first(size, side):
+    x, kernel, _ = arrays(2, (size[0] + 1) // 2, (size[1] + 1) // 2, 3, 4, side)
+    expected, pull = jax.vjp(lambda x, k: conv._by_xla(upsample(x, size), k), x, kernel)
+    found, pull_ours = jax.vjp(lambda x, k: conv.convolve_upsampled(x, k, size), x, kernel)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-5)
     gradient = jnp.array(np.random.default_rng(1).normal(size=expected.shape), jnp.float32)
     for ours, theirs in zip(pull_ours(gradient), pull(gradient), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-4)
 
 
-def test_below_counts_as_stacked_after_the_picture():
+@pytest.mark.parametrize("size", [(8, 6), (7, 6), (9, 11)])
+def test_below_counts_as_stacked_after_the_picture(size):
     rng = np.random.default_rng(0)
-    x, below = (jnp.array(rng.normal(size=s), jnp.float32) for s in ((2, 3, 8, 6), (2, 4, 4, 3)))
+    half = [(n + 1) // 2 for n in size]
+    x, below = (jnp.array(rng.normal(size=s), jnp.float32) for s in ((2, 3, *size), (2, 4, *half)))
     module = conv.Conv(5, 3)
     variables = module.init(jax.random.key(0), x, below)
-    stacked = jnp.concatenate([x, jnp.repeat(jnp.repeat(below, 2, axis=2), 2, axis=3)], axis=1)
+    stacked = jnp.concatenate([x, upsample(below, size)], axis=1)
     np.testing.assert_allclose(
         module.apply(variables, x, below), module.apply(variables, stacked), rtol=1e-5, atol=1e-5
     )

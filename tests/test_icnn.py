@@ -10,7 +10,7 @@ from conftest import Golden, random_variables
 from flax import traverse_util
 
 from jax_stn_icnn import convert_torch, losses
-from jax_stn_icnn.models.icnn import CHANNELS, ICNN, max_pool, upsample_nearest
+from jax_stn_icnn.models.icnn import CHANNELS, ICNN, max_pool
 
 MODEL = ICNN(num_labels=9)
 
@@ -113,16 +113,6 @@ def test_parameter_count():
         lambda: MODEL.init(jax.random.key(0), jnp.zeros((1, 16, 16, 3)), train=False)
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == 559_931
-
-
-@pytest.mark.parametrize("size", [*range(1, 20), 41, 81, 127])
-def test_upsampling_is_floor_of_i_in_over_out(size):
-    half = (size + 1) // 2
-    x = jnp.arange(half * half, dtype=jnp.float32).reshape(1, 1, half, half)
-    index = np.arange(size) * half // size
-    np.testing.assert_array_equal(
-        upsample_nearest(x, (size, size))[0, 0], x[0, 0][np.ix_(index, index)]
-    )
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 16])

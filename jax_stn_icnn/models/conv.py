@@ -16,6 +16,8 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from jax_stn_icnn.geometry import Size
+
 DIMENSIONS = ("NCHW", "HWIO", "NCHW")
 
 
@@ -38,7 +40,7 @@ class Conv(nn.Module):
 
         Args:
             x: shape (batch, channels, height, width).
-            below: shape (batch, more channels, height / 2, width / 2), if any.
+            below: shape (batch, more channels, ceil(height / 2), ceil(width / 2)), if any.
 
         Returns:
             Shape (batch, features, height, width).
@@ -52,11 +54,11 @@ class Conv(nn.Module):
         own, of_below = jnp.split(kernel, [x.shape[1]], axis=2)
         out = convolve(x.astype(self.dtype), own.astype(self.dtype))
         if below is not None:
-            out += convolve_upsampled(below.astype(self.dtype), of_below)
+            out += convolve_upsampled(below.astype(self.dtype), of_below, x.shape[2:])
         return out + bias.astype(self.dtype)[:, None, None]
 
 
-def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_upsampled(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array:
     """Convolves a picture whose every pixel counts as two by two, without making it larger.
 
     Of the k taps along an axis some fall on the same pixel, which ones depends on whether the
@@ -64,11 +66,12 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     of those taps, and all four are channels of one convolution of the small picture.
 
     Args:
-        x: shape (batch, inputs, height, width).
+        x: shape (batch, inputs, ceil(rows / 2), ceil(columns / 2)).
         kernel: shape (k, k, inputs, outputs), k odd.
+        size: (rows, columns) of the result. Of an odd size the last pixels count only once.
 
     Returns:
-        Shape (batch, outputs, 2 * height, 2 * width), in the type of `x`.
+        Shape (batch, outputs, rows, columns), in the type of `x`.
     """
     batch, inputs, height, width = x.shape
     outputs = kernel.shape[3]
@@ -78,7 +81,29 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
     small = small.reshape(*small.shape[:2], inputs, outputs * 4).astype(x.dtype)
     four = convolve(x, small).reshape(batch, outputs, 2, 2, height, width)
-    return four.transpose(0, 1, 4, 2, 5, 3).reshape(batch, outputs, 2 * height, 2 * width)
+    whole = four.transpose(0, 1, 4, 2, 5, 3).reshape(batch, outputs, 2 * height, 2 * width)
+    return whole[:, :, : size[0], : size[1]] - _from_beyond(x, kernel.astype(x.dtype), size)
+
+
+def _from_beyond(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array | float:
+    """What the row and the column that an odd size cuts off would give to what is left of it."""
+    rows, columns = size
+    around = kernel.shape[0] // 2
+    beyond: jax.Array | float = 0.0
+    if around and rows % 2:
+        near = min(around, rows)
+        row = jnp.repeat(x[:, :, -1:, :], 2, axis=3)
+        strip = jnp.pad(row, ((0, 0), (0, 0), (near, 0), (0, 0)))
+        given = convolve(strip, kernel)[:, :, :near, :columns]
+        beyond += jnp.pad(given, ((0, 0), (0, 0), (rows - near, 0), (0, 0)))
+    if around and columns % 2:
+        near = min(around, columns)
+        # Without the corner, which is the row's already if both sizes are odd.
+        column = jnp.repeat(x[:, :, :, -1:], 2, axis=2)[:, :, :rows]
+        strip = jnp.pad(column, ((0, 0), (0, 0), (0, 0), (near, 0)))
+        given = convolve(strip, kernel)[..., :near]
+        beyond += jnp.pad(given, ((0, 0), (0, 0), (0, 0), (columns - near, 0)))
+    return beyond
 
 
 def _pixels_of_taps(side: int) -> np.ndarray:

@@ -12,7 +12,6 @@ from flax import linen as nn
 from jax import lax
 
 from jax_stn_icnn.checks import check_shape
-from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models.conv import Conv
 from jax_stn_icnn.models.norm import batch_norm
 
@@ -46,16 +45,12 @@ class ConvNorm(nn.Module):
         Args:
             x: the picture.
             train: whether BatchNorm uses (and records) the statistics of this batch.
-            below: the row below, if any, half the size, as `upsample_nearest` takes it. It counts
-                as upsampled and stacked under `x`.
+            below: the row below, if any, of ceil(height / 2) and ceil(width / 2). It counts as
+                upsampled to the size of `x`, every pixel twice, and stacked under it.
 
         Returns:
             The picture of features.
         """
-        if below is not None and (x.shape[2] % 2 or x.shape[3] % 2):
-            # Its last pixels are cut in two, which `Conv` cannot.
-            x = jnp.concatenate([x, upsample_nearest(below, x.shape[2:])], axis=1)
-            below = None
         x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
         x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
         return self.activation(x)
@@ -88,23 +83,6 @@ def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
     for first in (1, 2):
         highest = jnp.where(highest >= every_second(first), highest, every_second(first))
     return highest
-
-
-def upsample_nearest(x: jax.Array, size: Size) -> jax.Array:
-    """Doubles a row to the size of the row above it.
-
-    A row has ceil(n / 2) pixels where the one above has n, so floor(i * in / out) is i // 2, for
-    odd n too: every pixel twice, cut to n.
-
-    Args:
-        x: shape (batch, channels, ceil(height / 2), ceil(width / 2)).
-        size: (height, width).
-
-    Returns:
-        Shape (batch, channels, height, width).
-    """
-    doubled = jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
-    return doubled[:, :, : size[0], : size[1]]
 
 
 class ICNN(nn.Module):
