@@ -1,9 +1,8 @@
 """The operations and bytes that a piece of work needs at the least.
 
 Bytes are what goes in and comes out, as if all between stayed in the cache; operations are those of
-the networks as they are written down, two for a multiplication with an addition. A convolution that
-takes in the row below counts as if that were upsampled, which `models/conv.py` gets by without for
-even sizes: there the share of the possible is too high, for the coarse network by about a fifth.
+the networks as they are written down, two for a multiplication with an addition. Only the row below
+that a convolution takes in does not count as upsampled, since it need not be (`models/conv.py`).
 """
 
 import math
@@ -63,11 +62,20 @@ def macs(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -> 
         ):
             kernel = context.module.variables["params"]["kernel"]
             total += out.size * math.prod(kernel.shape[:-1])
+            _, *below = args
+            if isinstance(context.module, Conv) and below and below[0] is not None:
+                total -= out.size * below[0].shape[1] * _spared(kernel.shape[0])
         return out
 
     with nn.intercept_methods(count):
         jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, **arguments), *inputs)
     return total
+
+
+def _spared(side: int) -> int:
+    """Taps of a kernel that fall on the same pixel as another where every pixel counts twice."""
+    taken = 2 * ((side // 2 + 1) // 2) + 1
+    return side**2 - taken**2
 
 
 def network(multiplications: int, params: Any, bytes_in_out: int, *, training: bool) -> Work:
