@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_stn_icnn import compilation
 from jax_stn_icnn.augment import example_keys
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
@@ -81,29 +82,18 @@ def make_train_step(
         donate_argnums=(0,),
     )
     count = jax.local_device_count() if devices is None else len(devices)
+    compiled = None
 
     def take(state: TrainState, batch: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
+        nonlocal compiled
         shards = shard(batch, count)
-        if not isinstance(state.step, jax.Array):
-            state = _place(state, count, devices)
-        return mapped(state, shards)
+        if compiled is None:
+            # At the first batch, whose shapes all others have. Once for good: a call of `mapped`
+            # would compile for the host's arrays, and again for those that the step returns.
+            compiled = compilation.compile_for_memory(mapped.lower(state, shards))
+        return compiled(state, shards)
 
     return take
-
-
-def _place(state: TrainState, count: int, devices: Sequence[jax.Device] | None) -> TrainState:
-    """Lays a state of the host on the devices just as the step returns it.
-
-    The step would be compiled twice otherwise: for the host's arrays first, then for its own.
-    """
-    keep = jax.pmap(
-        lambda state, _: state,
-        axis_name=AXIS,  # Part of where an array lies.
-        in_axes=(None, 0),
-        out_axes=None,
-        devices=devices,
-    )
-    return keep(state, np.zeros(count))
 
 
 def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
