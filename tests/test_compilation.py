@@ -1,7 +1,9 @@
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from jax_stn_icnn.compilation import DIRECTORY, keep_compiled
+from jax_stn_icnn.compilation import DIRECTORY, compile_for_memory, keep_compiled
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -31,3 +33,19 @@ def test_what_is_asked_for_wins_over_the_environment(asked, told, used, monkeypa
     expected = None if used is None else used.format(home=tmp_path)
     assert jax.config.values["jax_compilation_cache_dir"] == expected
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0
+
+
+def test_branches_are_computed_one_after_the_other():
+    side, branches = 256, 8
+
+    def total(x):
+        def branch(i):
+            x_sorted = jnp.sort(x + i)
+            return jnp.vdot(x_sorted, x_sorted[::-1] * jnp.cumsum(x_sorted, 0))
+
+        return sum(branch(i) for i in range(branches))
+
+    x = jax.random.normal(jax.random.key(0), (side, side))
+    compiled = compile_for_memory(jax.jit(total).lower(x))
+    np.testing.assert_allclose(compiled(x), jax.jit(total)(x), rtol=1e-5)
+    assert compiled.memory_analysis().temp_size_in_bytes < branches * x.nbytes

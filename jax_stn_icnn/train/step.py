@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_stn_icnn import compilation
 from jax_stn_icnn.augment import example_keys
+from jax_stn_icnn.compilation import compile_for_memory
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
 from jax_stn_icnn.train.config import Stage
@@ -82,16 +82,18 @@ def make_train_step(
         donate_argnums=(0,),
     )
     count = jax.local_device_count() if devices is None else len(devices)
-    compiled = None
+    run: Callable | None = None
 
     def take(state: TrainState, batch: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
-        nonlocal compiled
+        nonlocal run
         shards = shard(batch, count)
-        if compiled is None:
+        if run is None:
             # At the first batch, whose shapes all others have. Once for good: a call of `mapped`
             # would compile for the host's arrays, and again for those that the step returns.
-            compiled = compilation.compile_for_memory(mapped.lower(state, shards))
-        return compiled(state, shards)
+            # Only several processes need it: what is compiled ahead does not join their batches.
+            several = jax.process_count() > 1
+            run = mapped if several else compile_for_memory(mapped.lower(state, shards))
+        return run(state, shards)
 
     return take
 
