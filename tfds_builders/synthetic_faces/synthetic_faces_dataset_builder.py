@@ -1,8 +1,9 @@
 """Synthetic faces: drawn by a program, with the exact class of every pixel."""
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
+import joblib
 import tensorflow_datasets as tfds
 
 from tfds_builders import images, sharding
@@ -49,8 +50,16 @@ class Builder(sharding.ShardedBuilder):
             split: [Key(split, number) for number in range(count)]
             for split, count in self.SPLIT_SIZES.items()
         }
-        # NumPy lets other threads run while it computes.
-        return sharding.shard_iterators(keys, _record, _SHARD_SIZE, ThreadPoolExecutor().map)
+        return sharding.shard_iterators(keys, _record, _SHARD_SIZE, _map_by_processes)
+
+
+def _map_by_processes(
+    build: Callable[[Key], sharding.Record], keys: Sequence[Key]
+) -> Iterable[sharding.Record]:
+    # Much of the drawing holds Python's lock, so threads do not help. joblib's processes, unlike
+    # those of `concurrent.futures`, do not run the caller's script a second time.
+    parallel = joblib.Parallel(n_jobs=-1, return_as="generator")
+    return parallel(joblib.delayed(build)(key) for key in keys)
 
 
 def _record(key: Key) -> sharding.Record:
