@@ -37,7 +37,7 @@ def compile_for_memory(lowered: Lowered) -> Compiled:
 
     On CPU XLA orders a program for concurrency, so that much is alive at once: a joint training
     step, whose parts could come one after the other, then takes half as much memory again and is
-    some 5 % faster (docs/performance.md).
+    some 4 % faster (docs/performance.md).
 
     Args:
         lowered: the program, as `jax.jit(...).lower(...)` gives it.

@@ -108,7 +108,7 @@ def test_below_counts_as_stacked_after_the_picture(size):
     variables = module.init(jax.random.key(0), x, below)
     stacked = jnp.concatenate([x, upsample(below, size)], axis=1)
     np.testing.assert_allclose(
-        module.apply(variables, x, below), module.apply(variables, stacked), rtol=1e-5, atol=3e-5
+        module.apply(variables, x, below), module.apply(variables, stacked), rtol=1e-5, atol=1e-5
     )
 
 
