@@ -17,15 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import grain
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from jax_stn_icnn import compilation, data, draw, evaluation, weights
-from jax_stn_icnn.models.localizer import COARSE_SIZE
-from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
+from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN, variable_shapes
 from jax_stn_icnn.report import Report, occlusion_table, score_table
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.weights import CONFIG, WEIGHTS
@@ -66,10 +64,8 @@ def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], str]:
     else:
         raise FileNotFoundError(f"there is no {beside}: name the config of the weights, --config")
     configs.check(config)
-    size = config.dataset.frame_size
-    inputs = jnp.zeros((1, *COARSE_SIZE, 3)), jnp.zeros((1, size, size, 3))
-    expected = jax.eval_shape(_model(config, cropper).init, jax.random.key(0), *inputs)
-    weights.check_entries(path, weights.shapes(variables), weights.shapes(expected))
+    expected = weights.shapes(variable_shapes(_model(config, cropper)))
+    weights.check_entries(path, weights.shapes(variables), expected)
     return config, variables, cropper
 
 

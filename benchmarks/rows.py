@@ -134,7 +134,7 @@ def parser(
     """
     size: Size = (patch_size, patch_size)
     model = STNiCNN(size, axis_name=axis_name, dtype=jnp.dtype(dtype))
-    variables = init_variables(model, 0, frame_size)
+    variables = init_variables(model, 0)
     theta = np.asarray(true_theta(1, frame_size, patch_size))[0]
     dense = variables["params"]["localizer"]["dense"]
     dense["kernel"] = np.zeros_like(dense["kernel"])

@@ -16,6 +16,8 @@ from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.step import AXIS, make_train_step
 
+# Steps in an epoch, and epochs after which the rates are halved.
+SCHEDULE = (1000, 5)
 STAGES = {
     "coarse": Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0}),
     "joint": Stage("joint", 1, RATES, LOSS_WEIGHTS),
@@ -44,9 +46,9 @@ def ours(
     """A step of a stage, as training takes it, without augmentation; one device by default."""
     stage = STAGES[name]
     model, variables = parser(PATCH, FRAME, dtype, AXIS)
-    tx = make_optimizer(stage, 1000, 5)
+    tx = make_optimizer(stage, *SCHEDULE)
     devices = devices or jax.devices()[:1]
-    step = make_train_step(model, tx, stage, seed=0, augmented=False, devices=devices)
+    step = make_train_step(model, stage, *SCHEDULE, seed=0, augmented=False, devices=devices)
     params, inputs = variables["params"], training_batch(batch, FRAME)
     state = TrainState(np.int32(0), params, variables["batch_stats"], tx.init(params))
 

@@ -7,7 +7,7 @@ sizes. The photo itself never goes to the device.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -15,13 +15,15 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.stages import Lowered
 from PIL import Image
 
 from jax_stn_icnn import faces, resample, weights
 from jax_stn_icnn.geometry import COARSE_SIZE, windows_from_theta
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.photo_parse import FaceParse, PhotoParse, merged
 from jax_stn_icnn.photos import to_rgb
+from jax_stn_icnn.programs import kept_program, shapes_and_types
 from jax_stn_icnn.sampling import resize_bilinear
 from jax_stn_icnn.views import to_float
 
@@ -51,12 +53,10 @@ class FaceParser:
             )
         self.sides = sides
         self.model = STNiCNN((sides.patch, sides.patch), cropper)
-        inputs = jnp.zeros((1, *COARSE_SIZE, 3)), jnp.zeros((1, sides.frame, sides.frame, 3))
-        expected = jax.eval_shape(self.model.init, jax.random.key(0), *inputs)
-        weights.check_entries(
-            "the tree of variables", weights.shapes(variables), weights.shapes(expected)
-        )
+        expected = weights.shapes(variable_shapes(self.model))
+        weights.check_entries("the tree of variables", weights.shapes(variables), expected)
         self._variables = jax.device_put(dict(variables))
+        self._networks: Callable[..., Any] | None = None
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> "FaceParser":
@@ -166,7 +166,15 @@ class FaceParser:
 
     def _parse_face(self, image: np.ndarray, box: np.ndarray, matrix: np.ndarray) -> FaceParse:
         frame = resample.pull(image, matrix, (self.sides.frame, self.sides.frame))
-        seen = jax.device_get(_networks(self.model, self._variables, frame))
+        if self._networks is None:
+            self._networks = kept_program(
+                "parse of a frame",
+                (self.model, shapes_and_types((self._variables, frame))),
+                lambda: _networks.lower(self.model, self._variables, frame),
+                Lowered.compile,
+                list(jax.tree.leaves(self._variables)[0].devices()),
+            )
+        seen = jax.device_get(self._networks(self._variables, frame))
         return FaceParse.of_frame(**seen, box=box, matrix=matrix, photo_size=image.shape[:2])
 
 

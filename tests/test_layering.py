@@ -13,7 +13,7 @@ PACKAGE = ROOT / "jax_stn_icnn"
 # From the ground up: a module may import only from layers above its own line.
 LAYERS = [
     ["labels"],
-    ["checks", "compilation", "photos", "resample"],
+    ["checks", "compilation", "photos", "programs", "resample"],
     ["geometry"],
     ["faces", "grid"],
     ["lookup"],

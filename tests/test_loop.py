@@ -59,10 +59,10 @@ def hooks(monkeypatch, compiled):
     hooks = []
     make = loop.make_train_step
 
-    def make_train_step(model, tx, stage, **options):
+    def make_train_step(model, stage, *schedule, **options):
         if stage.name not in compiled:
             devices = jax.devices()[:1]
-            compiled[stage.name] = make(model, tx, stage, devices=devices, **options)
+            compiled[stage.name] = make(model, stage, *schedule, devices=devices, **options)
 
         def take_step(state, batch):
             state, metrics = compiled[stage.name](state, batch)

@@ -75,7 +75,7 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
 @pytest.fixture(scope="module")
 def parser():
     model = STNiCNN((15, 15), "centroid")
-    return model, init_variables(model, 0, 32)
+    return model, init_variables(model, 0)
 
 
 def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
@@ -117,6 +117,6 @@ def test_parameters_are_drawn_as_flax_draws_them(parser):
 
 def test_parameters_depend_on_the_seed_only(parser):
     model, variables = parser
-    jax.tree.map(np.testing.assert_array_equal, variables, init_variables(model, 0, 32))
-    other = init_variables(model, 1, 32)["params"]["coarse"]["head_2"]["kernel"]
+    jax.tree.map(np.testing.assert_array_equal, variables, init_variables(model, 0))
+    other = init_variables(model, 1)["params"]["coarse"]["head_2"]["kernel"]
     assert np.any(other != variables["params"]["coarse"]["head_2"]["kernel"])

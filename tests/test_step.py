@@ -43,7 +43,7 @@ def make_batch(seed, batch=4, size=48):
 def runs():
     """Ten steps of the localizer stage on one device and on four."""
     model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
-    variables = init_variables(model, 0, 48)
+    variables = init_variables(model, 0)
     # An untrained mask is all but constant, and BatchNorm blows its rounding errors up.
     variables["params"]["coarse"]["head_3"]["kernel"] *= 30
     # Plain descent: Adam divides by the gradient's size, so that where a gradient is nothing but
@@ -58,9 +58,10 @@ def runs():
 
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setattr(objective, "make_views", counted)
+    monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
     for count in (1, 4):
         take_step = step.make_train_step(
-            model, tx, STAGE, seed=1, augmented=True, devices=jax.devices()[:count]
+            model, STAGE, 1, 1, seed=1, augmented=True, devices=jax.devices()[:count]
         )
         params, batch_stats = variables["params"], variables["batch_stats"]
         state = TrainState(np.int32(0), params, batch_stats, tx.init(params))
@@ -108,7 +109,7 @@ def test_frozen_networks_do_not_change_by_a_bit(runs):
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_compiles():
     model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
-    take_step = step.make_train_step(model, None, STAGE, seed=0, augmented=False)
+    take_step = step.make_train_step(model, STAGE, 1, 1, seed=0, augmented=False)
     with pytest.raises(ValueError, match="batch_size is 6, but must be a multiple .* 4"):
         take_step(None, make_batch(0, batch=6))
     with pytest.raises(ValueError, match="multiple"):

@@ -5,6 +5,9 @@
 Section 2.1 and figure 1b of the paper. Each stage can be called alone, by `method=`.
 """
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -15,6 +18,7 @@ from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+from jax_stn_icnn.programs import kept_value
 
 CENTROID = "centroid"
 
@@ -167,3 +171,28 @@ class STNiCNN(nn.Module):
         check_shape("theta", theta, ("batch", labels.NUM_PARTS, 2, 3))
         patches = sampling.crop_bilinear(frame, theta, self.patch_size)
         return patches, self.fine(patches, train)
+
+
+def variable_shapes(model: STNiCNN) -> dict[str, Any]:
+    """The shapes and types of a parser's variables, with nothing computed.
+
+    Args:
+        model: the parser.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}` of `jax.ShapeDtypeStruct`.
+    """
+
+    def every_network(parser: STNiCNN) -> None:
+        mask = jnp.zeros((1, *COARSE_SIZE, labels.NUM_CLASSES))
+        parser.coarse_stage(mask[..., :3])
+        if parser.cropper != CENTROID:
+            parser.localize(mask)
+        parser.fine(jnp.zeros((1, labels.NUM_PARTS, *parser.patch_size, 3)), False)
+
+    def shapes() -> dict[str, Any]:
+        # Only pictures' sizes differ between patch sizes, and no parameter's shape knows them.
+        init = functools.partial(model.init, method=every_network)
+        return dict(jax.eval_shape(init, jax.random.key(0)))
+
+    return kept_value("shapes of variables", (model,), shapes)

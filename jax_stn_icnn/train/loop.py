@@ -93,7 +93,7 @@ class Run:
         workdir.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.best_rank = -math.inf
-        variables = init_variables(self.model, config.seed, config.dataset.frame_size)
+        variables = init_variables(self.model, config.seed)
         saved = self.checkpoints.latest_step
         self.state = self._begun(variables) if saved is None else self._restored(saved, variables)
         self.logs = Logs(workdir, int(self.state.step)) if self.main else None
@@ -110,14 +110,15 @@ class Run:
         step = int(self.state.step)
         if step >= leg.last:
             return
-        tx = make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
         if step == leg.first:
+            tx = make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
             opt_state = jax.device_get(tx.init(self.state.params))
             self.state = dataclasses.replace(self.state, opt_state=opt_state)
         take_step = make_train_step(
             self.model.clone(axis_name=AXIS),
-            tx,
             leg.stage,
+            self.steps_per_epoch,
+            self.config.halve_every_epochs,
             seed=self.config.seed,
             augmented=self.config.augment,
         )

@@ -8,7 +8,6 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -16,8 +15,7 @@ from flax import struct, traverse_util
 from orbax.checkpoint import checkpoint_managers
 
 from jax_stn_icnn import weights
-from jax_stn_icnn.geometry import COARSE_SIZE
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.weights import WEIGHTS
 
 CHECKPOINTS = "checkpoints"
@@ -48,7 +46,7 @@ class TrainState:
         return jax.device_get({"params": self.params, "batch_stats": self.batch_stats})
 
 
-def init_variables(model: STNiCNN, seed: int, frame_size: int) -> dict[str, Any]:
+def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
     """Random parameters and neutral statistics, as Flax's own defaults.
 
     `model.init` would compile a program of its own for every kernel, which takes longer than short
@@ -57,17 +55,13 @@ def init_variables(model: STNiCNN, seed: int, frame_size: int) -> dict[str, Any]
     Args:
         model: the parser.
         seed: of the parameters.
-        frame_size: side of the frame.
 
     Returns:
         `{"params": ..., "batch_stats": ...}`: kernels from a normal distribution cut off at two
         standard deviations, of variance 1 / fan-in (`lecun_normal`); scales and variances one;
         biases and means zero.
     """
-    coarse_image = jnp.zeros((1, *COARSE_SIZE, 3))
-    frame = jnp.zeros((1, frame_size, frame_size, 3))
-    shapes = jax.eval_shape(model.init, jax.random.key(seed), coarse_image, frame)
-    flat = traverse_util.flatten_dict(dict(shapes))
+    flat = traverse_util.flatten_dict(variable_shapes(model))
     total = sum(leaf.size for path, leaf in flat.items() if path[-1] == "kernel")
     draw = np.asarray(jax.random.truncated_normal(jax.random.key(seed), -2.0, 2.0, (total,)))
     variables, used = {}, 0

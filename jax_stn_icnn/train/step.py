@@ -12,8 +12,10 @@ import optax
 from jax_stn_icnn.augment import example_keys
 from jax_stn_icnn.compilation import compile_for_memory
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.programs import kept_program, shapes_and_types
 from jax_stn_icnn.train import objective
 from jax_stn_icnn.train.config import Stage
+from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
 
 AXIS = "batch"
@@ -45,8 +47,9 @@ def check_batch_size(batch_size: int, num_devices: int) -> None:
 
 def make_train_step(
     model: STNiCNN,
-    tx: optax.GradientTransformation,
     stage: Stage,
+    steps_per_epoch: int,
+    halve_every_epochs: float,
     *,
     seed: int,
     augmented: bool,
@@ -56,8 +59,9 @@ def make_train_step(
 
     Args:
         model: the parser, its `axis_name` AXIS.
-        tx: the stage's optimiser.
         stage: the stage.
+        steps_per_epoch: of the training split; with the next, see `make_optimizer`.
+        halve_every_epochs: of the learning rates.
         seed: of augmentation and jitter.
         augmented: whether examples are augmented.
         devices: where to run; all devices by default.
@@ -69,6 +73,8 @@ def make_train_step(
     Raises:
         ValueError: the step is called with a batch that does not divide over the devices.
     """
+    used = list(jax.local_devices() if devices is None else devices)
+    tx = make_optimizer(stage, steps_per_epoch, halve_every_epochs)
     step = functools.partial(
         train_step, model=model, tx=tx, stage=stage, seed=seed, augmented=augmented
     )
@@ -81,18 +87,25 @@ def make_train_step(
         devices=devices,
         donate_argnums=(0,),
     )
-    count = jax.local_device_count() if devices is None else len(devices)
     run: Callable | None = None
 
     def take(state: TrainState, batch: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
         nonlocal run
-        shards = shard(batch, count)
-        if run is None:
+        shards = shard(batch, len(used))
+        if run is None and jax.process_count() > 1:
+            # What is compiled ahead does not join the batches of several processes.
+            run = mapped
+        elif run is None:
             # At the first batch, whose shapes all others have. Once for good: a call of `mapped`
             # would compile for the host's arrays, and again for those that the step returns.
-            # Only several processes need it: what is compiled ahead does not join their batches.
-            several = jax.process_count() > 1
-            run = mapped if several else compile_for_memory(mapped.lower(state, shards))
+            given = shapes_and_types((state, shards))
+            run = kept_program(
+                "training step",
+                (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, given),
+                lambda: mapped.lower(state, shards),
+                compile_for_memory,
+                used,
+            )
         return run(state, shards)
 
     return take

@@ -1,0 +1,164 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_stn_icnn import programs
+from jax_stn_icnn.compilation import keep_compiled
+from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+from jax_stn_icnn.programs import kept_program, kept_value
+from jax_stn_icnn.train import step
+from jax_stn_icnn.train.config import Stage
+from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.state import TrainState, init_variables
+from tests.test_step import make_batch
+
+NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture
+def directory(tmp_path):
+    """Where programs are kept during a test, JAX's own cache among them."""
+    from jax.experimental.compilation_cache import compilation_cache
+
+    before = {name: jax.config.values[name] for name in NAMES}
+    keep_compiled(str(tmp_path / "cache"))
+    compilation_cache.reset_cache()
+    yield tmp_path / "cache"
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+class Counted:
+    """A function that counts its calls."""
+
+    def __init__(self, value):
+        self.value, self.calls = value, 0
+
+    def __call__(self):
+        self.calls += 1
+        return self.value
+
+
+def test_without_a_directory_nothing_is_kept():
+    make = Counted({"a": 1})
+    for calls in (1, 2):
+        assert kept_value("what", (7,), make) == {"a": 1}
+        assert make.calls == calls
+
+
+def test_a_value_is_made_once(directory):
+    make = Counted({"a": (1, np.float32)})
+    for _ in range(2):
+        assert kept_value("what", (7,), make) == {"a": (1, np.float32)}
+    assert make.calls == 1
+    kept_value("what else", (7,), make)
+    kept_value("what", (8,), make)
+    assert make.calls == 3
+
+
+class Foreign(STNiCNN):
+    """A model of another package, which may change without this one."""
+
+
+@pytest.mark.parametrize(("model", "calls"), [(STNiCNN, 1), (Foreign, 2)])
+def test_what_is_made_from_a_class_of_another_package_is_not_kept(model, calls, directory):
+    make = Counted(1)
+    for _ in range(2):
+        kept_value("what", (model((15, 15)),), make)
+    assert make.calls == calls
+
+
+@pytest.mark.parametrize("changed", ["_source", "_processor"])
+def test_it_is_made_anew_where_the_code_or_the_processor_is_another(
+    changed, directory, monkeypatch
+):
+    make = Counted(1)
+    kept_value("what", (7,), make)
+    monkeypatch.setattr(programs, changed, lambda: "another")
+    kept_value("what", (7,), make)
+    assert make.calls == 2
+
+
+def test_it_is_made_anew_under_other_settings(directory, monkeypatch):
+    make = Counted(1)
+    kept_value("what", (7,), make)
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    kept_value("what", (7,), make)
+    before = jax.config.values["jax_default_matmul_precision"]
+    jax.config.update("jax_default_matmul_precision", "highest")
+    kept_value("what", (7,), make)
+    jax.config.update("jax_default_matmul_precision", before)
+    assert make.calls == 3
+
+
+def test_a_damaged_file_is_told_and_made_anew(directory, caplog):
+    make = Counted(list(range(1000)))
+    kept_value("what", (7,), make)
+    (path,) = (directory / programs.FOLDER).iterdir()
+    path.write_bytes(path.read_bytes()[:50])
+    assert kept_value("what", (7,), make) == make.value
+    assert str(path) in caplog.text
+    assert kept_value("what", (7,), make) == make.value
+    assert make.calls == 2
+
+
+def double(x):
+    return jnp.sort(x)[::-1] * 2 + jnp.cumsum(x)
+
+
+def test_a_program_is_lowered_once(directory):
+    x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    lower = Counted(jax.jit(double).lower(x))
+    found = [
+        kept_program("double", (), lower, jax.stages.Lowered.compile, jax.devices()[:1])(x)
+        for _ in range(2)
+    ]
+    assert lower.calls == 1
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], np.sort(x)[::-1] * 2 + np.cumsum(x), rtol=1e-4, atol=1e-4)
+
+
+def test_what_jax_found_in_its_own_cache_is_not_written_again(directory):
+    x = np.ones(3, np.float32)
+    lower = Counted(jax.jit(double).lower(x))
+    compile, devices = jax.stages.Lowered.compile, jax.devices()[:1]
+    kept_program("one name", (), lower, compile, devices)
+    for calls in (2, 3):
+        kept_program("another", (), lower, compile, devices)
+        assert lower.calls == calls
+
+
+def untraced(*_, **__):
+    raise AssertionError("traced")
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_training_step_from_disk_is_the_same_to_the_bit(count, directory, monkeypatch):
+    model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
+    stage = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
+    variables = init_variables(model, 0)
+    found = []
+    for _ in range(2):
+        take_step = step.make_train_step(
+            model, stage, 4, 5, seed=1, augmented=True, devices=jax.devices()[:count]
+        )
+        params = variables["params"]
+        opt_state = make_optimizer(stage, 4, 5).init(params)
+        state = TrainState(np.int32(0), params, variables["batch_stats"], opt_state)
+        for i in range(2):
+            state, metrics = take_step(state, make_batch(i))
+        found.append(jax.device_get((state, metrics)))
+        # The second time nothing is to be traced.
+        monkeypatch.setattr(step, "train_step", untraced)
+    jax.tree.map(np.testing.assert_array_equal, *found)
+
+
+@pytest.mark.parametrize("cropper", ["vgg9", "centroid"])
+def test_shapes_are_those_of_a_whole_parse(cropper, directory):
+    model = STNiCNN((15, 15), cropper)
+    inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, 32, 32, 3))
+    expected = dict(jax.eval_shape(model.init, jax.random.key(0), *inputs))
+    for _ in range(2):  # traced, and from disk
+        assert variable_shapes(model) == expected
