@@ -14,11 +14,12 @@ HELP = (
 )
 
 
-def keep_compiled(directory: str | None) -> None:
+def keep_compiled(directory: str | None = None) -> None:
     """Keeps compiled programs in a directory, and takes them from there.
 
     JAX finds a program by what it does, for what machine and by which version; one that changed is
-    compiled anew. The directory only grows, and may be removed at any time.
+    compiled anew. What `programs` keeps whole lies there too. The directory only grows, and may be
+    removed at any time.
 
     Args:
         directory: where; created if missing. Empty: nowhere. None: where JAX is told to by
