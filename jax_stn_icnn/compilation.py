@@ -50,10 +50,18 @@ def compile_for_memory(lowered: Lowered) -> Compiled:
     if jax.default_backend() == "cpu":
         options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
     compiled = lowered.compile(options)
+    give_back_memory()
+    return compiled
+
+
+def give_back_memory() -> None:
+    """Gives memory that was freed, but that glibc keeps to itself, back to the system.
+
+    The compiler leaves over a gigabyte in pieces, and each checkpoint some, in the arenas of the
+    threads that wrote it.
+    """
     if sys.platform == "linux":
-        # The compiler leaves over a gigabyte in pieces that the C library keeps to itself. Other
-        # C libraries than glibc lack the function and the habit.
+        # Other C libraries lack the function and the habit.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)
-    return compiled

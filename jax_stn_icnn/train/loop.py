@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_stn_icnn import data, draw, evaluation, report
+from jax_stn_icnn.compilation import give_back_memory
 from jax_stn_icnn.metrics import MEAN_OF_EIGHT
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import config as configs
@@ -213,6 +214,7 @@ class Run:
                 self._export(f"weights_{leg.stage.name}.safetensors", variables)
         self.best_rank = max(rank, self.best_rank)
         self._save(leg, epoch, rank)
+        give_back_memory()
 
     def _evaluate(self, variables: dict[str, Any], source: data.Source) -> report.Report:
         # Each process sees its share, and so does its bar.
