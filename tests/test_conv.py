@@ -117,3 +117,12 @@ def test_parameters_begin_as_those_of_flax():
     ours = conv.Conv(4, 5).init(jax.random.key(3), x)
     theirs = nn.Conv(4, (5, 5)).init(jax.random.key(3), x.transpose(0, 2, 3, 1))
     jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+
+
+def test_the_gradient_of_the_bias_is_summed_in_float32():
+    layer = conv.Conv(features=2, kernel_size=1, dtype=jnp.bfloat16)
+    x = jnp.zeros((4, 1, 64, 64))
+    params = {"params": {"kernel": jnp.ones((1, 1, 1, 2)), "bias": jnp.zeros(2)}}
+    # Terms and sum are numbers of bfloat16, but most of the sums on the way are not.
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(layer.apply(p, x).astype(jnp.float32) / 64)))(params)
+    np.testing.assert_array_equal(grads["params"]["bias"], x.size / 64)

@@ -63,7 +63,9 @@ class Conv(nn.Module):
         out = convolve(x.astype(self.dtype), own.astype(self.dtype))
         if below is not None:
             out += convolve_upsampled(below.astype(self.dtype), of_below, x.shape[2:])
-        return out + bias.astype(self.dtype)[:, None, None]
+        # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 would end
+        # where it is some hundred times its terms.
+        return (out + bias[:, None, None]).astype(self.dtype)
 
 
 def convolve_upsampled(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array:
