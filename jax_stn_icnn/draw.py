@@ -160,6 +160,8 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     Raises:
         ValueError: the file holds no record.
     """
+    from matplotlib.ticker import LogFormatter
+
     records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
     if not records:
         raise ValueError(f"{metrics} holds no record: there is nothing to draw")
@@ -177,6 +179,9 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     score.set(ylabel="validation F1", ylim=(0, 1))
     score.legend(loc="lower right", fontsize=MEDIUM)
     window.set(ylabel="windows off by, px", yscale="log", xlabel="epoch of the run")
+    # Pixels as plain numbers, not as powers of ten.
+    for ticks in (window.yaxis.set_major_formatter, window.yaxis.set_minor_formatter):
+        ticks(LogFormatter(labelOnlyBase=False))
     window.set_xlim(0.5, len(records) + 0.5)
     window.xaxis.get_major_locator().set_params(integer=True)
     for axes in (loss, score, window):

@@ -63,8 +63,8 @@ class Conv(nn.Module):
         out = convolve(x.astype(self.dtype), own.astype(self.dtype))
         if below is not None:
             out += convolve_upsampled(below.astype(self.dtype), of_below, x.shape[2:])
-        # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 would end
-        # where it is some hundred times its terms.
+        # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 would
+        # stop growing where it is some hundred times its terms.
         return (out + bias[:, None, None]).astype(self.dtype)
 
 
