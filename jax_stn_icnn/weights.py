@@ -60,7 +60,16 @@ def save_weights(
         "patch_size": str(sides.patch),
         "frame_size": str(sides.frame),
     }
-    safetensors.numpy.save_file(arrays, path, metadata)
+    Path(path).write_bytes(_in_order(safetensors.numpy.save(arrays, metadata)))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file, its metadata sorted: safetensors writes them in another order each time."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    return data[:8] + text.ljust(length) + data[8 + length :]
 
 
 def load_weights(path: str | Path) -> tuple[dict[str, Any], str]:

@@ -53,3 +53,10 @@ def test_what_is_no_weights_file_is_named(tmp_path):
     (tmp_path / "w").write_bytes((tmp_path / "w").read_bytes()[:-3])
     with pytest.raises(ValueError, match="cut short"):
         weights.load_weights(tmp_path / "w")
+
+
+def test_the_same_variables_give_the_same_bytes(tmp_path):
+    files = [tmp_path / f"{i}.safetensors" for i in range(6)]
+    for file in files:
+        weights.save_weights(file, VARIABLES, "small", SIDES)
+    assert len({file.read_bytes() for file in files}) == 1
