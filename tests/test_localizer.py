@@ -3,9 +3,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_variables
+from flax import linen as nn
 
 from jax_stn_icnn import convert_torch, geometry
-from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+from jax_stn_icnn.models.localizer import LOCALIZERS, _max_of_two, centroid_theta
 
 MASK = jax.nn.softmax(jax.random.normal(jax.random.key(0), (2, 128, 128, 9)))
 
@@ -90,3 +91,19 @@ def test_gradients_compile_and_reach_every_kernel(name):
         assert np.isfinite(gradient).all(), path
         # A bias in front of a BatchNorm has none but rounding.
         assert path[-1].key == "bias" or np.abs(gradient).max() > 0, path
+
+
+def test_max_pool_equals_flax():
+    rng = np.random.default_rng(0)
+    # Few different values, so that many of them tie.
+    x = jnp.array(rng.integers(0, 3, (2, 8, 6, 3)), jnp.float32)
+    cotangent = jnp.array(rng.normal(size=(2, 4, 3, 3)), jnp.float32)
+    (ours, pull), (theirs, pull_theirs) = (
+        jax.vjp(pool, x)
+        for pool in (
+            lambda x: _max_of_two(_max_of_two(x, axis=2), axis=1),
+            lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)),
+        )
+    )
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(pull(cotangent)[0], pull_theirs(cotangent)[0])

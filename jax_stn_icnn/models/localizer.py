@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from jax_stn_icnn import labels
 from jax_stn_icnn.checks import check_shape
@@ -86,7 +87,7 @@ class VGG9Localizer(nn.Module):
         last = 2 * len(self.widths) - 1
         for i in range(last + 1):
             if i > 0 and i % 2 == 0:
-                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = _max_of_two(_max_of_two(x, axis=2), axis=1)
             conv = nn.Conv(
                 self.widths[i // 2], (3, 3), use_bias=False, dtype=self.dtype, name=f"conv_{i}"
             )
@@ -96,6 +97,12 @@ class VGG9Localizer(nn.Module):
         x = _mean_positions(x.astype(jnp.float32))
         x = nn.Dense(labels.NUM_PARTS * 4, name="dense")(x).reshape(-1, labels.NUM_PARTS, 4)
         return make_theta(*jnp.moveaxis(x, -1, 0))
+
+
+def _max_of_two(x: jax.Array, axis: int) -> jax.Array:
+    """2 x 2 max pool along one axis; values and gradient as `nn.max_pool`'s, faster on CPU."""
+    even, odd = (lax.slice_in_dim(x, first, None, stride=2, axis=axis) for first in (0, 1))
+    return jnp.where(even >= odd, even, odd)
 
 
 def _mean_positions(maps: jax.Array) -> jax.Array:
