@@ -33,6 +33,8 @@ VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
 # What JAX says of a program that its own cache lacks.
 MISSED = "/jax/compilation_cache/cache_misses"
 
+LOG = logging.getLogger(__name__)
+
 Value = TypeVar("Value")
 
 
@@ -159,22 +161,29 @@ def _processor() -> str:
 
 
 def _read(path: Path | None) -> Any:
-    """What a file holds; None if it is not there or damaged."""
-    if path is None or not path.exists():
+    """What a file holds; None if it is not there, or cannot be read."""
+    if path is None:
         return None
     try:
-        data = zlib.decompress(path.read_bytes())
-    except zlib.error as error:
-        logging.getLogger(__name__).warning("%s is damaged (%s); making it anew", path, error)
+        return pickle.loads(zlib.decompress(path.read_bytes()))
+    except FileNotFoundError:
         return None
-    return pickle.loads(data)
+    except (OSError, zlib.error) as error:
+        LOG.warning("%s cannot be read (%s); making it anew", path, error)
+        return None
 
 
 def _write(path: Path | None, value: Any) -> None:
-    """Writes a file that is whole or not there, whoever else is writing the same."""
+    """Writes a file that is whole or not there, whoever else is writing the same.
+
+    A directory that cannot be written to costs only time, so it ends nothing.
+    """
     if path is None:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
-        partial.write(zlib.compress(pickle.dumps(value), level=1))
-    os.replace(partial.name, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
+            partial.write(zlib.compress(pickle.dumps(value), level=1))
+        os.replace(partial.name, path)
+    except OSError as error:
+        LOG.warning("%s cannot be written (%s); the next start makes it again", path, error)

@@ -104,6 +104,16 @@ def test_a_damaged_file_is_told_and_made_anew(directory, caplog):
     assert make.calls == 2
 
 
+def test_a_directory_that_cannot_be_written_to_is_told_and_ends_nothing(directory, caplog):
+    directory.mkdir()
+    (directory / programs.FOLDER).write_text("in the way")
+    make = Counted(1)
+    for calls in (1, 2):
+        assert kept_value("what", (), make) == 1
+        assert make.calls == calls
+    assert "cannot be written" in caplog.text
+
+
 def double(x):
     return jnp.sort(x)[::-1] * 2 + jnp.cumsum(x)
 
