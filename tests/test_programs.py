@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_step import make_batch
 
 from jax_stn_icnn import programs
 from jax_stn_icnn.compilation import keep_compiled
@@ -11,7 +12,6 @@ from jax_stn_icnn.train import step
 from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState, init_variables
-from tests.test_step import make_batch
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -86,11 +86,13 @@ def test_it_is_made_anew_under_other_settings(directory, monkeypatch):
     kept_value("what", (7,), make)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
     kept_value("what", (7,), make)
-    before = jax.config.values["jax_default_matmul_precision"]
-    jax.config.update("jax_default_matmul_precision", "highest")
-    kept_value("what", (7,), make)
-    jax.config.update("jax_default_matmul_precision", before)
+    assert make.calls == 2
+    with jax.default_matmul_precision("highest"):
+        kept_value("what", (7,), make)
     assert make.calls == 3
+    with jax.enable_x64(True):
+        kept_value("what", (7,), make)
+    assert make.calls == 4
 
 
 def test_a_damaged_file_is_told_and_made_anew(directory, caplog):
