@@ -31,13 +31,11 @@ class Conv(nn.Module):
         features: output channels.
         kernel_size: side of the square kernel, odd.
         dtype: type of the computation; parameters stay float32.
-        kernel_scale: what the random kernel, `lecun_normal`, is multiplied by.
     """
 
     features: int
     kernel_size: int
     dtype: jnp.dtype = jnp.float32
-    kernel_scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: jax.Array, below: jax.Array | None = None) -> jax.Array:
@@ -52,8 +50,9 @@ class Conv(nn.Module):
         """
         channels = x.shape[1] + (0 if below is None else below.shape[1])
         side = self.kernel_size
-        drawn = nn.initializers.variance_scaling(self.kernel_scale**2, "fan_in", "truncated_normal")
-        kernel = self.param("kernel", drawn, (side, side, channels, self.features))
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (side, side, channels, self.features)
+        )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         rows, columns = x.shape[2:]
         odd = rows % 2 or columns % 2

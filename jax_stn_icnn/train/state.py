@@ -15,7 +15,6 @@ from flax import struct, traverse_util
 from orbax.checkpoint import checkpoint_managers
 
 from jax_stn_icnn import weights
-from jax_stn_icnn.models.icnn import UNNORMED, UNNORMED_SCALE
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.weights import WEIGHTS
 
@@ -48,7 +47,7 @@ class TrainState:
 
 
 def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
-    """Random parameters and neutral statistics, distributed as `model.init` has them.
+    """Random parameters and neutral statistics, as Flax's own defaults.
 
     `model.init` would compile a program of its own for every kernel, which takes longer than short
     runs do; here all kernels are cut from one draw.
@@ -59,8 +58,8 @@ def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
 
     Returns:
         `{"params": ..., "batch_stats": ...}`: kernels from a normal distribution cut off at two
-        standard deviations, of variance 1 / fan-in (`lecun_normal`), and a tenth as large where no
-        BatchNorm follows; scales and variances one; biases and means zero.
+        standard deviations, of variance 1 / fan-in (`lecun_normal`); scales and variances one;
+        biases and means zero.
     """
     flat = traverse_util.flatten_dict(variable_shapes(model))
     total = sum(leaf.size for path, leaf in flat.items() if path[-1] == "kernel")
@@ -68,8 +67,7 @@ def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
     variables, used = {}, 0
     for path, leaf in flat.items():
         if path[-1] == "kernel":
-            scale = UNNORMED_SCALE if path[-2] in UNNORMED else 1.0
-            deviation = CUT_OFF_DEVIATION * np.sqrt(math.prod(leaf.shape[:-1])) / scale
+            deviation = CUT_OFF_DEVIATION * np.sqrt(math.prod(leaf.shape[:-1]))
             kernel = draw[used : used + leaf.size].reshape(leaf.shape) / deviation
             variables[path], used = kernel.astype(leaf.dtype), used + leaf.size
         else:
