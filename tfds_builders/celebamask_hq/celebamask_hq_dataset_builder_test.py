@@ -2,9 +2,8 @@
 
 import pytest
 
-# The test case subclasses TensorFlow's, and compares what tf.data reads; dill is TFDS's own need.
-pytest.importorskip("tensorflow")
-pytest.importorskip("dill")
+pytest.importorskip("tensorflow", reason="TFDS's test case is built on TensorFlow's")
+pytest.importorskip("dill", reason="TFDS's test case imports it")
 
 import tensorflow_datasets as tfds  # noqa: E402
 
