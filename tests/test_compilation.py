@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn.compilation import DIRECTORY, compile_for_memory, keep_compiled
+from jax_stn_icnn.compilation import DIRECTORY, compile_program, keep_compiled
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -35,7 +35,8 @@ def test_what_is_asked_for_wins_over_the_environment(asked, told, used, monkeypa
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0
 
 
-def test_branches_are_computed_one_after_the_other():
+@pytest.mark.parametrize("save_memory", [True, False])
+def test_branches_are_computed_one_after_the_other_to_save_memory(save_memory):
     side, branches = 256, 8
 
     def total(x):
@@ -46,6 +47,6 @@ def test_branches_are_computed_one_after_the_other():
         return sum(branch(i) for i in range(branches))
 
     x = jax.random.normal(jax.random.key(0), (side, side))
-    compiled = compile_for_memory(jax.jit(total).lower(x))
+    compiled = compile_program(jax.jit(total).lower(x), save_memory=save_memory)
     np.testing.assert_allclose(compiled(x), jax.jit(total)(x), rtol=1e-5)
-    assert compiled.memory_analysis().temp_size_in_bytes < branches * x.nbytes
+    assert (compiled.memory_analysis().temp_size_in_bytes < branches * x.nbytes) is save_memory

@@ -1,6 +1,7 @@
 """The training step: pure functions, and the one place that maps them by `jax.pmap`."""
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jax_stn_icnn import labels
 from jax_stn_icnn.augment import example_keys
-from jax_stn_icnn.compilation import compile_for_memory
+from jax_stn_icnn.compilation import compile_program
+from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.programs import kept_program, shapes_and_types
 from jax_stn_icnn.train import objective
@@ -21,6 +24,8 @@ from jax_stn_icnn.train.state import TrainState
 AXIS = "batch"
 # What the device needs of a batch.
 INPUTS = ("frame", "labels", "region", "position")
+# Pixels of a device's batch up to which a joint step takes less than a gigabyte, however ordered.
+FEW_PIXELS = 2**18
 
 Metrics = dict[str, jax.Array]
 Variables = dict[str, Any]
@@ -103,12 +108,20 @@ def make_train_step(
                 "training step",
                 (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, given),
                 lambda: mapped.lower(state, shards),
-                compile_for_memory,
+                functools.partial(
+                    compile_program,
+                    save_memory=num_pixels(shards["frame"].shape[1], model.patch_size) > FEW_PIXELS,
+                ),
                 used,
             )
         return run(state, shards)
 
     return take
+
+
+def num_pixels(num_examples: int, patch_size: Size) -> int:
+    """What the networks see of so many examples, coarse images and patches, in pixels."""
+    return num_examples * (math.prod(COARSE_SIZE) + labels.NUM_PARTS * math.prod(patch_size))
 
 
 def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
