@@ -3,8 +3,8 @@
     python train.py
 
 Result on two cores: F1 .907 overall and .879 mean of eight on the 200 test faces, in 8 minutes 56
-seconds with the drawing of the faces and all compilation. Cores whose host is busy elsewhere can
-take a third longer.
+seconds with the drawing of the faces and all compilation; in 10 minutes 53 an hour later, when the
+same cores were slower.
 """
 
 from ml_collections import ConfigDict
