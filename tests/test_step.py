@@ -116,6 +116,25 @@ def test_a_batch_that_does_not_divide_is_refused_before_anything_compiles():
         step.check_batch_size(6, 4)
 
 
+@pytest.mark.parametrize(
+    ("examples", "patch_size", "save_memory"),
+    # 16,384 pixels of coarse image and six patches for each of two examples on a device.
+    [(8, 53, False), (8, 137, False), (8, 139, True)],
+)
+def test_only_a_large_batch_is_ordered_for_memory(examples, patch_size, save_memory, monkeypatch):
+    asked = []
+
+    def kept(name, made_from, lower, compile, devices):
+        asked.append(compile.keywords)
+        return lambda state, shards: (state, {})
+
+    monkeypatch.setattr(step, "kept_program", kept)
+    model = STNiCNN((patch_size, patch_size), "vgg9", axis_name=step.AXIS)
+    take_step = step.make_train_step(model, STAGE, 1, 1, seed=0, augmented=False)
+    take_step({}, make_batch(0, batch=examples))
+    assert asked == [{"save_memory": save_memory}]
+
+
 def test_six_adam_steps_follow_pytorch():
     weights, adam = np.load(GOLDEN / "icnn.npz"), np.load(GOLDEN / "adam.npz")
     state = {k.removeprefix("state/"): weights[k] for k in weights if k.startswith("state/")}

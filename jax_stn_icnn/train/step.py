@@ -24,8 +24,9 @@ from jax_stn_icnn.train.state import TrainState
 AXIS = "batch"
 # What the device needs of a batch.
 INPUTS = ("frame", "labels", "region", "position")
-# Pixels of a device's batch up to which a joint step takes less than a gigabyte, however ordered.
-FEW_PIXELS = 2**18
+# Pixels of a device's batch up to which a step's buffers are small enough to be ordered for speed:
+# of a joint step, by measure, some 3 KB a pixel then, against 2 ordered for memory.
+SMALL_BATCH = 2**18
 
 Metrics = dict[str, jax.Array]
 Variables = dict[str, Any]
@@ -104,14 +105,12 @@ def make_train_step(
             # At the first batch, whose shapes all others have. Once for good: a call of `mapped`
             # would compile for the host's arrays, and again for those that the step returns.
             given = shapes_and_types((state, shards))
+            num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_size)
             run = kept_program(
                 "training step",
                 (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, given),
                 lambda: mapped.lower(state, shards),
-                functools.partial(
-                    compile_program,
-                    save_memory=num_pixels(shards["frame"].shape[1], model.patch_size) > FEW_PIXELS,
-                ),
+                functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
                 used,
             )
         return run(state, shards)
@@ -119,7 +118,7 @@ def make_train_step(
     return take
 
 
-def num_pixels(num_examples: int, patch_size: Size) -> int:
+def _num_pixels(num_examples: int, patch_size: Size) -> int:
     """What the networks see of so many examples, coarse images and patches, in pixels."""
     return num_examples * (math.prod(COARSE_SIZE) + labels.NUM_PARTS * math.prod(patch_size))
 
