@@ -16,10 +16,10 @@ from jax_stn_icnn.train import loop
 
 def main() -> None:
     """Runs train.py until the first step's metrics are there, then says how long that took."""
-    make = loop.make_train_step
+    compile_step = loop.compile_train_step
 
-    def make_train_step(*args: Any, **options: Any) -> Any:
-        take_step = make(*args, **options)
+    def compile_train_step(*args: Any, **options: Any) -> Any:
+        take_step = compile_step(*args, **options)
 
         def first_step(state: Any, batch: Any) -> None:
             jax.block_until_ready(take_step(state, batch))
@@ -28,7 +28,7 @@ def main() -> None:
 
         return first_step
 
-    loop.make_train_step = make_train_step
+    loop.compile_train_step = compile_train_step
     app.run(train.main)
 
 

@@ -14,7 +14,7 @@ from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
-from jax_stn_icnn.train.step import AXIS, make_train_step
+from jax_stn_icnn.train.step import AXIS, compile_train_step
 
 # Steps in an epoch, and epochs after which the rates are halved.
 SCHEDULE = (1000, 5)
@@ -48,9 +48,11 @@ def ours(
     model, variables = parser(PATCH, FRAME, dtype, AXIS)
     tx = make_optimizer(stage, *SCHEDULE)
     devices = devices or jax.devices()[:1]
-    step = make_train_step(model, stage, *SCHEDULE, seed=0, augmented=False, devices=devices)
     params, inputs = variables["params"], training_batch(batch, FRAME)
     state = TrainState(np.int32(0), params, variables["batch_stats"], tx.init(params))
+    step = compile_train_step(
+        model, stage, *SCHEDULE, state, inputs, seed=0, augmented=False, devices=devices
+    )
 
     def call() -> float:
         nonlocal state

@@ -17,6 +17,7 @@ import os
 import pickle
 import platform
 import tempfile
+import threading
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -95,11 +96,15 @@ def kept_program(
 
 @contextlib.contextmanager
 def _noting_compilations() -> Iterator[list[str]]:
-    """Lists what was not in JAX's own cache, and so was compiled; nothing where that is off."""
+    """Lists what was not in JAX's own cache, and so was compiled; nothing where that is off.
+
+    What other threads compile meanwhile is not listed.
+    """
     found: list[str] = []
+    here = threading.get_ident()
 
     def note(event: str, **_: object) -> None:
-        if event == MISSED:
+        if event == MISSED and threading.get_ident() == here:
             found.append(event)
 
     jax.monitoring.register_event_listener(note)

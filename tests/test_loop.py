@@ -1,6 +1,9 @@
+import contextlib
+import dataclasses
 import json
 import os
 import signal
+import threading
 
 import jax
 import numpy as np
@@ -55,14 +58,14 @@ def compiled():
 
 @pytest.fixture
 def hooks(monkeypatch, compiled):
-    """Small data, no evaluation, and hooks that see every step: (step, metrics) -> metrics."""
+    """Hooks that see every step: (step, metrics) -> metrics."""
     hooks = []
-    make = loop.make_train_step
+    compile_step = loop.compile_train_step
 
-    def make_train_step(model, stage, *schedule, **options):
+    def compile_train_step(model, stage, *given, **options):
         if stage.name not in compiled:
             devices = jax.devices()[:1]
-            compiled[stage.name] = make(model, stage, *schedule, devices=devices, **options)
+            compiled[stage.name] = compile_step(model, stage, *given, devices=devices, **options)
 
         def take_step(state, batch):
             state, metrics = compiled[stage.name](state, batch)
@@ -72,11 +75,16 @@ def hooks(monkeypatch, compiled):
 
         return take_step
 
+    monkeypatch.setattr(loop, "compile_train_step", compile_train_step)
+    return hooks
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Small data, no evaluation."""
     records = list(make_records())
-    monkeypatch.setattr(loop, "make_train_step", make_train_step)
     monkeypatch.setattr(loop.data, "open_source", lambda *_: records)
     monkeypatch.setattr(loop.evaluation, "evaluate", make_report)
-    return hooks
 
 
 def kill(step, metrics):
@@ -188,3 +196,73 @@ def test_a_batch_that_does_not_divide_is_refused_first(tmp_path):
     with pytest.raises(ValueError, match="batch_size is 6"):
         loop.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+class Compiler:
+    """Stands in for the compiler: notes stage and thread, and makes steps that only count."""
+
+    def __init__(self):
+        self.asked, self.trained, self.fails = [], threading.Event(), None
+
+    def __call__(self, model, stage, *given, **options):
+        self.asked.append((stage.name, threading.current_thread()))
+        if stage.name == self.fails:
+            raise RuntimeError(f"cannot compile {stage.name}")
+
+        def take_step(state, batch):
+            self.trained.set()
+            return dataclasses.replace(state, step=state.step + 1), {"loss": np.ones(1)}
+
+        return take_step
+
+
+@pytest.fixture
+def compiler(monkeypatch):
+    compiler = Compiler()
+    monkeypatch.setattr(loop, "compile_train_step", compiler)
+    return compiler
+
+
+def make_two_stages():
+    config = make_config()
+    config.stages = ("localizer", "fine")
+    config.fine.epochs = 1
+    return config
+
+
+def test_a_later_stage_is_compiled_while_one_trains(compiler, monkeypatch, tmp_path):
+    def wait_for_training(model, stage, *given, **options):
+        # Compiled before training, or instead of it, this would wait in vain.
+        assert stage.name == "localizer" or compiler.trained.wait(30)
+        return compiler(model, stage, *given, **options)
+
+    monkeypatch.setattr(loop, "compile_train_step", wait_for_training)
+    loop.train_and_evaluate(make_two_stages(), tmp_path)
+    names, threads = zip(*compiler.asked, strict=True)
+    assert names == ("localizer", "fine")
+    assert threading.main_thread() not in threads
+
+
+@pytest.mark.parametrize(
+    ("backend", "settings"),
+    [
+        ("gpu", contextlib.nullcontext()),
+        ("cpu", jax.default_matmul_precision("highest")),
+    ],
+)
+def test_what_cannot_be_compiled_beside_training_waits_for_its_stage(
+    backend, settings, compiler, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    with settings:
+        loop.train_and_evaluate(make_two_stages(), tmp_path)
+    main = threading.main_thread()
+    assert compiler.asked == [("localizer", main), ("fine", main)]
+
+
+def test_a_program_that_cannot_be_compiled_ends_the_run_at_its_stage(compiler, tmp_path):
+    compiler.fails = "fine"
+    with pytest.raises(RuntimeError, match="cannot compile fine"):
+        loop.train_and_evaluate(make_two_stages(), tmp_path)
+    assert (tmp_path / "weights_localizer.safetensors").exists()
+    assert last_step(tmp_path) == LAST

@@ -1,3 +1,5 @@
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,6 +144,23 @@ def test_what_jax_found_in_its_own_cache_is_not_written_again(directory):
         assert lower.calls == calls
 
 
+def test_what_another_thread_compiles_meanwhile_does_not_count(directory):
+    x = np.ones(3, np.float32)
+    compile, devices = jax.stages.Lowered.compile, jax.devices()[:1]
+    kept_program("one name", (), lambda: jax.jit(double).lower(x), compile, devices)
+
+    def compile_beside(lowered):
+        other = threading.Thread(target=jax.jit(lambda x: double(x) + 1).lower(x).compile)
+        other.start()
+        other.join()
+        return lowered.compile()
+
+    lower = Counted(jax.jit(double).lower(x))
+    for calls in (1, 2):
+        kept_program("another", (), lower, compile_beside, devices)
+        assert lower.calls == calls
+
+
 def untraced(*_, **__):
     raise AssertionError("traced")
 
@@ -153,12 +172,13 @@ def test_a_training_step_from_disk_is_the_same_to_the_bit(count, directory, monk
     variables = init_variables(model, 0)
     found = []
     for _ in range(2):
-        take_step = step.make_train_step(
-            model, stage, 4, 5, seed=1, augmented=True, devices=jax.devices()[:count]
-        )
         params = variables["params"]
         opt_state = make_optimizer(stage, 4, 5).init(params)
         state = TrainState(np.int32(0), params, variables["batch_stats"], opt_state)
+        devices = jax.devices()[:count]
+        take_step = step.compile_train_step(
+            model, stage, 4, 5, state, make_batch(0), seed=1, augmented=True, devices=devices
+        )
         for i in range(2):
             state, metrics = take_step(state, make_batch(i))
         found.append(jax.device_get((state, metrics)))

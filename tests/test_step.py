@@ -60,11 +60,12 @@ def runs():
     monkeypatch.setattr(objective, "make_views", counted)
     monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
     for count in (1, 4):
-        take_step = step.make_train_step(
-            model, STAGE, 1, 1, seed=1, augmented=True, devices=jax.devices()[:count]
-        )
         params, batch_stats = variables["params"], variables["batch_stats"]
         state = TrainState(np.int32(0), params, batch_stats, tx.init(params))
+        shapes, devices = jax.eval_shape(lambda state: state, state), jax.devices()[:count]
+        take_step = step.compile_train_step(
+            model, STAGE, 1, 1, shapes, make_batch(0), seed=1, augmented=True, devices=devices
+        )
         found = []
         for i in range(STEPS):
             state, metrics = take_step(state, make_batch(i))
@@ -109,9 +110,9 @@ def test_frozen_networks_do_not_change_by_a_bit(runs):
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_compiles():
     model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
-    take_step = step.make_train_step(model, STAGE, 1, 1, seed=0, augmented=False)
+    batch = make_batch(0, batch=6)
     with pytest.raises(ValueError, match="batch_size is 6, but must be a multiple .* 4"):
-        take_step(None, make_batch(0, batch=6))
+        step.compile_train_step(model, STAGE, 1, 1, None, batch, seed=0, augmented=False)
     with pytest.raises(ValueError, match="multiple"):
         step.check_batch_size(6, 4)
 
@@ -126,12 +127,11 @@ def test_only_a_large_batch_is_ordered_for_memory(examples, patch_size, save_mem
 
     def kept(name, made_from, lower, compile, devices):
         asked.append(compile.keywords)
-        return lambda state, shards: (state, {})
 
     monkeypatch.setattr(step, "kept_program", kept)
     model = STNiCNN((patch_size, patch_size), "vgg9", axis_name=step.AXIS)
-    take_step = step.make_train_step(model, STAGE, 1, 1, seed=0, augmented=False)
-    take_step({}, make_batch(0, batch=examples))
+    batch = make_batch(0, batch=examples)
+    step.compile_train_step(model, STAGE, 1, 1, {}, batch, seed=0, augmented=False)
     assert asked == [{"save_memory": save_memory}]
 
 

@@ -60,7 +60,8 @@ def encode_png(pixels: np.ndarray) -> bytes:
       The bytes of the PNG file.
     """
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    # Pillow's own level, 6, takes 1.6 times as long and saves 2 % of a drawn face.
+    Image.fromarray(pixels).save(file, "PNG", compress_level=4)
     return file.getvalue()
 
 

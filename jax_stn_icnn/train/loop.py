@@ -6,10 +6,13 @@ run that was killed goes on from its last checkpoint as if nothing had happened.
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 import signal
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -36,7 +40,7 @@ from jax_stn_icnn.train.state import (
     init_variables,
     load_variables,
 )
-from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, make_train_step
+from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
 from jax_stn_icnn.weights import CONFIG, WEIGHTS, Sides
 
 
@@ -98,9 +102,13 @@ class Run:
         saved = self.checkpoints.latest_step
         self.state = self._begun(variables) if saved is None else self._restored(saved, variables)
         self.logs = Logs(workdir, int(self.state.step)) if self.main else None
+        self.compiler = ThreadPoolExecutor(1)
+        self.steps: dict[str, Callable[[], Step]] = {}  # stage -> what compiles, or waits
 
     def close(self) -> None:
         """Waits for the last checkpoint, and ends the loader."""
+        # Not waited for here, so that the run's last words come first; Python waits before it ends.
+        self.compiler.shutdown(wait=False, cancel_futures=True)
         self.checkpoints.close()
         self.iterator.close()
         if self.logs:
@@ -112,19 +120,10 @@ class Run:
         if step >= leg.last:
             return
         if step == leg.first:
-            tx = make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
-            opt_state = jax.device_get(tx.init(self.state.params))
+            opt_state = jax.device_get(self._optimizer(leg).init(self.state.params))
             self.state = dataclasses.replace(self.state, opt_state=opt_state)
-        take_step = make_train_step(
-            self.model.clone(axis_name=AXIS),
-            leg.stage,
-            self.steps_per_epoch,
-            self.config.halve_every_epochs,
-            seed=self.config.seed,
-            augmented=self.config.augment,
-        )
         for epoch in range((step - leg.first) // self.steps_per_epoch, leg.stage.epochs):
-            losses = self._train_epoch(leg, epoch, take_step, interrupted)
+            losses = self._train_epoch(leg, epoch, interrupted)
             self._finish_epoch(leg, epoch, losses)
             self._stop_if(interrupted)
 
@@ -139,9 +138,7 @@ class Run:
             print(f"\ntest split, {found.images} faces\n{report.score_table({'parse': found})}")
         return found
 
-    def _train_epoch(
-        self, leg: Leg, epoch: int, take_step: Step, interrupted: list[int]
-    ) -> dict[str, float]:
+    def _train_epoch(self, leg: Leg, epoch: int, interrupted: list[int]) -> dict[str, float]:
         """Takes the steps left of an epoch; the mean of each metric over them, and their speed."""
         end = leg.first + (epoch + 1) * self.steps_per_epoch
         done = int(self.state.step)
@@ -156,7 +153,7 @@ class Run:
                 asked = time.perf_counter()
                 batch = next(self.iterator)
                 waited += time.perf_counter() - asked
-                self.state, metrics = take_step(self.state, batch)
+                self.state, metrics = self._step_of(leg, batch)(self.state, batch)
                 # Looked at one step late, so that the device has the next one to work on.
                 pending, due = (step, metrics), pending
                 self._note(due, leg, sums, bar)
@@ -172,6 +169,53 @@ class Run:
         seconds = time.perf_counter() - started
         speed = sums.count * self.config.batch_size / seconds
         return sums.means() | {"faces_per_second": speed, "loader_share": waited / seconds}
+
+    def _step_of(self, leg: Leg, batch: data.Batch) -> Step:
+        """The compiled step of a stage; while it trains, a thread compiles those of later stages.
+
+        Args:
+            leg: the stage.
+            batch: any batch, for its shapes.
+        """
+        if leg.stage.name not in self.steps:
+            ahead = self._may_compile_ahead()
+            for each in self.legs[self.legs.index(leg) :] if ahead else [leg]:
+                compile_step = functools.partial(
+                    compile_train_step,
+                    self.model.clone(axis_name=AXIS),
+                    each.stage,
+                    self.steps_per_epoch,
+                    self.config.halve_every_epochs,
+                    self._shapes(each),
+                    batch,
+                    seed=self.config.seed,
+                    augmented=self.config.augment,
+                )
+                self.steps[each.stage.name] = (
+                    self.compiler.submit(compile_step).result
+                    if ahead
+                    else functools.cache(compile_step)
+                )
+        return self.steps[leg.stage.name]()
+
+    def _may_compile_ahead(self) -> bool:
+        # For a GPU the compiler tries kernels out on the device itself: not beside training. Of
+        # several processes each compiles at its first call. And JAX's settings that a `with` block
+        # of the caller gives hold in the caller's thread only.
+        return (
+            jax.default_backend() != "gpu"
+            and jax.process_count() == 1
+            and self.compiler.submit(lambda: jax.config.values).result() == jax.config.values
+        )
+
+    def _shapes(self, leg: Leg) -> TrainState:
+        """The shapes of a state of a stage."""
+        opt_state = jax.eval_shape(self._optimizer(leg).init, self.state.params)
+        state = dataclasses.replace(self.state, opt_state=opt_state)
+        return jax.eval_shape(lambda state: state, state)
+
+    def _optimizer(self, leg: Leg) -> optax.GradientTransformation:
+        return make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
 
     def _note(
         self, due: tuple[int, dict[str, jax.Array]] | None, leg: Leg, sums: Sums, bar: tqdm
@@ -288,9 +332,9 @@ class Run:
                 "these back:\n  " + "\n  ".join(changed)
             )
         leg = next(leg for leg in self.legs if leg.first < step <= leg.last)
-        tx = make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
         params, batch_stats = variables["params"], variables["batch_stats"]
-        like = TrainState(np.int32(0), params, batch_stats, jax.device_get(tx.init(params)))
+        opt_state = jax.device_get(self._optimizer(leg).init(params))
+        like = TrainState(np.int32(0), params, batch_stats, opt_state)
         self.best_rank = -math.inf if record["best_rank"] is None else record["best_rank"]
         return self.checkpoints.restore(step, like, self._positioned(record))
 

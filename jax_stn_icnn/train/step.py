@@ -51,23 +51,27 @@ def check_batch_size(batch_size: int, num_devices: int) -> None:
         )
 
 
-def make_train_step(
+def compile_train_step(
     model: STNiCNN,
     stage: Stage,
     steps_per_epoch: int,
     halve_every_epochs: float,
+    state: TrainState,
+    batch: Mapping[str, np.ndarray],
     *,
     seed: int,
     augmented: bool,
     devices: Sequence[jax.Device] | None = None,
 ) -> Step:
-    """Compiles a stage's step for all devices.
+    """Compiles a stage's step for all devices, once for all of its batches.
 
     Args:
         model: the parser, its `axis_name` AXIS.
         stage: the stage.
         steps_per_epoch: of the training split; with the next, see `make_optimizer`.
         halve_every_epochs: of the learning rates.
+        state: a state of the stage, or the shapes of one.
+        batch: a batch of this process; all others have its shapes.
         seed: of augmentation and jitter.
         augmented: whether examples are augmented.
         devices: where to run; all devices by default.
@@ -77,9 +81,10 @@ def make_train_step(
         away, and the metrics of the global batch: float32, one value for each local device, alike.
 
     Raises:
-        ValueError: the step is called with a batch that does not divide over the devices.
+        ValueError: the batch does not divide over the devices; also when the step is called.
     """
     used = list(jax.local_devices() if devices is None else devices)
+    shards = shard(batch, len(used))
     tx = make_optimizer(stage, steps_per_epoch, halve_every_epochs)
     step = functools.partial(
         train_step, model=model, tx=tx, stage=stage, seed=seed, augmented=augmented
@@ -93,29 +98,21 @@ def make_train_step(
         devices=devices,
         donate_argnums=(0,),
     )
-    run: Callable | None = None
-
-    def take(state: TrainState, batch: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
-        nonlocal run
-        shards = shard(batch, len(used))
-        if run is None and jax.process_count() > 1:
-            # What is compiled ahead does not join the batches of several processes.
-            run = mapped
-        elif run is None:
-            # At the first batch, whose shapes all others have. Once for good: a call of `mapped`
-            # would compile for the host's arrays, and again for those that the step returns.
-            given = shapes_and_types((state, shards))
-            num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_size)
-            run = kept_program(
-                "training step",
-                (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, given),
-                lambda: mapped.lower(state, shards),
-                functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
-                used,
-            )
-        return run(state, shards)
-
-    return take
+    run: Callable = mapped
+    # What is compiled ahead does not join the batches of several processes.
+    if jax.process_count() == 1:
+        # A call of `mapped` would compile for the host's arrays, and again for those that the step
+        # returns.
+        given = shapes_and_types((state, shards))
+        num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_size)
+        run = kept_program(
+            "training step",
+            (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, given),
+            lambda: mapped.lower(state, shards),
+            functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
+            used,
+        )
+    return lambda state, batch: run(state, shard(batch, len(used)))
 
 
 def _num_pixels(num_examples: int, patch_size: Size) -> int:
