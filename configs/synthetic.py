@@ -2,9 +2,8 @@
 
     python train.py
 
-Result on two cores: F1 .907 overall and .879 mean of eight on the 200 test faces, in 8 minutes 56
-seconds with the drawing of the faces and all compilation; in 10 minutes 53 an hour later, when the
-same cores were slower.
+Result on two cores: F1 .907 overall and .879 mean of eight on the 200 test faces, in 9 to 11
+minutes with the drawing of the faces and all compilation, by how fast the cores are at the hour.
 """
 
 from ml_collections import ConfigDict
