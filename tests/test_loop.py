@@ -238,9 +238,9 @@ def test_a_later_stage_is_compiled_while_one_trains(compiler, monkeypatch, tmp_p
 
     monkeypatch.setattr(loop, "compile_train_step", wait_for_training)
     loop.train_and_evaluate(make_two_stages(), tmp_path)
-    names, threads = zip(*compiler.asked, strict=True)
-    assert names == ("localizer", "fine")
-    assert threading.main_thread() not in threads
+    (first, here), (second, elsewhere) = compiler.asked
+    assert (first, second) == ("localizer", "fine")
+    assert here is threading.main_thread() is not elsewhere
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,7 @@ class Run:
         self.state = self._begun(variables) if saved is None else self._restored(saved, variables)
         self.logs = Logs(workdir, int(self.state.step)) if self.main else None
         self.compiler = ThreadPoolExecutor(1)
+        self.compiles_ahead = self._may_compile_ahead()
         self.steps: dict[str, Callable[[], Step]] = {}  # stage -> what compiles, or waits
 
     def close(self) -> None:
@@ -157,6 +158,8 @@ class Run:
                 # Looked at one step late, so that the device has the next one to work on.
                 pending, due = (step, metrics), pending
                 self._note(due, leg, sums, bar)
+                if due:  # Not earlier: a run should begin to train soon.
+                    self._compile_later(leg, batch)
                 # See `signals`: several processes have to agree on the step.
                 if jax.process_count() > 1 and self.checkpoints.preempted(step):
                     interrupted.append(signal.SIGTERM)
@@ -171,32 +174,30 @@ class Run:
         return sums.means() | {"faces_per_second": speed, "loader_share": waited / seconds}
 
     def _step_of(self, leg: Leg, batch: data.Batch) -> Step:
-        """The compiled step of a stage; while it trains, a thread compiles those of later stages.
-
-        Args:
-            leg: the stage.
-            batch: any batch, for its shapes.
-        """
+        """The compiled step of a stage; the batch may be any, for its shapes."""
         if leg.stage.name not in self.steps:
-            ahead = self._may_compile_ahead()
-            for each in self.legs[self.legs.index(leg) :] if ahead else [leg]:
-                compile_step = functools.partial(
-                    compile_train_step,
-                    self.model.clone(axis_name=AXIS),
-                    each.stage,
-                    self.steps_per_epoch,
-                    self.config.halve_every_epochs,
-                    self._shapes(each),
-                    batch,
-                    seed=self.config.seed,
-                    augmented=self.config.augment,
-                )
-                self.steps[each.stage.name] = (
-                    self.compiler.submit(compile_step).result
-                    if ahead
-                    else functools.cache(compile_step)
-                )
+            self.steps[leg.stage.name] = functools.cache(self._compiling(leg, batch))
         return self.steps[leg.stage.name]()
+
+    def _compile_later(self, leg: Leg, batch: data.Batch) -> None:
+        """Has a thread compile the steps of later stages, unless it is on them already."""
+        for later in self.legs[self.legs.index(leg) + 1 :]:
+            if self.compiles_ahead and later.stage.name not in self.steps:
+                future = self.compiler.submit(self._compiling(later, batch))
+                self.steps[later.stage.name] = future.result
+
+    def _compiling(self, leg: Leg, batch: data.Batch) -> Callable[[], Step]:
+        return functools.partial(
+            compile_train_step,
+            self.model.clone(axis_name=AXIS),
+            leg.stage,
+            self.steps_per_epoch,
+            self.config.halve_every_epochs,
+            self._shapes(leg),
+            batch,
+            seed=self.config.seed,
+            augmented=self.config.augment,
+        )
 
     def _may_compile_ahead(self) -> bool:
         # For a GPU the compiler tries kernels out on the device itself: not beside training. Of
