@@ -202,7 +202,7 @@ class Compiler:
     """Stands in for the compiler: notes stage and thread, and makes steps that only count."""
 
     def __init__(self):
-        self.asked, self.trained, self.fails = [], threading.Event(), None
+        self.asked, self.steps, self.fails = [], 0, None
 
     def __call__(self, model, stage, *given, **options):
         self.asked.append((stage.name, threading.current_thread()))
@@ -210,7 +210,7 @@ class Compiler:
             raise RuntimeError(f"cannot compile {stage.name}")
 
         def take_step(state, batch):
-            self.trained.set()
+            self.steps += 1
             return dataclasses.replace(state, step=state.step + 1), {"loss": np.ones(1)}
 
         return take_step
@@ -231,16 +231,27 @@ def make_two_stages():
 
 
 def test_a_later_stage_is_compiled_while_one_trains(compiler, monkeypatch, tmp_path):
-    def wait_for_training(model, stage, *given, **options):
-        # Compiled before training, or instead of it, this would wait in vain.
-        assert stage.name == "localizer" or compiler.trained.wait(30)
-        return compiler(model, stage, *given, **options)
+    taken_before, began = [], threading.Event()
 
-    monkeypatch.setattr(loop, "compile_train_step", wait_for_training)
+    def compile_train_step(model, stage, *given, **options):
+        taken_before.append(compiler.steps)
+        if stage.name == "fine":
+            began.set()
+        take_step = compiler(model, stage, *given, **options)
+
+        def last_one_waits(state, batch):
+            # Were the next stage compiled only once this one has ended, this would be in vain.
+            assert int(state.step) != LAST - 1 or began.wait(30)
+            return take_step(state, batch)
+
+        return last_one_waits
+
+    monkeypatch.setattr(loop, "compile_train_step", compile_train_step)
     loop.train_and_evaluate(make_two_stages(), tmp_path)
     (first, here), (second, elsewhere) = compiler.asked
     assert (first, second) == ("localizer", "fine")
     assert here is threading.main_thread() is not elsewhere
+    assert taken_before[0] == 0 < taken_before[1]  # A run begins to train soon.
 
 
 @pytest.mark.parametrize(
