@@ -11,7 +11,6 @@ The same command again goes on where a run was stopped. On several machines, in 
 Compiled programs stay in --compilation_cache, so the second start is fast.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,11 +67,8 @@ def main(argv: Sequence[str]) -> None:
         _prepare(config)
         loop.train_and_evaluate(config, _workdir())
     except loop.Interrupted as stop:
-        print(stop, flush=True)
-        jax.distributed.shutdown()
-        # Not sys.exit, which would wait for a program that a thread may still be compiling, some
-        # minute. 143 is what a process ended by SIGTERM returns.
-        os._exit(143)
+        print(stop)
+        sys.exit(143)  # What a process ended by SIGTERM returns.
     except (ArchiveError, PrepareError, OSError, ValueError, loop.Diverged) as error:
         sys.exit(f"error: {error}")
 

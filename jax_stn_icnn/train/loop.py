@@ -108,7 +108,7 @@ class Run:
 
     def close(self) -> None:
         """Waits for the last checkpoint, and ends the loader."""
-        # Not waited for: what is still being compiled is of no more use.
+        # Not waited for here, so that the run's last words come first; Python waits before it ends.
         self.compiler.shutdown(wait=False, cancel_futures=True)
         self.checkpoints.close()
         self.iterator.close()
