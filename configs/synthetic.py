@@ -2,8 +2,8 @@
 
     python train.py
 
-Result on two cores: F1 .905 to .907 overall and .879 mean of eight on the 200 test faces, in 9 to 11
-minutes with the drawing of the faces and all compilation, by how fast the cores are at the hour.
+Result on two cores: F1 .905 to .907 overall and .879 mean of eight on the 200 test faces, in 9 to
+11 minutes with the drawing of the faces and all compilation, by how fast the cores are at the hour.
 """
 
 from ml_collections import ConfigDict
