@@ -22,11 +22,14 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_stn_icnn import compilation, data, draw, evaluation, weights
+from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.data.loader import loader_over, open_source
+from jax_stn_icnn.files import weights
+from jax_stn_icnn.files.weights import CONFIG, WEIGHTS
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN, variable_shapes
-from jax_stn_icnn.report import Report, occlusion_table, score_table
+from jax_stn_icnn.scores import draw, evaluation
+from jax_stn_icnn.scores.report import Report, occlusion_table, score_table
 from jax_stn_icnn.train import config as configs
-from jax_stn_icnn.weights import CONFIG, WEIGHTS
 
 FACES_PER_PICTURE = 6
 
@@ -45,7 +48,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of covered parts and randomly drawn fac
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "By default the run's.", 1)
 _JSON = flags.DEFINE_string("json", None, "File to write the scores to.")
 _PICTURES = flags.DEFINE_string("pictures", None, "Directory for pictures.")
-_COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, compilation.HELP)
+_COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, cache.HELP)
 
 Loader = Callable[[], grain.IterDataset]
 
@@ -77,11 +80,11 @@ def _model(config: ConfigDict, cropper: str) -> STNiCNN:
 def _loader(config: ConfigDict) -> tuple[Loader, int]:
     """What makes a pass over the split, and how many faces it has."""
     dataset = config.dataset
-    source = data.open_source(
+    source = open_source(
         _DATA_DIR.value or dataset.data_dir, dataset.name, _SPLIT.value or dataset.test
     )
     make = partial(
-        data.loader_over,
+        loader_over,
         source,
         dataset.name,
         frame_size=dataset.frame_size,
@@ -162,7 +165,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    compilation.keep_compiled(_COMPILATION_CACHE.value)
+    cache.enable_cache(_COMPILATION_CACHE.value)
     try:
         _evaluate()
     except (OSError, ValueError) as error:

@@ -20,7 +20,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
-from jax_stn_icnn import compilation
+from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from tfds_builders.archive import ArchiveError
@@ -32,7 +32,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; by defaul
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several run.")
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run.")
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is.")
-_COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, compilation.HELP)
+_COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, cache.HELP)
 
 
 def _prepare(config: ConfigDict) -> None:
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value
-    compilation.keep_compiled(_COMPILATION_CACHE.value)
+    cache.enable_cache(_COMPILATION_CACHE.value)
     try:
         configs.check(config)
         if _COORDINATOR.value is not None:

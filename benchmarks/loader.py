@@ -13,8 +13,8 @@ from PIL import Image
 
 from benchmarks.inputs import drawn_labels, random_frames
 from benchmarks.rows import Row, Settings
-from jax_stn_icnn import data
-from jax_stn_icnn.labels import TO_NINE
+from jax_stn_icnn.anatomy import TO_NINE
+from jax_stn_icnn.data.loader import loader_over
 
 BATCH, BATCHES = 16, 8
 # Side of the pictures and of the frame: HELEN pads, the other two shrink.
@@ -39,7 +39,7 @@ def rows(settings: Settings) -> Iterator[Row]:
     """Batches of each data set."""
     batch = settings.batch(BATCH)
     for dataset, (size, frame_size) in SIDES.items():
-        loader = data.loader_over(
+        loader = loader_over(
             Records(size), dataset, frame_size=frame_size, batch_size=batch, seed=0, train=True
         )
         title = f"loader, {dataset}, {BATCHES} batches of {batch}, {size} -> frame {frame_size}"

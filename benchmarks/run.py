@@ -32,7 +32,7 @@ from benchmarks import (
 from benchmarks.results import Result, measure, table
 from benchmarks.rows import Row, Settings
 from benchmarks.timing import Peak, measure_peak
-from jax_stn_icnn import compilation
+from jax_stn_icnn.compilation import cache
 
 DOCUMENT = Path(__file__).parents[1] / "docs/performance.md"
 # What is timed here, and what takes processes of its own.
@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    compilation.keep_compiled(None)  # No row counts compiling but `startup`, which has its own.
+    cache.enable_cache(None)  # No row counts compiling but `startup`, which has its own.
     names = _ONLY.value or [name for name in NAMES if name != "scaling"]
     if unknown := [name for name in names if name not in NAMES]:
         raise app.UsageError(f"--only: {', '.join(unknown)}, but must be some of {NAMES}")

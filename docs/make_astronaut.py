@@ -11,9 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_stn_icnn import FaceParser, draw, labels, resample
-from jax_stn_icnn.photo_parse import FaceParse
-from jax_stn_icnn.photos import to_rgb
+from jax_stn_icnn import FaceParser, anatomy
+from jax_stn_icnn.photos import resample
+from jax_stn_icnn.photos.photo_parse import FaceParse
+from jax_stn_icnn.photos.reading import to_rgb
+from jax_stn_icnn.scores import draw
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
         title="",
         image=frame,
         rough=face.rough,
-        windows=np.array([face.windows[part.name] for part in labels.PARTS]),
+        windows=np.array([face.windows[part.name] for part in anatomy.PARTS]),
         patches=_patches(frame, face, parser.sides.patch),
         parse=face.labels,
         truth=None,
@@ -47,7 +49,7 @@ def main() -> None:
 def _patches(frame: np.ndarray, face: FaceParse, side: int) -> np.ndarray:
     """What the windows cut, (6, side, side, 3)."""
     patches = []
-    for part in labels.PARTS:
+    for part in anatomy.PARTS:
         x0, y0, x1, y1 = face.windows[part.name]
         scale = np.diag([x1 - x0, y1 - y0]) / (side - 1)
         matrix = np.concatenate([scale, [[x0], [y0]]], axis=1)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jax_stn_icnn.parser import FaceParser
+    from jax_stn_icnn.photos.parser import FaceParser
 
 __all__ = ["FaceParser"]
 
@@ -11,7 +11,7 @@ __all__ = ["FaceParser"]
 def __getattr__(name: str) -> Any:
     """Imports the parser, and with it JAX, when it is first asked for."""
     if name == "FaceParser":
-        from jax_stn_icnn.parser import FaceParser
+        from jax_stn_icnn.photos.parser import FaceParser
 
         return FaceParser
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.checks import check_labels, check_shape
 
 Size = tuple[int, ...]  # (height, width), in pixels
@@ -167,9 +167,9 @@ def class_centres(label_map: jax.Array) -> Centres:
         Centres of the nine classes, shapes (batch, 9, 2) and (batch, 9).
     """
     check_shape("label_map", label_map, ("batch", "height", "width"))
-    check_labels("label_map", label_map, labels.NUM_CLASSES)
+    check_labels("label_map", label_map, anatomy.NUM_CLASSES)
     height, width = label_map.shape[1:]
-    ids = jnp.arange(labels.NUM_CLASSES, dtype=label_map.dtype)
+    ids = jnp.arange(anatomy.NUM_CLASSES, dtype=label_map.dtype)
     member = label_map[:, None] == ids[:, None, None]
     in_row = jnp.sum(member, axis=3, dtype=jnp.int32)
     in_column = jnp.sum(member, axis=2, dtype=jnp.int32)
@@ -194,7 +194,7 @@ def part_centres(label_map: jax.Array) -> Centres:
     height, width = label_map.shape[1:]
     middle = jnp.array([height // 2, width // 2], jnp.float32)
     yx, present = [], []
-    for part in labels.PARTS:
+    for part in anatomy.PARTS:
         ids = jnp.array(part.classes)
         weight = classes.present[:, ids].astype(jnp.float32)[..., None]
         count = jnp.sum(weight, axis=1)

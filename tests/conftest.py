@@ -45,9 +45,9 @@ def x64():
 @pytest.fixture(scope="session")
 def small_parser():
     """A parser that knows nothing, small, compiled."""
+    from jax_stn_icnn.files.weights import Sides
     from jax_stn_icnn.models.pipeline import STNiCNN
-    from jax_stn_icnn.parser import FaceParser
-    from jax_stn_icnn.weights import Sides
+    from jax_stn_icnn.photos.parser import FaceParser
 
     inputs = np.zeros((1, 128, 128, 3), np.float32), np.zeros((1, 64, 64, 3), np.float32)
     variables = random_variables(STNiCNN((15, 15), "small"), *inputs)

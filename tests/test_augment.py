@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jax_stn_icnn import augment, geometry, views
+from jax_stn_icnn import geometry
+from jax_stn_icnn.data import augment, views
 from jax_stn_icnn.sampling import IDENTITY
 
 SIZE, COUNT = (48, 48), 40

@@ -10,11 +10,11 @@ from conftest import random_variables
 
 from benchmarks import inputs, results, rows, sampler, timing, training, work
 from jax_stn_icnn import sampling
+from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.views import to_float
 
 SIZE, PATCH = 128, 21
 

@@ -5,15 +5,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn import cli, compilation, draw, labels
-from jax_stn_icnn.parser import FaceParser
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.photos import cli
+from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.scores import draw
 
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch):
     """Keeps the command from changing where this process keeps its programs; lists its calls."""
     asked = []
-    monkeypatch.setattr(compilation, "keep_compiled", asked.append)
+    monkeypatch.setattr(cache, "enable_cache", asked.append)
     return asked
 
 
@@ -66,8 +69,8 @@ def test_a_folder_with_a_bad_file(loads, kept, small_parser, folder, tmp_path, c
         np.testing.assert_array_equal(overlay, parse.overlay())
     facts = json.loads((out / "a.png.json").read_text())
     assert (facts["photo"], facts["width"], facts["height"]) == ("a.png", 48, 40)
-    assert facts["classes"] == list(labels.CLASSES)
-    assert facts["palette"] == [list(colour) for colour in labels.PALETTE]
+    assert facts["classes"] == list(anatomy.CLASSES)
+    assert facts["palette"] == [list(colour) for colour in anatomy.PALETTE]
     (face,) = facts["faces"]
     assert face["box"] == list(parse.faces[0].box)
     assert face["parts_found"] == list(parse.faces[0].found)

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn.compilation import DIRECTORY, compile_program, keep_compiled
+from jax_stn_icnn.compilation.cache import DIRECTORY, enable_cache
+from jax_stn_icnn.compilation.memory import compile_program
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -29,7 +30,7 @@ def restored():
 def test_what_is_asked_for_wins_over_the_environment(asked, told, used, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", told)
-    keep_compiled(asked)
+    enable_cache(asked)
     expected = None if used is None else used.format(home=tmp_path)
     assert jax.config.values["jax_compilation_cache_dir"] == expected
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0

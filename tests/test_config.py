@@ -108,9 +108,9 @@ def test_joint_stage_of_the_centroid_cropper_has_no_localizer():
 
 def test_plan_lays_stages_in_a_row():
     stages = {"stages": ("coarse", "fine"), "coarse__epochs": 2, "fine__epochs": 3}
-    legs, steps_per_epoch = configs.plan(make(batch_size=4, **stages), 10)
+    phases, steps_per_epoch = configs.plan(make(batch_size=4, **stages), 10)
     assert steps_per_epoch == 2
-    assert [(leg.stage.name, leg.first, leg.last) for leg in legs] == [
+    assert [(phase.stage.name, phase.first, phase.last) for phase in phases] == [
         ("coarse", 0, 4),
         ("fine", 4, 10),
     ]

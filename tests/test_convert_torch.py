@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_stn_icnn import convert_torch, weights
+from jax_stn_icnn.files import convert_torch, weights
 
 SIDES = weights.Sides(patch=81, frame=1024)
 

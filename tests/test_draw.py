@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn import draw, labels
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.scores import draw
 
 
 def drawn_face(height=96, width=96, patch=21):
@@ -35,14 +36,14 @@ def test_overlay_at_known_pixels():
     np.testing.assert_array_equal(mixed[1, 2], [139, 139, 139])
     assert mixed.dtype == np.uint8
     np.testing.assert_array_equal(draw.overlay(image, label_map, alpha=0), image)
-    np.testing.assert_array_equal(draw.overlay(image, label_map, alpha=1)[1, 0], labels.PALETTE[8])
+    np.testing.assert_array_equal(draw.overlay(image, label_map, alpha=1)[1, 0], anatomy.PALETTE[8])
     with pytest.raises(ValueError, match="label_map"):
         draw.overlay(image, label_map[:1])
 
 
 def test_colours_are_the_palette_and_told_apart():
-    np.testing.assert_array_equal(draw.colours(np.arange(9)), labels.PALETTE)
-    assert len(set(labels.PALETTE)) == labels.NUM_CLASSES
+    np.testing.assert_array_equal(draw.colours(np.arange(9)), anatomy.PALETTE)
+    assert len(set(anatomy.PALETTE)) == anatomy.NUM_CLASSES
 
 
 @pytest.mark.parametrize("rows, height, width", [(1, 96, 96), (3, 96, 96), (2, 120, 96)])
@@ -56,7 +57,7 @@ def test_parse_grid_has_a_row_for_each_face(tmp_path, rows, height, width):
         shown = np.asarray(picture.convert("RGB"))
     # Little is left white: the columns fill the picture.
     assert (shown == 255).all(axis=-1).mean() < 0.25
-    for colour in labels.PALETTE:
+    for colour in anatomy.PALETTE:
         assert (shown == colour).all(axis=-1).any(), colour
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
-from jax_stn_icnn import evaluation, labels, metrics
-from jax_stn_icnn.evaluation import evaluate, parse_faces
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.geometry import make_theta, part_centres, windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.report import align, occlusion_table, score_table
 from jax_stn_icnn.sampling import resize_bilinear
+from jax_stn_icnn.scores import evaluation, metrics
+from jax_stn_icnn.scores.evaluation import evaluate, parse_faces
+from jax_stn_icnn.scores.report import align, occlusion_table, score_table
 
 SIZE, PATCH = 64, (17, 17)
 IDENTITY = np.eye(2, 3, dtype=np.float32)
@@ -43,8 +44,8 @@ class PixelFine(nn.Module):
     @nn.compact
     def __call__(self, patches, train):
         return tuple(
-            PixelNetwork(labels.NETWORKS[part.network])(patches[:, i], train)
-            for i, part in enumerate(labels.PARTS)
+            PixelNetwork(anatomy.NETWORKS[part.network])(patches[:, i], train)
+            for i, part in enumerate(anatomy.PARTS)
         )
 
 
@@ -52,7 +53,7 @@ class PixelParser(STNiCNN):
     """The pipeline itself with networks that compile in no time."""
 
     def setup(self):
-        self.coarse, self.fine = PixelNetwork(labels.NUM_CLASSES), PixelFine()
+        self.coarse, self.fine = PixelNetwork(anatomy.NUM_CLASSES), PixelFine()
         if self.cropper != "centroid":
             self.localizer = PixelLocalizer()
 
@@ -60,12 +61,12 @@ class PixelParser(STNiCNN):
 def drawn_faces(count=FACES, seed=0):
     """Random frames whose labels are blobs of the nine classes; face 1 lacks its nose."""
     rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, labels.NUM_CLASSES, (count, 8, 8))
+    coarse = rng.integers(0, anatomy.NUM_CLASSES, (count, 8, 8))
     label_map = np.kron(coarse, np.ones((SIZE // 8, SIZE // 8))).astype(np.uint8)
     label_map[1][label_map[1] == 5] = 0
     frame = rng.integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
     frame //= 4
-    frame += np.array(labels.PALETTE, np.uint8)[label_map] // 2
+    frame += np.array(anatomy.PALETTE, np.uint8)[label_map] // 2
     return frame, label_map
 
 
@@ -132,7 +133,7 @@ def test_counts_equal_a_plain_loop(model, variables, report):
     assert report.window_error_px == pytest.approx(np.mean(distances), rel=1e-5)
     assert report.f1 == metrics.f1_scores(report.confusion.sum(0))
     assert report.rough_f1 == metrics.f1_scores(report.rough_confusion.sum(0))
-    assert set(report.f1) == {*labels.SCORE_GROUPS, "mean_of_eight"}
+    assert set(report.f1) == {*anatomy.SCORE_GROUPS, "mean_of_eight"}
 
 
 def test_batches_and_their_padding_do_not_matter(model, variables, report):

@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_stn_icnn import faces, resample
+from jax_stn_icnn.photos import faces, resample
 from tfds_builders.synthetic_faces import classes
 from tfds_builders.synthetic_faces.face import draw_face
 

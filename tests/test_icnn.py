@@ -9,8 +9,9 @@ import pytest
 from conftest import Golden, random_variables
 from flax import traverse_util
 
-from jax_stn_icnn import convert_torch, losses
+from jax_stn_icnn.files import convert_torch
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN, max_pool
+from jax_stn_icnn.train import losses
 
 MODEL = ICNN(num_labels=9)
 

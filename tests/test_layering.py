@@ -10,39 +10,60 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "jax_stn_icnn"
 
-# From the ground up: a module may import only from layers above its own line.
-LAYERS = [
-    ["labels"],
-    ["checks", "compilation", "photos", "programs", "resample"],
-    ["geometry"],
-    ["faces", "grid"],
-    ["lookup"],
-    ["sampling"],
-    ["losses", "metrics", "views"],
-    ["augment", "models.conv", "models.norm", "occlusion", "report"],
-    ["models.icnn", "models.localizer"],
-    ["models.pipeline"],
-    ["data", "draw", "weights"],
-    ["convert_torch", "evaluation", "photo_parse"],
-    ["parser"],
-    ["cli"],
-    ["train.config", "train.signals", "train.state"],
-    ["train.logs", "train.objective", "train.optim"],
-    ["train.step"],
-    ["train.loop"],
-]
-LEVEL = {module: level for level, modules in enumerate(LAYERS) for module in modules}
+# From the ground up: a folder, or a module by itself, may import only from lines above its own.
+LAYERS = (
+    "anatomy",
+    "checks",
+    "compilation",
+    "geometry",
+    "sampling",
+    "data",
+    "models",
+    "scores",
+    "files",
+    "photos",
+    "train",
+)
+# Within a folder likewise.
+WITHIN = {
+    "compilation": ("memory", "cache"),
+    "sampling": ("grid", "lookup", "crop", "paste"),
+    "data": ("loader", "views", "augment", "occlusion"),
+    "models": ("conv", "norm", "icnn", "localizer", "pipeline"),
+    "scores": ("metrics", "report", "draw", "evaluation"),
+    "files": ("weights", "convert_torch"),
+    "photos": ("reading", "resample", "faces", "photo_parse", "parser", "cli"),
+    "train": (
+        "losses",
+        "config",
+        "signals",
+        "state",
+        "logs",
+        "objective",
+        "optim",
+        "step",
+        "loop",
+    ),
+}
 # Library -> the modules that may import it.
 ONLY_IN = {
-    "flax": ("models.", "train.", "weights", "convert_torch", "evaluation"),
+    "flax": ("models.", "train.", "files.", "scores.evaluation"),
     "optax": ("train.",),
     "orbax": ("train.",),
-    "tensorflow_datasets": ("data",),
-    "grain": ("data", "evaluation", "train."),
-    "torch": ("convert_torch",),
-    "matplotlib": ("draw",),
-    "cv2": ("faces", "resample"),
+    "tensorflow_datasets": ("data.loader",),
+    "grain": ("data.loader", "train."),
+    "torch": ("files.convert_torch",),
+    "matplotlib": ("scores.draw",),
+    "cv2": ("photos.faces", "photos.resample"),
 }
+
+
+def level(module):
+    """Where a module stands; None for what is no module."""
+    folder, _, name = module.partition(".")
+    if folder not in LAYERS or (name and name not in WITHIN.get(folder, ())):
+        return None
+    return LAYERS.index(folder), WITHIN[folder].index(name) if name else -1
 
 
 def modules():
@@ -63,18 +84,23 @@ def imports(path):
 
 @pytest.mark.parametrize(("name", "path"), list(modules()))
 def test_imports_run_downwards(name, path):
-    assert name in LEVEL, f"{name} has no place in LAYERS"
+    assert level(name) is not None, f"{name} has no place in LAYERS and WITHIN"
     for imported in imports(path):
         own = imported.removeprefix("jax_stn_icnn.")
-        if imported.startswith("jax_stn_icnn.") and own in LEVEL and own != name:
-            assert LEVEL[own] < LEVEL[name], f"{name} imports {own}"
+        if imported.startswith("jax_stn_icnn.") and level(own) is not None and own != name:
+            assert level(own) < level(name), f"{name} imports {own}"
         library = imported.split(".")[0]
         if library in ONLY_IN:
             assert name.startswith(ONLY_IN[library]), f"{name} imports {library}"
 
 
-def test_labels_import_nothing_of_ours_and_no_library():
-    assert set(imports(PACKAGE / "labels.py")) <= {"typing", "typing.NamedTuple"}
+def test_the_package_shows_a_dozen_names_at_most():
+    shown = [path for path in PACKAGE.iterdir() if not path.name.startswith(("_", "."))]
+    assert len([path for path in shown if path.name != "py.typed"]) <= 12
+
+
+def test_anatomy_imports_nothing_of_ours_and_no_library():
+    assert set(imports(PACKAGE / "anatomy.py")) <= {"typing", "typing.NamedTuple"}
 
 
 def test_builders_import_neither_jax_nor_this_package():

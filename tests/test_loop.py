@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from configs import common
-from jax_stn_icnn import labels, weights
-from jax_stn_icnn.report import Report
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.files import weights
+from jax_stn_icnn.scores.report import Report
 from jax_stn_icnn.train import loop
 from jax_stn_icnn.train.state import Checkpoints, load_variables
 
@@ -44,7 +45,7 @@ def make_records():
 
 
 def make_report(*_, **__):
-    parts = labels.NUM_PARTS
+    parts = anatomy.NUM_PARTS
     counts = np.eye(9, dtype=np.int32)[None]
     present = np.ones((1, parts), bool)
     return Report(np.zeros(1), counts, counts, np.ones((1, parts)), present, ~present, 1.0)
@@ -83,7 +84,7 @@ def hooks(monkeypatch, compiled):
 def small(monkeypatch):
     """Small data, no evaluation."""
     records = list(make_records())
-    monkeypatch.setattr(loop.data, "open_source", lambda *_: records)
+    monkeypatch.setattr(loop, "open_source", lambda *_: records)
     monkeypatch.setattr(loop.evaluation, "evaluate", make_report)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jax_stn_icnn import losses
+from jax_stn_icnn.train import losses
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(10, 5), (1, 0), (0, 1)])

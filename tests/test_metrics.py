@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn import labels, metrics
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.scores import metrics
 
 
 def test_counts_and_scores_equal_the_original(golden):
@@ -11,7 +12,7 @@ def test_counts_and_scores_equal_the_original(golden):
     counts = metrics.confusion(jnp.array(z["truth_uint8"]), jnp.array(z["prediction_uint8"]))
     np.testing.assert_array_equal(counts, z["confusion"])
     scores = metrics.f1_scores(np.asarray(counts))
-    for group in labels.SCORE_GROUPS:
+    for group in anatomy.SCORE_GROUPS:
         assert scores[group] == z[f"f1_{group}"], group
 
 

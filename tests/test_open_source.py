@@ -8,7 +8,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from test_data import SIZE, Drawn, assert_equal, indices
 
-from jax_stn_icnn import data, labels
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.data.loader import loader_over, make_loader, open_source
 
 
 def png(array):
@@ -55,27 +56,27 @@ def build(data_dir, class_names, name="synthetic_faces", count=5):
 
 
 def test_prepared_data_set(tmp_path):
-    build(tmp_path, list(labels.HELEN_TO_NINE))
-    source = data.open_source(tmp_path, "synthetic_faces", "train")
+    build(tmp_path, list(anatomy.HELEN_TO_NINE))
+    source = open_source(tmp_path, "synthetic_faces", "train")
     assert len(source) == 5
     assert isinstance(source[0]["soft"]["value"], bytes)  # What nobody asks for is not decoded.
     options = {"frame_size": SIZE, "batch_size": 2, "seed": 0, "train": False}
-    batches = list(data.make_loader(tmp_path, "synthetic_faces", "train", **options))
-    assert_equal(batches, list(data.loader_over(Drawn(5), "synthetic_faces", **options)))
-    part = list(data.make_loader(str(tmp_path), "synthetic_faces", "train[:2]", **options))
+    batches = list(make_loader(tmp_path, "synthetic_faces", "train", **options))
+    assert_equal(batches, list(loader_over(Drawn(5), "synthetic_faces", **options)))
+    part = list(make_loader(str(tmp_path), "synthetic_faces", "train[:2]", **options))
     assert indices(part) == [[0, 1]]
     with pytest.raises(ValueError, match="validation.*train"):
-        data.open_source(tmp_path, "synthetic_faces", "validation")
+        open_source(tmp_path, "synthetic_faces", "validation")
 
 
 def test_data_set_with_other_classes(tmp_path):
     build(tmp_path, ["background", "face"])
     with pytest.raises(ValueError, match="has the classes.*'face'.*must have.*'left_brow'"):
-        data.open_source(tmp_path, "synthetic_faces", "train")
+        open_source(tmp_path, "synthetic_faces", "train")
 
 
 def test_data_set_that_is_not_prepared(tmp_path):
     (tmp_path / "helen" / "incomplete.x_1.0.0").mkdir(parents=True)
     command = f"python -m tfds_builders.prepare helen --data_dir {tmp_path}"
     with pytest.raises(FileNotFoundError, match=command):
-        data.open_source(tmp_path, "helen", "train")
+        open_source(tmp_path, "helen", "train")

@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 import jax_stn_icnn
-from jax_stn_icnn import draw, faces, labels, sampling, weights
-from jax_stn_icnn import parser as parser_module
-from jax_stn_icnn.parser import FaceParser
-from jax_stn_icnn.photos import PhotoError
+from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn.files import weights
+from jax_stn_icnn.photos import faces
+from jax_stn_icnn.photos import parser as parser_module
+from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.photos.reading import PhotoError
+from jax_stn_icnn.scores import draw
 from tfds_builders.synthetic_faces.face import draw_face
 
 S = 64  # the frame's side in `small_parser`
@@ -28,7 +31,7 @@ def face_picture(seed, factor=1):
 
 
 def windows(parse):
-    return np.array([parse.windows[part.name] for part in labels.PARTS])
+    return np.array([parse.windows[part.name] for part in anatomy.PARTS])
 
 
 def box_of(left, top, factor):
@@ -71,7 +74,7 @@ class TestOneFace:
         corners = np.concatenate([middle - half, middle + half], axis=1)
         np.testing.assert_allclose(windows(face), corners, atol=1e-3)
         present = set(np.unique(single.labels))
-        assert face.found == tuple(p.name for p in labels.PARTS if present & set(p.classes))
+        assert face.found == tuple(p.name for p in anatomy.PARTS if present & set(p.classes))
 
     @pytest.mark.parametrize("factor", [2, 3, 10])
     def test_windows_and_labels_grow_with_the_picture(self, small_parser, single, factor):
@@ -299,7 +302,7 @@ class TestLoad:
         # Drawn faces are none of those that it learnt from, but a face is a face.
         drawn = [draw_face("test", i, 256) for i in range(4)]
         parses = parser([face.image for face in drawn], detect=False)
-        everything = tuple(part.name for part in labels.PARTS)
+        everything = tuple(part.name for part in anatomy.PARTS)
         assert [parse.faces[0].found for parse in parses] == [everything] * 4
 
     def test_what_is_missing_is_named(self, run, monkeypatch):

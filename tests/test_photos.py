@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn import photos
-from jax_stn_icnn.photos import PhotoError, to_rgb
+from jax_stn_icnn.photos import reading as photos
+from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 
 HEIGHT, WIDTH = 24, 36
 ORIENTATION = 0x0112

@@ -11,8 +11,10 @@ from conftest import Golden, random_variables
 from flax import nnx
 from flax.nnx.bridge.variables import linen_vars_to_nnx_attrs
 
-from jax_stn_icnn import convert_torch, geometry, labels, losses, sampling
+from jax_stn_icnn import anatomy, geometry, sampling
+from jax_stn_icnn.files import convert_torch
 from jax_stn_icnn.models.pipeline import FineNetworks, STNiCNN
+from jax_stn_icnn.train import losses
 
 # 62 MB: too big for the repository, so it lies beside it.
 CHECKPOINT = Path(__file__).parents[2] / "shared" / "golden" / "reference_checkpoint.pth.tar"
@@ -102,10 +104,10 @@ def test_side_2_goes_mirrored_through_the_network_of_side_1():
     patches = jax.random.uniform(jax.random.key(3), (1, 6, 17, 17, 3))
     variables = random_variables(model, patches)
     apply = jax.jit(lambda p: model.apply(variables, p, train=False))
-    logits = dict(zip([part.name for part in labels.PARTS], apply(patches), strict=True))
+    logits = dict(zip([part.name for part in anatomy.PARTS], apply(patches), strict=True))
     # Give side 1 the mirror image of side 2: its answer is the mirror image of side 2's.
     mirrored = patches.at[:, 0].set(patches[:, 1, :, ::-1]).at[:, 2].set(patches[:, 3, :, ::-1])
-    swapped = dict(zip([part.name for part in labels.PARTS], apply(mirrored), strict=True))
+    swapped = dict(zip([part.name for part in anatomy.PARTS], apply(mirrored), strict=True))
     for part in ("brow", "eye"):
         np.testing.assert_allclose(swapped[f"{part}_1"], logits[f"{part}_2"][:, :, ::-1], atol=1e-5)
         assert np.abs(logits[f"{part}_1"] - logits[f"{part}_2"]).max() > 1e-3

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from test_step import make_batch
 
-from jax_stn_icnn import programs
-from jax_stn_icnn.compilation import keep_compiled
+from jax_stn_icnn.compilation import cache as programs
+from jax_stn_icnn.compilation.cache import cached_program, cached_value, enable_cache
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.programs import kept_program, kept_value
 from jax_stn_icnn.train import step
 from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
@@ -24,7 +23,7 @@ def directory(tmp_path):
     from jax.experimental.compilation_cache import compilation_cache
 
     before = {name: jax.config.values[name] for name in NAMES}
-    keep_compiled(str(tmp_path / "cache"))
+    enable_cache(str(tmp_path / "cache"))
     compilation_cache.reset_cache()
     yield tmp_path / "cache"
     for name, value in before.items():
@@ -46,17 +45,17 @@ class Counted:
 def test_without_a_directory_nothing_is_kept():
     make = Counted({"a": 1})
     for calls in (1, 2):
-        assert kept_value("what", (7,), make) == {"a": 1}
+        assert cached_value("what", (7,), make) == {"a": 1}
         assert make.calls == calls
 
 
 def test_a_value_is_made_once(directory):
     make = Counted({"a": (1, np.float32)})
     for _ in range(2):
-        assert kept_value("what", (7,), make) == {"a": (1, np.float32)}
+        assert cached_value("what", (7,), make) == {"a": (1, np.float32)}
     assert make.calls == 1
-    kept_value("what else", (7,), make)
-    kept_value("what", (8,), make)
+    cached_value("what else", (7,), make)
+    cached_value("what", (8,), make)
     assert make.calls == 3
 
 
@@ -68,7 +67,7 @@ class Foreign(STNiCNN):
 def test_what_is_made_from_a_class_of_another_package_is_not_kept(model, calls, directory):
     make = Counted(1)
     for _ in range(2):
-        kept_value("what", (model((15, 15)),), make)
+        cached_value("what", (model((15, 15)),), make)
     assert make.calls == calls
 
 
@@ -77,34 +76,34 @@ def test_it_is_made_anew_where_the_code_or_the_processor_is_another(
     changed, directory, monkeypatch
 ):
     make = Counted(1)
-    kept_value("what", (7,), make)
+    cached_value("what", (7,), make)
     monkeypatch.setattr(programs, changed, lambda: "another")
-    kept_value("what", (7,), make)
+    cached_value("what", (7,), make)
     assert make.calls == 2
 
 
 def test_it_is_made_anew_under_other_settings(directory, monkeypatch):
     make = Counted(1)
-    kept_value("what", (7,), make)
+    cached_value("what", (7,), make)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
-    kept_value("what", (7,), make)
+    cached_value("what", (7,), make)
     assert make.calls == 2
     with jax.default_matmul_precision("highest"):
-        kept_value("what", (7,), make)
+        cached_value("what", (7,), make)
     assert make.calls == 3
     with jax.enable_x64(True):
-        kept_value("what", (7,), make)
+        cached_value("what", (7,), make)
     assert make.calls == 4
 
 
 def test_a_damaged_file_is_told_and_made_anew(directory, caplog):
     make = Counted(list(range(1000)))
-    kept_value("what", (7,), make)
+    cached_value("what", (7,), make)
     (path,) = (directory / programs.FOLDER).iterdir()
     path.write_bytes(path.read_bytes()[:50])
-    assert kept_value("what", (7,), make) == make.value
+    assert cached_value("what", (7,), make) == make.value
     assert str(path) in caplog.text
-    assert kept_value("what", (7,), make) == make.value
+    assert cached_value("what", (7,), make) == make.value
     assert make.calls == 2
 
 
@@ -113,7 +112,7 @@ def test_a_directory_that_cannot_be_written_to_is_told_and_ends_nothing(director
     (directory / programs.FOLDER).write_text("in the way")
     make = Counted(1)
     for calls in (1, 2):
-        assert kept_value("what", (), make) == 1
+        assert cached_value("what", (), make) == 1
         assert make.calls == calls
     assert "cannot be written" in caplog.text
 
@@ -126,7 +125,7 @@ def test_a_program_is_lowered_once(directory):
     x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
     lower = Counted(jax.jit(double).lower(x))
     found = [
-        kept_program("double", (), lower, jax.stages.Lowered.compile, jax.devices()[:1])(x)
+        cached_program("double", (), lower, jax.stages.Lowered.compile, jax.devices()[:1])(x)
         for _ in range(2)
     ]
     assert lower.calls == 1
@@ -138,16 +137,16 @@ def test_what_jax_found_in_its_own_cache_is_not_written_again(directory):
     x = np.ones(3, np.float32)
     lower = Counted(jax.jit(double).lower(x))
     compile, devices = jax.stages.Lowered.compile, jax.devices()[:1]
-    kept_program("one name", (), lower, compile, devices)
+    cached_program("one name", (), lower, compile, devices)
     for calls in (2, 3):
-        kept_program("another", (), lower, compile, devices)
+        cached_program("another", (), lower, compile, devices)
         assert lower.calls == calls
 
 
 def test_what_another_thread_compiles_meanwhile_does_not_count(directory):
     x = np.ones(3, np.float32)
     compile, devices = jax.stages.Lowered.compile, jax.devices()[:1]
-    kept_program("one name", (), lambda: jax.jit(double).lower(x), compile, devices)
+    cached_program("one name", (), lambda: jax.jit(double).lower(x), compile, devices)
 
     def compile_beside(lowered):
         other = threading.Thread(target=jax.jit(lambda x: double(x) + 1).lower(x).compile)
@@ -157,7 +156,7 @@ def test_what_another_thread_compiles_meanwhile_does_not_count(directory):
 
     lower = Counted(jax.jit(double).lower(x))
     for calls in (1, 2):
-        kept_program("another", (), lower, compile_beside, devices)
+        cached_program("another", (), lower, compile_beside, devices)
         assert lower.calls == calls
 
 

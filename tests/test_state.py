@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
-from jax_stn_icnn import weights
+from jax_stn_icnn.files import weights
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.state import (
     WEIGHTS,

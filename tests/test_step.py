@@ -6,12 +6,11 @@ import numpy as np
 import optax
 import pytest
 
-from jax_stn_icnn import losses
-from jax_stn_icnn.convert_torch import convert_icnn
-from jax_stn_icnn.data import region_theta
+from jax_stn_icnn.data.loader import region_theta
+from jax_stn_icnn.files.convert_torch import convert_icnn
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.train import objective, step
+from jax_stn_icnn.train import losses, objective, step
 from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState, init_variables
@@ -128,7 +127,7 @@ def test_only_a_large_batch_is_ordered_for_memory(examples, patch_size, save_mem
     def kept(name, made_from, lower, compile, devices):
         asked.append(compile.keywords)
 
-    monkeypatch.setattr(step, "kept_program", kept)
+    monkeypatch.setattr(step, "cached_program", kept)
     model = STNiCNN((patch_size, patch_size), "vgg9", axis_name=step.AXIS)
     batch = make_batch(0, batch=examples)
     step.compile_train_step(model, STAGE, 1, 1, {}, batch, seed=0, augmented=False)

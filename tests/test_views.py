@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn import geometry, sampling, views
+from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn.data import views
 
 
 def test_to_float():

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jax_stn_icnn import weights
+from jax_stn_icnn.files import weights
 
 VARIABLES = {
     "params": {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}},

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import (
     COARSE_SIZE,
@@ -42,8 +42,8 @@ class SmallLocalizer(nn.Module):
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, labels.NUM_CLASSES))
-        conv = partial(nn.Conv, labels.NUM_PARTS, padding=PAD_1, dtype=self.dtype)
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, anatomy.NUM_CLASSES))
+        conv = partial(nn.Conv, anatomy.NUM_PARTS, padding=PAD_1, dtype=self.dtype)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
         x = mask.astype(self.dtype)
         for i in range(10):  # 128 -> 4, halved by every other convolution
@@ -82,7 +82,7 @@ class VGG9Localizer(nn.Module):
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, labels.NUM_CLASSES))
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, anatomy.NUM_CLASSES))
         x = mask.astype(self.dtype)
         last = 2 * len(self.widths) - 1
         for i in range(last + 1):
@@ -95,7 +95,7 @@ class VGG9Localizer(nn.Module):
             if i < last:
                 x = nn.relu(batch_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
         x = _mean_positions(x.astype(jnp.float32))
-        x = nn.Dense(labels.NUM_PARTS * 4, name="dense")(x).reshape(-1, labels.NUM_PARTS, 4)
+        x = nn.Dense(anatomy.NUM_PARTS * 4, name="dense")(x).reshape(-1, anatomy.NUM_PARTS, 4)
         return make_theta(*jnp.moveaxis(x, -1, 0))
 
 
@@ -161,7 +161,7 @@ class ResNet18Localizer(nn.Module):
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, 6, 2, 3) for softmax masks (batch, height, width, 9)."""
-        check_shape("mask", mask, ("batch", "height", "width", labels.NUM_CLASSES))
+        check_shape("mask", mask, ("batch", "height", "width", anatomy.NUM_CLASSES))
         x = nn.Conv(
             64,
             (7, 7),
@@ -183,8 +183,8 @@ class ResNet18Localizer(nn.Module):
                     name=f"layer_{layer}_block_{block}",
                 )(x, train)
         x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        x = nn.Dense(labels.NUM_PARTS * 6, name="dense")(x)
-        return _only_scale_and_shift(x.reshape(-1, labels.NUM_PARTS, 2, 3))
+        x = nn.Dense(anatomy.NUM_PARTS * 6, name="dense")(x)
+        return _only_scale_and_shift(x.reshape(-1, anatomy.NUM_PARTS, 2, 3))
 
 
 def _only_scale_and_shift(theta: jax.Array) -> jax.Array:
@@ -216,7 +216,7 @@ def centroid_theta(
     Returns:
         Thetas (batch, 6, 2, 3).
     """
-    check_shape("mask", mask, ("batch", "height", "width", labels.NUM_CLASSES))
+    check_shape("mask", mask, ("batch", "height", "width", anatomy.NUM_CLASSES))
     check_shape("region", region, ("batch", 2, 3))
     mask = jax.lax.stop_gradient(mask)
     centres = part_centres(jnp.argmax(mask, axis=-1).astype(jnp.int32)).yx

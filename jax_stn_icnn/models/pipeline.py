@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from jax_stn_icnn import labels, sampling
+from jax_stn_icnn import anatomy, sampling
 from jax_stn_icnn.checks import check_same_batch, check_shape
+from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
-from jax_stn_icnn.programs import kept_value
 
 CENTROID = "centroid"
 
@@ -71,10 +71,10 @@ class FineNetworks(nn.Module):
         Returns:
             For each part its logits, (batch, height, width, labels of the part).
         """
-        check_shape("patches", patches, ("batch", labels.NUM_PARTS, "height", "width", 3))
+        check_shape("patches", patches, ("batch", anatomy.NUM_PARTS, "height", "width", 3))
         logits: dict[str, jax.Array] = {}
-        for network, num_labels in labels.NETWORKS.items():
-            own = [(i, part) for i, part in enumerate(labels.PARTS) if part.network == network]
+        for network, num_labels in anatomy.NETWORKS.items():
+            own = [(i, part) for i, part in enumerate(anatomy.PARTS) if part.network == network]
             # Both sides in one batch, so that BatchNorm sees them together.
             batch = jnp.concatenate([_mirror(patches[:, i], part) for i, part in own])
             out = ICNN(num_labels, axis_name=self.axis_name, dtype=self.dtype, name=network)(
@@ -82,10 +82,10 @@ class FineNetworks(nn.Module):
             )
             for (_, part), part_logits in zip(own, jnp.split(out, len(own)), strict=True):
                 logits[part.name] = _mirror(part_logits, part)
-        return tuple(logits[part.name] for part in labels.PARTS)
+        return tuple(logits[part.name] for part in anatomy.PARTS)
 
 
-def _mirror(x: jax.Array, part: labels.Part) -> jax.Array:
+def _mirror(x: jax.Array, part: anatomy.Part) -> jax.Array:
     return x[:, :, ::-1] if part.mirrored else x
 
 
@@ -107,7 +107,7 @@ class STNiCNN(nn.Module):
 
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
-        self.coarse = ICNN(labels.NUM_CLASSES, axis_name=self.axis_name, dtype=self.dtype)
+        self.coarse = ICNN(anatomy.NUM_CLASSES, axis_name=self.axis_name, dtype=self.dtype)
         if self.cropper != CENTROID:
             if self.cropper not in LOCALIZERS:
                 known = ", ".join([*LOCALIZERS, CENTROID])
@@ -168,7 +168,7 @@ class STNiCNN(nn.Module):
     ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Patches (batch, 6, *patch_size, 3) of frames cut by theta, and their logits."""
         check_shape("frame", frame, ("batch", "height", "width", 3))
-        check_shape("theta", theta, ("batch", labels.NUM_PARTS, 2, 3))
+        check_shape("theta", theta, ("batch", anatomy.NUM_PARTS, 2, 3))
         patches = sampling.crop_bilinear(frame, theta, self.patch_size)
         return patches, self.fine(patches, train)
 
@@ -184,15 +184,15 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
     """
 
     def every_network(parser: STNiCNN) -> None:
-        mask = jnp.zeros((1, *COARSE_SIZE, labels.NUM_CLASSES))
+        mask = jnp.zeros((1, *COARSE_SIZE, anatomy.NUM_CLASSES))
         parser.coarse_stage(mask[..., :3])
         if parser.cropper != CENTROID:
             parser.localize(mask)
-        parser.fine(jnp.zeros((1, labels.NUM_PARTS, *parser.patch_size, 3)), False)
+        parser.fine(jnp.zeros((1, anatomy.NUM_PARTS, *parser.patch_size, 3)), False)
 
     def shapes() -> dict[str, Any]:
         # Only pictures' sizes differ between patch sizes, and no parameter's shape knows them.
         init = functools.partial(model.init, method=every_network)
         return dict(jax.eval_shape(init, jax.random.key(0)))
 
-    return kept_value("shapes of variables", (model,), shapes)
+    return cached_value("shapes of variables", (model,), shapes)

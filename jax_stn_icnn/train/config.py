@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.models.localizer import LOCALIZERS
 from jax_stn_icnn.models.pipeline import CENTROID
 
@@ -65,7 +65,7 @@ FIELDS: dict[str, _Rule] = {
     "seed": _Rule(
         lambda value: _whole(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
     ),
-    "dataset.name": _one_of(*labels.TO_NINE),
+    "dataset.name": _one_of(*anatomy.TO_NINE),
     "dataset.data_dir": _NAME,
     "dataset.manual_dir": _TEXT,
     "dataset.train": _NAME,
@@ -95,10 +95,10 @@ FIELDS: dict[str, _Rule] = {
     "part_weights": _Rule(
         lambda value: (
             isinstance(value, tuple | list)
-            and len(value) == labels.NUM_PARTS
+            and len(value) == anatomy.NUM_PARTS
             and all(map(_NOT_NEGATIVE.fits, value))
         ),
-        f"{labels.NUM_PARTS} numbers of at least 0",
+        f"{anatomy.NUM_PARTS} numbers of at least 0",
     ),
     "coarse.epochs": _whole(0),
     "coarse.lr": _POSITIVE,
@@ -220,7 +220,7 @@ class Stage:
     learning_rates: Mapping[str, float]
     loss_weights: Mapping[str, float]
     coarse_loss: str = "cross_entropy"
-    part_weights: tuple[float, ...] = (1.0,) * labels.NUM_PARTS
+    part_weights: tuple[float, ...] = (1.0,) * anatomy.NUM_PARTS
     true_windows: bool = False
     jitter: int = 0
     warmup_epochs: float = 0.0
@@ -256,7 +256,7 @@ def _stage(config: ConfigDict, name: str) -> Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Leg:
+class Phase:
     """A stage's place in the run: steps first + 1 .. last are its own."""
 
     stage: Stage
@@ -264,7 +264,7 @@ class Leg:
     last: int
 
 
-def plan(config: ConfigDict, num_records: int) -> tuple[list[Leg], int]:
+def plan(config: ConfigDict, num_records: int) -> tuple[list[Phase], int]:
     """Lays the stages one after another.
 
     Args:
@@ -272,7 +272,8 @@ def plan(config: ConfigDict, num_records: int) -> tuple[list[Leg], int]:
         num_records: of the training split.
 
     Returns:
-        The legs, and how many steps an epoch has; a last, smaller batch is left to the next epoch.
+        The phases, and how many steps an epoch has; a last, smaller batch is left to the next
+        epoch.
 
     Raises:
         ValueError: the split does not fill one batch.
@@ -283,8 +284,8 @@ def plan(config: ConfigDict, num_records: int) -> tuple[list[Leg], int]:
             f"dataset.train = {config.dataset.train!r} holds {num_records} records, "
             f"fewer than batch_size = {config.batch_size}"
         )
-    legs, step = [], 0
+    phases, step = [], 0
     for stage in make_stages(config):
-        legs.append(Leg(stage, step, step + stage.epochs * steps_per_epoch))
-        step = legs[-1].last
-    return legs, steps_per_epoch
+        phases.append(Phase(stage, step, step + stage.epochs * steps_per_epoch))
+        step = phases[-1].last
+    return phases, steps_per_epoch

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from jax_stn_icnn.report import Report
+from jax_stn_icnn.scores.report import Report
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter

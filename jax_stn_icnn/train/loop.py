@@ -24,12 +24,14 @@ import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_stn_icnn import data, draw, evaluation, report
-from jax_stn_icnn.compilation import give_back_memory
-from jax_stn_icnn.metrics import MEAN_OF_EIGHT
+from jax_stn_icnn.compilation.memory import release_memory
+from jax_stn_icnn.data.loader import Batch, Source, loader_over, open_source
+from jax_stn_icnn.files.weights import CONFIG, WEIGHTS, Sides
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.scores import draw, evaluation, report
+from jax_stn_icnn.scores.metrics import MEAN_OF_EIGHT
 from jax_stn_icnn.train import config as configs
-from jax_stn_icnn.train.config import Leg, plan
+from jax_stn_icnn.train.config import Phase, plan
 from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import noticing_signals
@@ -41,7 +43,6 @@ from jax_stn_icnn.train.state import (
     load_variables,
 )
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
-from jax_stn_icnn.weights import CONFIG, WEIGHTS, Sides
 
 
 class Interrupted(Exception):
@@ -75,8 +76,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> report.Report:
     configs.check(config)
     check_batch_size(config.batch_size, jax.device_count())
     with contextlib.closing(Run(config, workdir)) as run, noticing_signals() as interrupted:
-        for leg in run.legs:
-            run.train_stage(leg, interrupted)
+        for phase in run.phases:
+            run.train_stage(phase, interrupted)
         return run.test()
 
 
@@ -89,7 +90,7 @@ class Run:
         self.workdir = workdir
         self.main = jax.process_index() == 0
         source = self._source("train")
-        self.legs, self.steps_per_epoch = plan(config, len(source))
+        self.phases, self.steps_per_epoch = plan(config, len(source))
         self.iterator = iter(self._loader(source, train=True))
         patch_size = (config.model.patch_size,) * 2
         self.model = STNiCNN(
@@ -115,17 +116,17 @@ class Run:
         if self.logs:
             self.logs.close()
 
-    def train_stage(self, leg: Leg, interrupted: list[int]) -> None:
+    def train_stage(self, phase: Phase, interrupted: list[int]) -> None:
         """Trains what is left of a stage; the signals noticed so far end it."""
         step = int(self.state.step)
-        if step >= leg.last:
+        if step >= phase.last:
             return
-        if step == leg.first:
-            opt_state = jax.device_get(self._optimizer(leg).init(self.state.params))
+        if step == phase.first:
+            opt_state = jax.device_get(self._optimizer(phase).init(self.state.params))
             self.state = dataclasses.replace(self.state, opt_state=opt_state)
-        for epoch in range((step - leg.first) // self.steps_per_epoch, leg.stage.epochs):
-            losses = self._train_epoch(leg, epoch, interrupted)
-            self._finish_epoch(leg, epoch, losses)
+        for epoch in range((step - phase.first) // self.steps_per_epoch, phase.stage.epochs):
+            losses = self._train_epoch(phase, epoch, interrupted)
+            self._finish_epoch(phase, epoch, losses)
             self._stop_if(interrupted)
 
     def test(self) -> report.Report:
@@ -139,13 +140,13 @@ class Run:
             print(f"\ntest split, {found.images} faces\n{report.score_table({'parse': found})}")
         return found
 
-    def _train_epoch(self, leg: Leg, epoch: int, interrupted: list[int]) -> dict[str, float]:
+    def _train_epoch(self, phase: Phase, epoch: int, interrupted: list[int]) -> dict[str, float]:
         """Takes the steps left of an epoch; the mean of each metric over them, and their speed."""
-        end = leg.first + (epoch + 1) * self.steps_per_epoch
+        end = phase.first + (epoch + 1) * self.steps_per_epoch
         done = int(self.state.step)
         sums = Sums()
         started, waited = time.perf_counter(), 0.0
-        title = f"{leg.stage.name} {epoch + 1}/{leg.stage.epochs}"
+        title = f"{phase.stage.name} {epoch + 1}/{phase.stage.epochs}"
         batch_size = self.config.batch_size
         total, left = self.steps_per_epoch * batch_size, (end - done) * batch_size
         with progress_bar(title, total, total - left, self.main) as bar:
@@ -154,46 +155,46 @@ class Run:
                 asked = time.perf_counter()
                 batch = next(self.iterator)
                 waited += time.perf_counter() - asked
-                self.state, metrics = self._step_of(leg, batch)(self.state, batch)
+                self.state, metrics = self._step_of(phase, batch)(self.state, batch)
                 # Looked at one step late, so that the device has the next one to work on.
                 pending, due = (step, metrics), pending
-                self._note(due, leg, sums, bar)
+                self._note(due, phase, sums, bar)
                 if due:  # Not earlier: a run should begin to train soon.
-                    self._compile_later(leg, batch)
+                    self._compile_later(phase, batch)
                 # See `signals`: several processes have to agree on the step.
                 if jax.process_count() > 1 and self.checkpoints.preempted(step):
                     interrupted.append(signal.SIGTERM)
                 if step < end and (interrupted or self._is_due(step)):
-                    self._note(pending, leg, sums, bar)
+                    self._note(pending, phase, sums, bar)
                     pending = None
-                    self._save(leg, epoch)
+                    self._save(phase, epoch)
                     self._stop_if(interrupted)
-            self._note(pending, leg, sums, bar)
+            self._note(pending, phase, sums, bar)
         seconds = time.perf_counter() - started
         speed = sums.count * self.config.batch_size / seconds
         return sums.means() | {"faces_per_second": speed, "loader_share": waited / seconds}
 
-    def _step_of(self, leg: Leg, batch: data.Batch) -> Step:
+    def _step_of(self, phase: Phase, batch: Batch) -> Step:
         """The compiled step of a stage; the batch may be any, for its shapes."""
-        if leg.stage.name not in self.steps:
-            self.steps[leg.stage.name] = functools.cache(self._compiling(leg, batch))
-        return self.steps[leg.stage.name]()
+        if phase.stage.name not in self.steps:
+            self.steps[phase.stage.name] = functools.cache(self._compiling(phase, batch))
+        return self.steps[phase.stage.name]()
 
-    def _compile_later(self, leg: Leg, batch: data.Batch) -> None:
+    def _compile_later(self, phase: Phase, batch: Batch) -> None:
         """Has a thread compile the steps of later stages, unless it is on them already."""
-        for later in self.legs[self.legs.index(leg) + 1 :]:
+        for later in self.phases[self.phases.index(phase) + 1 :]:
             if self.compiles_ahead and later.stage.name not in self.steps:
                 future = self.compiler.submit(self._compiling(later, batch))
                 self.steps[later.stage.name] = future.result
 
-    def _compiling(self, leg: Leg, batch: data.Batch) -> Callable[[], Step]:
+    def _compiling(self, phase: Phase, batch: Batch) -> Callable[[], Step]:
         return functools.partial(
             compile_train_step,
             self.model.clone(axis_name=AXIS),
-            leg.stage,
+            phase.stage,
             self.steps_per_epoch,
             self.config.halve_every_epochs,
-            self._shapes(leg),
+            self._shapes(phase),
             batch,
             seed=self.config.seed,
             augmented=self.config.augment,
@@ -209,17 +210,17 @@ class Run:
             and self.compiler.submit(lambda: jax.config.values).result() == jax.config.values
         )
 
-    def _shapes(self, leg: Leg) -> TrainState:
+    def _shapes(self, phase: Phase) -> TrainState:
         """The shapes of a state of a stage."""
-        opt_state = jax.eval_shape(self._optimizer(leg).init, self.state.params)
+        opt_state = jax.eval_shape(self._optimizer(phase).init, self.state.params)
         state = dataclasses.replace(self.state, opt_state=opt_state)
         return jax.eval_shape(lambda state: state, state)
 
-    def _optimizer(self, leg: Leg) -> optax.GradientTransformation:
-        return make_optimizer(leg.stage, self.steps_per_epoch, self.config.halve_every_epochs)
+    def _optimizer(self, phase: Phase) -> optax.GradientTransformation:
+        return make_optimizer(phase.stage, self.steps_per_epoch, self.config.halve_every_epochs)
 
     def _note(
-        self, due: tuple[int, dict[str, jax.Array]] | None, leg: Leg, sums: Sums, bar: tqdm
+        self, due: tuple[int, dict[str, jax.Array]] | None, phase: Phase, sums: Sums, bar: tqdm
     ) -> None:
         """Takes in the metrics of a step.
 
@@ -235,33 +236,33 @@ class Run:
             saved = self.checkpoints.latest_step
             last = "there is no checkpoint" if saved is None else self.checkpoints.path(saved)
             raise Diverged(
-                f"step {step}, stage {leg.stage.name}: {values}; last good checkpoint: {last}"
+                f"step {step}, stage {phase.stage.name}: {values}; last good checkpoint: {last}"
             )
         sums.add(values)
         bar.update(self.config.batch_size)
         bar.set_postfix(loss=f"{values['loss']:.4f}")
 
-    def _finish_epoch(self, leg: Leg, epoch: int, losses: dict[str, float]) -> None:
+    def _finish_epoch(self, phase: Phase, epoch: int, losses: dict[str, float]) -> None:
         """Validates, writes down and saves what an epoch has come to."""
         variables = self.state.variables
         source = self._source("validation")
         found = self._evaluate(variables, source)
-        rank = _rank(leg.stage.name, found)
+        rank = _rank(phase.stage.name, found)
         if self.logs:
-            record = {"step": int(self.state.step), "stage": leg.stage.name, "epoch": epoch + 1}
+            record = {"step": int(self.state.step), "stage": phase.stage.name, "epoch": epoch + 1}
             record |= losses | scores(found)
             self.logs.write(record)
-            tqdm.write(epoch_line(record, leg.stage.epochs))
+            tqdm.write(epoch_line(record, phase.stage.epochs))
             self._draw_faces(variables, source)
             if rank > self.best_rank:
                 self._export(WEIGHTS, variables)
-            if record["step"] == leg.last:
-                self._export(f"weights_{leg.stage.name}.safetensors", variables)
+            if record["step"] == phase.last:
+                self._export(f"weights_{phase.stage.name}.safetensors", variables)
         self.best_rank = max(rank, self.best_rank)
-        self._save(leg, epoch, rank)
-        give_back_memory()
+        self._save(phase, epoch, rank)
+        release_memory()
 
-    def _evaluate(self, variables: dict[str, Any], source: data.Source) -> report.Report:
+    def _evaluate(self, variables: dict[str, Any], source: Source) -> report.Report:
         # Each process sees its share, and so does its bar.
         images = math.ceil(len(source) / jax.process_count())
         loader = self._loader(source, train=False)
@@ -271,7 +272,7 @@ class Run:
         sides = Sides(self.config.model.patch_size, self.config.dataset.frame_size)
         export_weights(self.workdir / name, variables, self.model.cropper, sides)
 
-    def _draw_faces(self, variables: dict[str, Any], source: data.Source) -> None:
+    def _draw_faces(self, variables: dict[str, Any], source: Source) -> None:
         count = min(self.config.pictures, len(source))
         if count == 0:
             return
@@ -286,11 +287,11 @@ class Run:
         every = self.config.checkpoint.every_steps
         return every > 0 and step % every == 0
 
-    def _save(self, leg: Leg, epoch: int, rank: float | None = None) -> None:
+    def _save(self, phase: Phase, epoch: int, rank: float | None = None) -> None:
         step = int(self.state.step)
         record = {
             "step": step,
-            "stage": leg.stage.name,
+            "stage": phase.stage.name,
             "epoch": epoch + 1,
             "records_seen": step * self.config.batch_size,
             "seed": self.config.seed,
@@ -332,9 +333,9 @@ class Run:
                 f"{self.workdir} holds a run with another config; name another --workdir, or set "
                 "these back:\n  " + "\n  ".join(changed)
             )
-        leg = next(leg for leg in self.legs if leg.first < step <= leg.last)
+        phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
         params, batch_stats = variables["params"], variables["batch_stats"]
-        opt_state = jax.device_get(self._optimizer(leg).init(params))
+        opt_state = jax.device_get(self._optimizer(phase).init(params))
         like = TrainState(np.int32(0), params, batch_stats, opt_state)
         self.best_rank = -math.inf if record["best_rank"] is None else record["best_rank"]
         return self.checkpoints.restore(step, like, self._positioned(record))
@@ -358,15 +359,15 @@ class Run:
         self.iterator.set_state({"next_index": record["records_seen"] // self.config.batch_size})
         return None
 
-    def _source(self, split: str) -> data.Source:
+    def _source(self, split: str) -> Source:
         dataset = self.config.dataset
-        return data.open_source(dataset.data_dir, dataset.name, dataset[split])
+        return open_source(dataset.data_dir, dataset.name, dataset[split])
 
     def _loader(
-        self, source: data.Source, *, train: bool, shared: bool = True
-    ) -> grain.IterDataset[data.Batch]:
+        self, source: Source, *, train: bool, shared: bool = True
+    ) -> grain.IterDataset[Batch]:
         config = self.config
-        return data.loader_over(
+        return loader_over(
             source,
             config.dataset.name,
             frame_size=config.dataset.frame_size,

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jax_stn_icnn import labels, losses, sampling
-from jax_stn_icnn.augment import augment, random_variants
+from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn.data.augment import augment, random_variants
+from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.geometry import Size, theta_target
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
+from jax_stn_icnn.train import losses
 from jax_stn_icnn.train.config import Stage
-from jax_stn_icnn.views import coarse_view, to_float
 
 PIXEL_LOSSES = {
     "cross_entropy": losses.cross_entropy,
@@ -98,7 +99,7 @@ def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) ->
     def shift(key: jax.Array) -> jax.Array:
         # Augmentation draws from the key itself.
         own = jax.random.fold_in(key, 1)
-        return jax.random.randint(own, (labels.NUM_PARTS, 2), -jitter, jitter + 1)
+        return jax.random.randint(own, (anatomy.NUM_PARTS, 2), -jitter, jitter + 1)
 
     return theta.at[..., 2].add(jax.vmap(shift)(keys) * (2.0 / (frame_size - 1)))
 

@@ -14,9 +14,9 @@ import orbax.checkpoint as ocp
 from flax import struct, traverse_util
 from orbax.checkpoint import checkpoint_managers
 
-from jax_stn_icnn import weights
+from jax_stn_icnn.files import weights
+from jax_stn_icnn.files.weights import WEIGHTS
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.weights import WEIGHTS
 
 CHECKPOINTS = "checkpoints"
 # The standard deviation of a standard normal distribution cut off at -2 and 2.

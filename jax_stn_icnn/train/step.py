@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_stn_icnn import labels
-from jax_stn_icnn.augment import example_keys
-from jax_stn_icnn.compilation import compile_program
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
+from jax_stn_icnn.compilation.memory import compile_program
+from jax_stn_icnn.data.augment import example_keys
 from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.programs import kept_program, shapes_and_types
 from jax_stn_icnn.train import objective
 from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
@@ -105,7 +105,7 @@ def compile_train_step(
         # returns.
         given = shapes_and_types((state, shards))
         num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_size)
-        run = kept_program(
+        run = cached_program(
             "training step",
             (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, given),
             lambda: mapped.lower(state, shards),
@@ -117,7 +117,7 @@ def compile_train_step(
 
 def _num_pixels(num_examples: int, patch_size: Size) -> int:
     """What the networks see of so many examples, coarse images and patches, in pixels."""
-    return num_examples * (math.prod(COARSE_SIZE) + labels.NUM_PARTS * math.prod(patch_size))
+    return num_examples * (math.prod(COARSE_SIZE) + anatomy.NUM_PARTS * math.prod(patch_size))
 
 
 def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:

@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jax_stn_icnn import compilation, labels
-from jax_stn_icnn.parser import FaceParser
-from jax_stn_icnn.photo_parse import PhotoParse
-from jax_stn_icnn.photos import SUFFIXES
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.photos.photo_parse import PhotoParse
+from jax_stn_icnn.photos.reading import SUFFIXES
 
 _LABELS, _OVERLAY, _FACTS = ".labels.png", ".overlay.png", ".json"
 
@@ -30,7 +31,7 @@ _LABELS, _OVERLAY, _FACTS = ".labels.png", ".overlay.png", ".json"
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 1 if anything failed."""
     args = _arguments().parse_args(argv)
-    compilation.keep_compiled(None)
+    cache.enable_cache(None)
     try:
         photos = find_photos(args.photos, args.out)
         args.out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def write_parse(out: Path, photo: Path, parse: PhotoParse) -> None:
         parse: its parse.
     """
     indexed = Image.fromarray(parse.labels)
-    indexed.putpalette(np.array(labels.PALETTE, np.uint8).tobytes())  # makes its mode "P"
+    indexed.putpalette(np.array(anatomy.PALETTE, np.uint8).tobytes())  # makes its mode "P"
     overlay = Image.fromarray(parse.overlay())
     _write(out / (photo.name + _LABELS), lambda file: indexed.save(file, "PNG"))
     _write(out / (photo.name + _OVERLAY), lambda file: overlay.save(file, "PNG"))
@@ -112,8 +113,8 @@ def _facts(photo: Path, parse: PhotoParse) -> dict[str, Any]:
         "photo": photo.name,
         "width": width,
         "height": height,
-        "classes": labels.CLASSES,
-        "palette": labels.PALETTE,
+        "classes": anatomy.CLASSES,
+        "palette": anatomy.PALETTE,
         "faces": [
             {"box": face.box, "windows": face.windows, "parts_found": face.found}
             for face in parse.faces

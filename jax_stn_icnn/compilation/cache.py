@@ -1,11 +1,11 @@
-"""Programs on disk, found by what they are made from, so that a second start traces nothing.
+"""The cache of compiled programs on disk: with it, a warm start traces nothing.
 
 JAX's own cache is asked only once a program is traced and lowered, which for these networks takes
 longer than all else in a start. Here a program is found by its description: what the caller says
 it is made from, this package's source, the versions of the libraries, JAX's settings, the machine.
 So a change of a file is seen; a function replaced at run time is not: then turn the cache off.
-Without a directory of `compilation.keep_compiled`, or for a class of another package, whose source
-is not looked at, nothing is kept.
+Without `enable_cache`, or for a class of another package, whose source is not looked at, nothing
+is cached.
 """
 
 import contextlib
@@ -27,7 +27,13 @@ import jax
 from jax.experimental import serialize_executable
 from jax.stages import Compiled, Lowered
 
+DIRECTORY = "~/.cache/jax_stn_icnn"
+HELP = (
+    "Directory of compiled programs; empty for none. By default JAX_COMPILATION_CACHE_DIR, else "
+    f"{DIRECTORY}."
+)
 FOLDER = "stn_icnn"
+PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 # Of the environment: read by XLA, and not among JAX's settings.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
@@ -39,7 +45,26 @@ LOG = logging.getLogger(__name__)
 Value = TypeVar("Value")
 
 
-def kept_value(name: str, made_from: Sequence[Any], make: Callable[[], Value]) -> Value:
+def enable_cache(directory: str | None = None) -> None:
+    """Caches compiled programs in a directory.
+
+    JAX finds a program by what it does, for what machine and by which version; one that changed is
+    compiled anew. Programs that are cached whole lie there too. The directory only grows, and may
+    be removed at any time.
+
+    Args:
+        directory: where; created if missing. Empty: nowhere. None: where JAX is told to by
+            `JAX_COMPILATION_CACHE_DIR`, else DIRECTORY.
+    """
+    if directory is None:
+        directory = jax.config.values["jax_compilation_cache_dir"] or DIRECTORY
+    path = str(Path(directory).expanduser()) if directory else None
+    jax.config.update("jax_compilation_cache_dir", path)
+    # By default only what took a second: the many small programs of a start take longer together.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def cached_value(name: str, made_from: Sequence[Any], make: Callable[[], Value]) -> Value:
     """Makes a value, or takes it from disk.
 
     Args:
@@ -59,7 +84,7 @@ def kept_value(name: str, made_from: Sequence[Any], make: Callable[[], Value]) -
     return value
 
 
-def kept_program(
+def cached_program(
     name: str,
     made_from: Sequence[Any],
     lower: Callable[[], Lowered],
@@ -70,7 +95,7 @@ def kept_program(
 
     Args:
         name: what it is.
-        made_from: as for `kept_value`.
+        made_from: as for `cached_value`.
         lower: traces and lowers it.
         compile: compiles it.
         devices: all that it runs on, of this process.
@@ -123,7 +148,7 @@ def _path(name: str, made_from: Sequence[Any]) -> Path | None:
     """Where it is kept; None if it is not to be."""
     directory = jax.config.values["jax_compilation_cache_dir"]
     packages = {type(part).__module__.split(".")[0] for part in made_from}
-    if not directory or not packages <= {"builtins", __package__}:
+    if not directory or not packages <= {"builtins", PACKAGE.name}:
         return None
     described = f"{name}\n{list(made_from)}\n{_surroundings()}"
     return Path(directory, FOLDER, hashlib.sha256(described.encode()).hexdigest())
@@ -146,10 +171,9 @@ def _surroundings() -> str:
 
 @functools.cache
 def _source() -> str:
-    package = Path(__file__).parent
     found = hashlib.sha256()
-    for path in sorted(package.rglob("*.py")):
-        found.update(f"{path.relative_to(package)}\n".encode())
+    for path in sorted(PACKAGE.rglob("*.py")):
+        found.update(f"{path.relative_to(PACKAGE)}\n".encode())
         found.update(path.read_bytes())
     return found.hexdigest()
 

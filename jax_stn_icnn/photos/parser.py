@@ -18,16 +18,17 @@ import numpy as np
 from jax.stages import Lowered
 from PIL import Image
 
-from jax_stn_icnn import faces, resample, weights
+from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
+from jax_stn_icnn.data.views import to_float
+from jax_stn_icnn.files import weights
 from jax_stn_icnn.geometry import COARSE_SIZE, windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.photo_parse import FaceParse, PhotoParse, merged
-from jax_stn_icnn.photos import to_rgb
-from jax_stn_icnn.programs import kept_program, shapes_and_types
+from jax_stn_icnn.photos import faces, resample
+from jax_stn_icnn.photos.photo_parse import FaceParse, PhotoParse, merged
+from jax_stn_icnn.photos.reading import to_rgb
 from jax_stn_icnn.sampling import resize_bilinear
-from jax_stn_icnn.views import to_float
 
-PRETRAINED = Path(__file__).parent / "pretrained" / weights.WEIGHTS
+PRETRAINED = Path(__file__).parents[1] / "pretrained" / weights.WEIGHTS
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
@@ -167,7 +168,7 @@ class FaceParser:
     def _parse_face(self, image: np.ndarray, box: np.ndarray, matrix: np.ndarray) -> FaceParse:
         frame = resample.pull(image, matrix, (self.sides.frame, self.sides.frame))
         if self._networks is None:
-            self._networks = kept_program(
+            self._networks = cached_program(
                 "parse of a frame",
                 (self.model, shapes_and_types((self._variables, frame))),
                 lambda: _networks.lower(self.model, self._variables, frame),

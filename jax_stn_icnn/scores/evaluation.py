@@ -15,7 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from jax_stn_icnn import draw, labels, metrics, sampling
+from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn.data.occlusion import occlude as cover_parts
+from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.geometry import (
     invert,
     part_centres,
@@ -24,9 +26,8 @@ from jax_stn_icnn.geometry import (
     windows_from_theta,
 )
 from jax_stn_icnn.models.pipeline import Parse, STNiCNN
-from jax_stn_icnn.occlusion import occlude as cover_parts
-from jax_stn_icnn.report import Report
-from jax_stn_icnn.views import coarse_view, to_float
+from jax_stn_icnn.scores import draw, metrics
+from jax_stn_icnn.scores.report import Report
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, np.ndarray]
@@ -170,7 +171,7 @@ def _parse(
     apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
     truth, region = batch["labels"], batch["region"]
     frame = to_float(batch["frame"])
-    covered = jnp.zeros((frame.shape[0], labels.NUM_PARTS), bool)
+    covered = jnp.zeros((frame.shape[0], anatomy.NUM_PARTS), bool)
     if occlude:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
         frame, covered = cover_parts(keys, frame, truth, occlude)

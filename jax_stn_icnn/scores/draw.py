@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,8 +57,8 @@ class Face(NamedTuple):
 
 
 def colours(label_map: np.ndarray) -> np.ndarray:
-    """Class ids of shape (...) as RGB of `labels.PALETTE`, uint8 (..., 3)."""
-    return np.array(labels.PALETTE, np.uint8)[label_map]
+    """Class ids of shape (...) as RGB of `anatomy.PALETTE`, uint8 (..., 3)."""
+    return np.array(anatomy.PALETTE, np.uint8)[label_map]
 
 
 def overlay(image: np.ndarray, label_map: np.ndarray, alpha: float = 0.6) -> np.ndarray:
@@ -132,7 +132,7 @@ def confusion_matrix(path: str | Path, counts: np.ndarray, *, title: str = "") -
     """
     total = counts.sum(axis=1, keepdims=True)
     share = 100.0 * counts / np.maximum(total, 1)
-    names = [name.replace("_", " ") for name in labels.CLASSES]
+    names = [name.replace("_", " ") for name in anatomy.CLASSES]
     figure = _figure(6.4, 5.8)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
@@ -235,7 +235,7 @@ def _draw_windows(axes: "Axes", windows: np.ndarray) -> None:
     """Each window in its part's colour, with its name in the corner away from the middle."""
     from matplotlib.patches import Rectangle
 
-    for i, (part, (x0, y0, x1, y1)) in enumerate(zip(labels.PARTS, windows, strict=True)):
+    for i, (part, (x0, y0, x1, y1)) in enumerate(zip(anatomy.PARTS, windows, strict=True)):
         colour = _part_colour(part)
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.2))
         above, left = i < 2, i % 2 == 0
@@ -258,18 +258,18 @@ def _mosaic(face: Face) -> np.ndarray:
     cell_height, cell_width = height + 2 * GAP, width + 2 * GAP
     rows = -(-count // PATCH_COLUMNS)
     mosaic = np.full((rows * cell_height, PATCH_COLUMNS * cell_width, 3), 255, np.uint8)
-    for i, (part, patch) in enumerate(zip(labels.PARTS, face.patches, strict=True)):
+    for i, (part, patch) in enumerate(zip(anatomy.PARTS, face.patches, strict=True)):
         y, x = i // PATCH_COLUMNS * cell_height, i % PATCH_COLUMNS * cell_width
         mosaic[y + 1 : y + cell_height - 1, x + 1 : x + cell_width - 1] = _part_rgb(part)
         mosaic[y + GAP : y + GAP + height, x + GAP : x + GAP + width] = patch
     return mosaic
 
 
-def _part_rgb(part: labels.Part) -> tuple[int, int, int]:
-    return labels.PALETTE[part.classes[0]]
+def _part_rgb(part: anatomy.Part) -> tuple[int, int, int]:
+    return anatomy.PALETTE[part.classes[0]]
 
 
-def _part_colour(part: labels.Part) -> tuple[float, ...]:
+def _part_colour(part: anatomy.Part) -> tuple[float, ...]:
     return tuple(channel / 255 for channel in _part_rgb(part))
 
 
@@ -286,7 +286,7 @@ def _class_legend(figure: "Figure") -> None:
     handles = [
         Patch(fc=[channel / 255 for channel in colour], ec="0.4", lw=0.5, label=name)
         for colour, name in zip(
-            labels.PALETTE, (name.replace("_", " ") for name in labels.CLASSES), strict=True
+            anatomy.PALETTE, (name.replace("_", " ") for name in anatomy.CLASSES), strict=True
         )
     ]
     figure.legend(

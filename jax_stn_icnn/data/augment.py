@@ -15,8 +15,8 @@ import jax.numpy as jnp
 
 from jax_stn_icnn import geometry, sampling
 from jax_stn_icnn.checks import check_same_batch, check_shape
+from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.geometry import Size
-from jax_stn_icnn.views import to_float
 
 OPERATIONS = ("rotation", "shift", "scale", "noise")
 NUM_VARIANTS = len(OPERATIONS) + 1

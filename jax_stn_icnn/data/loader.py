@@ -17,7 +17,7 @@ from absl import flags
 from etils import epath
 from PIL import Image
 
-from jax_stn_icnn.labels import TO_NINE
+from jax_stn_icnn.anatomy import TO_NINE
 
 Batch = dict[str, np.ndarray]
 _Picture = tuple[np.ndarray, np.ndarray]  # image (h, w, 3) and labels (h, w), both uint8
@@ -111,7 +111,7 @@ def loader_over(
     """Batches of records, as dicts of arrays; B is batch_size / process_count.
 
     * `frame` uint8 (B, S, S, 3): the picture, centred, black around it.
-    * `labels` uint8 (B, S, S): the nine classes of `labels.CLASSES`, background around it.
+    * `labels` uint8 (B, S, S): the nine classes of `anatomy.CLASSES`, background around it.
     * `region` float32 (B, 2, 3): theta of the picture's rectangle in the frame.
     * `index` int32 (B,): the record's index in the source, -1 for padding.
     * `position` int32 (B,): the example's place in the global batch.

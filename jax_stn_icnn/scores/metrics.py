@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.checks import check_labels, check_shape
 
 MEAN_OF_EIGHT = "mean_of_eight"
@@ -30,9 +30,9 @@ def confusion(truth: jax.Array, prediction: jax.Array, mask: jax.Array | None = 
     """
     check_shape("truth", truth, ("batch", "height", "width"))
     check_shape("prediction", prediction, truth.shape)
-    check_labels("truth", truth, labels.NUM_CLASSES)
-    check_labels("prediction", prediction, labels.NUM_CLASSES)
-    n = labels.NUM_CLASSES
+    check_labels("truth", truth, anatomy.NUM_CLASSES)
+    check_labels("prediction", prediction, anatomy.NUM_CLASSES)
+    n = anatomy.NUM_CLASSES
     pair = truth.astype(jnp.int32) * n + prediction.astype(jnp.int32)
     if mask is not None:
         check_shape("mask", mask, truth.shape[:1])
@@ -55,10 +55,10 @@ def f1_scores(counts: np.ndarray) -> dict[str, float]:
     Raises:
         ValueError: the shape is not (9, 9).
     """
-    check_shape("counts", counts, (labels.NUM_CLASSES, labels.NUM_CLASSES))
+    check_shape("counts", counts, (anatomy.NUM_CLASSES, anatomy.NUM_CLASSES))
     counts = np.asarray(counts, np.int64)
-    scores = {name: _f1(counts, group) for name, group in labels.SCORE_GROUPS.items()}
-    single = [_f1(counts, (c,)) for c in range(1, labels.NUM_CLASSES)]
+    scores = {name: _f1(counts, group) for name, group in anatomy.SCORE_GROUPS.items()}
+    single = [_f1(counts, (c,)) for c in range(1, anatomy.NUM_CLASSES)]
     known = [score for score in single if not np.isnan(score)]
     scores[MEAN_OF_EIGHT] = float(np.mean(known)) if known else float("nan")
     return scores

@@ -10,7 +10,7 @@ import cv2
 import cv2.data
 import numpy as np
 
-from jax_stn_icnn import resample
+from jax_stn_icnn.photos import resample
 
 # The frame has the framing of CelebAMask-HQ's pictures. On the first 60 training pictures the
 # cascade found 58 faces and nothing else; the picture's side over the box's was 1.587 +- 0.109

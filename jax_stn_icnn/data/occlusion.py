@@ -7,7 +7,7 @@ the centroid of a rough mask cannot. `evaluation` scores covered and uncovered p
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 
 # How far the cover reaches beyond the part's bounding box, as a share of the box's sides and, at
@@ -59,13 +59,13 @@ def occlude(
     check_shape("frame", frame, ("batch", "height", "width", 3))
     check_shape("label_map", label_map, frame.shape[:3])
     check_same_batch(keys=keys, frame=frame)
-    if not 0 <= count <= labels.NUM_PARTS:
-        raise ValueError(f"count is {count}, but must lie in 0..{labels.NUM_PARTS}")
+    if not 0 <= count <= anatomy.NUM_PARTS:
+        raise ValueError(f"count is {count}, but must lie in 0..{anatomy.NUM_PARTS}")
 
     def one_face(
         key: jax.Array, frame: jax.Array, label_map: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        members = [jnp.isin(label_map, jnp.array(part.classes)) for part in labels.PARTS]
+        members = [jnp.isin(label_map, jnp.array(part.classes)) for part in anatomy.PARTS]
         present = jnp.stack([jnp.any(member) for member in members])
         covered = choose_parts(key, present, count)
         for index, member in enumerate(members):

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jax_stn_icnn import draw, labels, resample
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.photos import resample
+from jax_stn_icnn.scores import draw
 
 Box = tuple[float, float, float, float]
 Area = tuple[slice, slice]  # rows and columns of a photo
@@ -68,14 +70,14 @@ class FaceParse:
         """
         area = resample.footprint(matrix, scores.shape[1:], photo_size)
         label_map = _argmax(scores, matrix, area)
-        present = np.bincount(label_map.ravel(), minlength=labels.NUM_CLASSES) > 0
+        present = np.bincount(label_map.ravel(), minlength=anatomy.NUM_CLASSES) > 0
         return cls(
             box=_as_box(box),
             windows={
                 part.name: _as_box(_box_around(window, matrix))
-                for part, window in zip(labels.PARTS, windows, strict=True)
+                for part, window in zip(anatomy.PARTS, windows, strict=True)
             },
-            found=tuple(p.name for p in labels.PARTS if present[list(p.classes)].any()),
+            found=tuple(p.name for p in anatomy.PARTS if present[list(p.classes)].any()),
             rough=rough,
             matrix=matrix,
             photo_size=photo_size,
@@ -98,9 +100,9 @@ class FaceParse:
 
     def scores(self) -> np.ndarray:
         """The nine classes' scores, float32 (height, width, 9); outside the frame, background."""
-        scores = np.zeros((*self.photo_size, labels.NUM_CLASSES), np.float32)
+        scores = np.zeros((*self.photo_size, anatomy.NUM_CLASSES), np.float32)
         scores[..., 0] = 1
-        for c in range(labels.NUM_CLASSES):
+        for c in range(anatomy.NUM_CLASSES):
             scores[(*self._area, c)] = _carry(self._frame_scores, c, self.matrix, self._area)
         return scores
 
@@ -120,7 +122,7 @@ class PhotoParse:
     faces: list[FaceParse]
 
     def overlay(self, alpha: float = 0.6) -> np.ndarray:
-        """The photo with the classes' colours (`labels.PALETTE`) over it.
+        """The photo with the classes' colours (`anatomy.PALETTE`) over it.
 
         Args:
             alpha: 0 shows the photo only, 1 the colours only.
@@ -143,7 +145,7 @@ def _argmax(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndar
     """Class ids in an area of the photo; one class at a time, for photos are large."""
     best = _carry(frame_scores, 0, matrix, area)
     label_map = np.zeros(best.shape, np.uint8)
-    for c in range(1, labels.NUM_CLASSES):
+    for c in range(1, anatomy.NUM_CLASSES):
         scores = _carry(frame_scores, c, matrix, area)
         better = scores > best
         label_map[better] = c

@@ -1,4 +1,4 @@
-"""Converts the original code's checkpoints: `python -m jax_stn_icnn.convert_torch IN OUT`.
+"""Converts the original code's checkpoints: `python -m jax_stn_icnn.files.convert_torch IN OUT`.
 
 IN is a `.pth.tar` of the original; OUT becomes a `.safetensors` file for `weights.load_weights`.
 Reading IN takes PyTorch (the extra `torch`), in the mode that executes nothing in the file; the
@@ -19,11 +19,11 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.files.weights import Sides, check_entries, save_weights
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS
-from jax_stn_icnn.weights import Sides, check_entries, save_weights
 
 _SIDES = Sides(patch=81, frame=1024)  # those that the original code was trained at, on HELEN
 
@@ -119,11 +119,11 @@ def convert(
         )
     resnet = any(name.startswith("model_res.") for name in checkpoint["select_net"])
     cropper = "resnet18" if resnet else "small"
-    plan = _plan(_icnn(labels.NUM_CLASSES), _ICNN, "model1.", ("coarse",))
+    plan = _plan(_icnn(anatomy.NUM_CLASSES), _ICNN, "model1.", ("coarse",))
     plan |= _plan(
         _localizer(cropper), _RESNET18 if resnet else _SMALL, "select_net.", ("localizer",)
     )
-    for network, num_labels in labels.NETWORKS.items():
+    for network, num_labels in anatomy.NETWORKS.items():
         prefix = f"model2.{_FINE_PREFIX[network]}"
         plan |= _plan(_icnn(num_labels), _ICNN, prefix, ("fine", network))
     state = {
@@ -217,7 +217,7 @@ def _icnn(num_labels: int) -> Mapping[str, Any]:
 
 
 def _localizer(cropper: str) -> Mapping[str, Any]:
-    return _variables(LOCALIZERS[cropper](), (1, *COARSE_SIZE, labels.NUM_CLASSES))
+    return _variables(LOCALIZERS[cropper](), (1, *COARSE_SIZE, anatomy.NUM_CLASSES))
 
 
 def _variables(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
@@ -267,7 +267,7 @@ def _convert(state: StateDict, plan: dict[str, _Entry], source: str | Path) -> d
 def main(argv: list[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m jax_stn_icnn.convert_torch", description=__doc__
+        prog="python -m jax_stn_icnn.files.convert_torch", description=__doc__
     )
     parser.add_argument("input", type=Path, metavar="IN", help="the original's .pth.tar")
     parser.add_argument("output", type=Path, metavar="OUT", help="the .safetensors file to write")

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_stn_icnn import labels, metrics
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.scores import metrics
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,10 +57,10 @@ class Report:
     @property
     def window_error_px_by_part(self) -> dict[str, float]:
         """The same for each part."""
-        only = np.eye(labels.NUM_PARTS, dtype=bool)
+        only = np.eye(anatomy.NUM_PARTS, dtype=bool)
         return {
             part.name: self._mean_error(self.present & only[i])
-            for i, part in enumerate(labels.PARTS)
+            for i, part in enumerate(anatomy.PARTS)
         }
 
     @property
@@ -111,7 +112,7 @@ def score_table(reports: Mapping[str, Report]) -> str:
     Returns:
         Lines of aligned columns; a score that does not exist is a dash.
     """
-    groups = [*labels.SCORE_GROUPS, metrics.MEAN_OF_EIGHT]
+    groups = [*anatomy.SCORE_GROUPS, metrics.MEAN_OF_EIGHT]
     first = next(iter(reports.values()))
     rows = [["F1", *(group.replace("_", " ") for group in groups)]]
     rows.append(["rough mask", *(_text(first.rough_f1[group], 3) for group in groups)])
@@ -119,7 +120,7 @@ def score_table(reports: Mapping[str, Report]) -> str:
         [name, *(_text(report.f1[group], 3) for group in groups)]
         for name, report in reports.items()
     ]
-    parts = [part.name for part in labels.PARTS]
+    parts = [part.name for part in anatomy.PARTS]
     windows = [["windows off by, px", *(part.replace("_", " ") for part in parts), "mean"]]
     for name, report in reports.items():
         by_part = report.window_error_px_by_part

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn import labels
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
 
 
@@ -68,9 +68,9 @@ def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Ar
     Raises:
         ValueError: shapes do not fit.
     """
-    check_shape("theta", theta, ("batch", labels.NUM_PARTS, 2, 3))
-    check_shape("target", target, ("batch", labels.NUM_PARTS, 2, 3))
-    check_shape("present", present, ("batch", labels.NUM_PARTS))
+    check_shape("theta", theta, ("batch", anatomy.NUM_PARTS, 2, 3))
+    check_shape("target", target, ("batch", anatomy.NUM_PARTS, 2, 3))
+    check_shape("present", present, ("batch", anatomy.NUM_PARTS))
     check_same_batch(theta=theta, target=target, present=present)
     error = jnp.abs(theta - target)
     per_part = jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5), axis=(-2, -1))
@@ -94,7 +94,7 @@ def fine_losses(
     Raises:
         ValueError: shapes do not fit.
     """
-    check_shape("part_labels", part_labels, ("batch", labels.NUM_PARTS, "height", "width"))
+    check_shape("part_labels", part_labels, ("batch", anatomy.NUM_PARTS, "height", "width"))
     return jnp.stack(
         [cross_entropy(logits, part_labels[:, i], mask) for i, logits in enumerate(fine_logits)]
     )

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_stn_icnn.geometry import Size
-from jax_stn_icnn.grid import coordinate_type, in_pixels, patch_points, unit_axes
+from jax_stn_icnn.sampling.grid import coordinate_type, in_pixels, patch_points, unit_axes
 
 
 def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:

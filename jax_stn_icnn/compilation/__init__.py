@@ -1,0 +1,1 @@
+"""Compiling: the cache of programs on disk, and the memory that it takes."""

@@ -1,0 +1,1 @@
+"""The data: records as batches of frames, what the networks see of them, augmentation."""

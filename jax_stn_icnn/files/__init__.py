@@ -1,0 +1,1 @@
+"""Weights in files, and the original code's checkpoints."""

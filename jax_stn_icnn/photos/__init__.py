@@ -1,0 +1,1 @@
+"""Photos in and out: reading, finding faces, cutting them out, the parser and its command."""

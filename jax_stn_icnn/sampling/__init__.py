@@ -1,0 +1,27 @@
+"""The differentiable sampler: cuts patches from a frame by theta, and pastes them back.
+
+All sampling pulls: an output pixel looks up where in the input it comes from; outside the image
+there is zero.
+"""
+
+from jax_stn_icnn.sampling.crop import (
+    IDENTITY,
+    affine_grid,
+    crop_bilinear,
+    crop_nearest,
+    crop_part_labels,
+    resize_bilinear,
+    resize_labels,
+)
+from jax_stn_icnn.sampling.paste import paste
+
+__all__ = [
+    "IDENTITY",
+    "affine_grid",
+    "crop_bilinear",
+    "crop_nearest",
+    "crop_part_labels",
+    "paste",
+    "resize_bilinear",
+    "resize_labels",
+]

@@ -1,0 +1,159 @@
+"""Cutting: patches of images and of labels by theta, and pictures resized by the same rule."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
+from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.sampling.grid import patch_points
+from jax_stn_icnn.sampling.lookup import bilinear, nearest
+
+IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
+
+
+def affine_grid(theta: jax.Array, size: Size) -> jax.Array:
+    """Where each pixel of a patch lies in the frame (eq. 14 of the paper).
+
+    Args:
+        theta: matrices patch -> frame, shape (..., 2, 3).
+        size: (height, width) of the patch.
+
+    Returns:
+        (x, y) in unit coordinates of the frame, shape (..., height, width, 2).
+
+    Raises:
+        ValueError: theta does not end in (2, 3).
+    """
+    check_shape("theta", theta, (..., 2, 3))
+    return jnp.stack(patch_points(theta, size), axis=-1)
+
+
+def crop_bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Cuts patches by bilinear sampling; differentiable in the image and in theta.
+
+    A coordinate closer to a whole pixel than float rounding can tell counts as that pixel, so a
+    patch that falls on whole pixels equals the slice of the image to the bit.
+
+    Args:
+        image: floats of shape (batch, height, width, channels).
+        theta: matrices patch -> image, (batch, 2, 3) or, for several patches of one image,
+            (batch, patches, 2, 3).
+        size: (height, width) of a patch.
+
+    Returns:
+        Patches of the image's type, (batch, [patches,] *size, channels).
+
+    Raises:
+        ValueError: shapes do not fit, or the image is not floating point.
+    """
+    _check_crop(image, theta)
+    if not jnp.issubdtype(image.dtype, jnp.floating):
+        raise ValueError(f"image must be floating point, not {image.dtype}: convert it to 0..1")
+    return _crop(bilinear, image, theta, tuple(size))
+
+
+def crop_nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Cuts patches by nearest sampling, halves rounded to even: for labels and the inverse.
+
+    Args:
+        image: any type, shape (batch, height, width, channels).
+        theta: matrices patch -> image, (batch, 2, 3) or (batch, patches, 2, 3); gets no gradient.
+        size: (height, width) of a patch.
+
+    Returns:
+        Patches of the image's type, (batch, [patches,] *size, channels), zero outside the image.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    _check_crop(image, theta)
+    return _crop(_nearest_patches, image, jax.lax.stop_gradient(theta), tuple(size))
+
+
+def crop_part_labels(label_map: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Cuts each part's labels from a frame's label map.
+
+    Args:
+        label_map: class ids 0..8, integers of shape (batch, height, width).
+        theta: the six parts' matrices, (batch, 6, 2, 3).
+        size: (height, width) of a patch.
+
+    Returns:
+        int32 (batch, 6, *size): 0 background and other parts, 1, 2, ... the part's own classes.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..8.
+    """
+    check_shape("theta", theta, ("batch", anatomy.NUM_PARTS, 2, 3))
+    check_shape("label_map", label_map, ("batch", "height", "width"))
+    check_labels("label_map", label_map, anatomy.NUM_CLASSES)
+    own_labels = jnp.array(
+        [
+            [
+                1 + part.classes.index(c) if c in part.classes else 0
+                for c, _ in enumerate(anatomy.CLASSES)
+            ]
+            for part in anatomy.PARTS
+        ],
+        jnp.int32,
+    )
+    patches = crop_nearest(label_map[..., None], theta, size)[..., 0].astype(jnp.int32)
+    return jax.vmap(lambda own, patch: own[patch], in_axes=(0, 1), out_axes=1)(own_labels, patches)
+
+
+def resize_bilinear(image: jax.Array, size: Size) -> jax.Array:
+    """Resizes by bilinear sampling with align_corners: what makes the coarse image.
+
+    Args:
+        image: floats of shape (batch, height, width, channels).
+        size: (height, width) of the result.
+
+    Returns:
+        Images of shape (batch, *size, channels), of the image's type.
+    """
+    check_shape("image", image, ("batch", "height", "width", "channels"))
+    theta = jnp.broadcast_to(jnp.array(IDENTITY, jnp.float32), (image.shape[0], 2, 3))
+    return crop_bilinear(image, theta, size)
+
+
+def resize_labels(label_map: jax.Array, size: Size) -> jax.Array:
+    """Resizes labels by nearest: pixel i reads floor(i * old / new).
+
+    Args:
+        label_map: class ids of shape (batch, height, width).
+        size: (height, width) of the result.
+
+    Returns:
+        Label maps of shape (batch, *size), of the input's type.
+    """
+    check_shape("label_map", label_map, ("batch", "height", "width"))
+    rows, columns = (
+        jnp.arange(new) * old // new for new, old in zip(size, label_map.shape[1:], strict=True)
+    )
+    return label_map[:, rows[:, None], columns]
+
+
+def _check_crop(image: jax.Array, theta: jax.Array) -> None:
+    check_shape("image", image, ("batch", "height", "width", "channels"))
+    check_shape("theta", theta, (..., 2, 3))
+    if theta.ndim not in (3, 4):
+        raise ValueError(f"theta has shape {theta.shape}, but must be (batch, [patches,] 2, 3)")
+    check_same_batch(image=image, theta=theta)
+
+
+@partial(jax.jit, static_argnums=(0, 3))
+def _crop(sample, image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Samples every patch of every image."""
+    several = theta.ndim == 4
+    patches = jax.vmap(lambda image, theta: sample(image, theta, size))(
+        image, theta if several else theta[:, None]
+    )
+    return patches if several else patches[:, 0]
+
+
+def _nearest_patches(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
+    return nearest(image, *patch_points(theta, size))
