@@ -22,13 +22,14 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.data.loader import loader_over, open_source
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.files.weights import CONFIG, WEIGHTS
-from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN, variable_shapes
+from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.scores import draw, evaluation
-from jax_stn_icnn.scores.report import Report, occlusion_table, score_table
+from jax_stn_icnn.scores.report import Report, class_table, occlusion_table, score_table
 from jax_stn_icnn.train import config as configs
 
 FACES_PER_PICTURE = 6
@@ -53,12 +54,12 @@ _COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, cache.HELP)
 Loader = Callable[[], grain.IterDataset]
 
 
-def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], str]:
-    """Config, variables and cropper of a run's directory or of a file of weights."""
+def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], STNiCNN]:
+    """Config, variables and model of a run's directory or of a file of weights."""
     path = ckpt / WEIGHTS if ckpt.is_dir() else ckpt
     if not path.exists():
         raise FileNotFoundError(f"--ckpt: there is no file {path}")
-    variables, cropper = weights.load_weights(path)
+    loaded = weights.load_weights(path)
     beside = path.parent / CONFIG
     if _CONFIG.value is not None:
         config = _CONFIG.value
@@ -67,17 +68,20 @@ def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], str]:
     else:
         raise FileNotFoundError(f"there is no {beside}: name the config of the weights, --config")
     configs.check(config)
-    expected = weights.shapes(variable_shapes(_model(config, cropper)))
-    weights.check_entries(path, weights.shapes(variables), expected)
-    return config, variables, cropper
+    if config.classes != loaded.model.anatomy.name:
+        raise ValueError(
+            f"{path} has the classes {loaded.model.anatomy.name!r}, but the config has "
+            f"classes={config.classes!r}: name the config of the weights, --config"
+        )
+    if config.dataset.frame_size != loaded.frame_size:
+        raise ValueError(
+            f"{path} was trained at a frame of {loaded.frame_size}, but the config has "
+            f"dataset.frame_size={config.dataset.frame_size}"
+        )
+    return config, loaded.variables, loaded.model.clone(dtype=jnp.dtype(config.model.dtype).type)
 
 
-def _model(config: ConfigDict, cropper: str) -> STNiCNN:
-    side = config.model.patch_size
-    return STNiCNN((side, side), cropper, dtype=jnp.dtype(config.model.dtype))
-
-
-def _loader(config: ConfigDict) -> tuple[Loader, int]:
+def _loader(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int]:
     """What makes a pass over the split, and how many faces it has."""
     dataset = config.dataset
     source = open_source(
@@ -87,6 +91,7 @@ def _loader(config: ConfigDict) -> tuple[Loader, int]:
         loader_over,
         source,
         dataset.name,
+        anatomy,
         frame_size=dataset.frame_size,
         batch_size=_BATCH_SIZE.value or config.eval_batch_size,
         seed=config.seed,
@@ -120,23 +125,26 @@ def _draw(
             seed=_SEED.value,
             true_centres=_TRUE_CENTRES.value,
         )
-        draw.parse_grid(folder / f"{name}.png", faces)
+        draw.parse_grid(folder / f"{name}.png", faces, model.anatomy)
     counts = report.confusion.sum(axis=0, dtype=np.int64)
-    draw.confusion_matrix(folder / "confusion.png", counts, title=f"{report.images} faces")
+    draw.confusion_matrix(
+        folder / "confusion.png", counts, model.anatomy, title=f"{report.images} faces"
+    )
 
 
 def _evaluate() -> None:
     """Scores, prints and writes what the flags ask for."""
     if _OCCLUDE.value and _TRUE_CENTRES.value:
         raise ValueError("--occlude compares croppers, but --true_centres uses none: drop one")
-    config, variables, trained = _restore(Path(_CKPT.value).expanduser())
+    config, variables, model = _restore(Path(_CKPT.value).expanduser())
+    trained = model.cropper
     cropper = _CROPPER.value or trained
     # Covered parts are what tells the two croppers apart, so both are scored.
     croppers = list(dict.fromkeys([cropper, trained, CENTROID])) if _OCCLUDE.value else [cropper]
-    loader, images = _loader(config)
+    loader, images = _loader(config, model.anatomy)
     reports = {
         name: evaluation.evaluate(
-            _model(config, name),
+            model.clone(cropper=name),
             variables,
             loader(),
             images=images,
@@ -149,6 +157,7 @@ def _evaluate() -> None:
     report = reports[cropper]
     print(f"{report.images} faces, {report.faces_per_second:.1f} a second\n")
     print(score_table({"true centres": report} if _TRUE_CENTRES.value else reports))
+    print(f"\n{class_table(reports)}")
     found = report.as_json()
     if _OCCLUDE.value:
         print(f"\n{occlusion_table(reports)}")
@@ -157,7 +166,7 @@ def _evaluate() -> None:
         Path(_JSON.value).expanduser().write_text(json.dumps(found, indent=2) + "\n")
     if _PICTURES.value:
         folder = Path(_PICTURES.value).expanduser()
-        _draw(folder, _model(config, cropper), variables, loader, report)
+        _draw(folder, model.clone(cropper=cropper), variables, loader, report)
 
 
 def main(argv: Sequence[str]) -> None:

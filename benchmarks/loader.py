@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.inputs import drawn_labels, random_frames
 from benchmarks.rows import Row, Settings
-from jax_stn_icnn.anatomy import TO_NINE
+from jax_stn_icnn.anatomy import NINE, ids_of_data_set
 from jax_stn_icnn.data.loader import loader_over
 
 BATCH, BATCHES = 16, 8
@@ -40,7 +40,13 @@ def rows(settings: Settings) -> Iterator[Row]:
     batch = settings.batch(BATCH)
     for dataset, (size, frame_size) in SIDES.items():
         loader = loader_over(
-            Records(size), dataset, frame_size=frame_size, batch_size=batch, seed=0, train=True
+            Records(size),
+            dataset,
+            NINE,
+            frame_size=frame_size,
+            batch_size=batch,
+            seed=0,
+            train=True,
         )
         title = f"loader, {dataset}, {BATCHES} batches of {batch}, {size} -> frame {frame_size}"
         row = Row(title, {"ours": partial(_take, loader)}, None, images=BATCHES * batch)
@@ -61,7 +67,8 @@ def _in_torch(peer: ModuleType, dataset: str, batch: int) -> Callable[[], object
     size, frame_size = SIDES[dataset]
     records = Records(size)
     to_nine = np.zeros(256, np.uint8)
-    to_nine[: len(TO_NINE[dataset])] = list(TO_NINE[dataset].values())
+    classes = ids_of_data_set(NINE, dataset)
+    to_nine[: len(classes)] = classes
 
     class Faces:
         def __len__(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks import work
 from benchmarks.rows import Row, Settings, blocking, parser, synchronised
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import COARSE_SIZE
 
 BATCH = 16
@@ -29,9 +29,9 @@ def rows(settings: Settings) -> Iterator[Row]:
     batch = settings.batch(BATCH)
     networks = [
         Network("coarse", (batch, *COARSE_SIZE, 3), 127),
-        Network("localizer", (batch, *COARSE_SIZE, anatomy.NUM_CLASSES), 127),
-        Network("fine", (batch, anatomy.NUM_PARTS, 81, 81, 3), 81),
-        Network("fine", (batch, anatomy.NUM_PARTS, 127, 127, 3), 127),
+        Network("localizer", (batch, *COARSE_SIZE, NINE.num_classes), 127),
+        Network("fine", (batch, NINE.num_parts, 81, 81, 3), 81),
+        Network("fine", (batch, NINE.num_parts, 127, 127, 3), 127),
     ]
     for network in networks:
         for dtype in settings.dtypes:

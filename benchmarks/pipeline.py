@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks import work
 from benchmarks.inputs import random_frames
 from benchmarks.rows import Row, Settings, parser
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.sampling import resize_bilinear
@@ -74,8 +74,8 @@ def _work(model: Any, variables: Any, batch: int, size: int, patch: int) -> work
     bound = model.bind(variables)
     shapes = {
         "coarse": (batch, *COARSE_SIZE, 3),
-        "localizer": (batch, *COARSE_SIZE, anatomy.NUM_CLASSES),
-        "fine": (batch, anatomy.NUM_PARTS, patch, patch, 3),
+        "localizer": (batch, *COARSE_SIZE, NINE.num_classes),
+        "fine": (batch, NINE.num_parts, patch, patch, 3),
     }
     needed = work.Work(0, batch * size**2 * 4)
     for network, shape in shapes.items():

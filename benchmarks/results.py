@@ -7,7 +7,7 @@ from benchmarks import work
 from benchmarks.rows import Row
 from benchmarks.timing import Peak, Times, interleaved
 
-HEADER = "| what | ours | images/s | peer | its | ratio | GFLOP | MB | of the possible |"
+HEADER = "| what | ours | images/s | peer | its | ratio | GFLOP | MB | fraction of peak |"
 RULE = "|---|---|---|---|---|---|---|---|---|"
 
 
@@ -24,7 +24,7 @@ class Result:
         images_per_second: ours.
         operations: that the work needs at the least.
         bytes: likewise.
-        share: of the possible, by what the machine reaches on a product and on a copy.
+        share: fraction of peak, by what the machine reaches on a product and on a copy.
     """
 
     name: str

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.inputs import drawn_labels, random_frames
 from benchmarks.timing import Call
 from benchmarks.work import Work
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.geometry import Size, theta_target
 from jax_stn_icnn.models.pipeline import STNiCNN
@@ -140,5 +140,5 @@ def parser(
     dense["kernel"] = np.zeros_like(dense["kernel"])
     dense["bias"] = np.stack(
         [theta[:, 0, 0], theta[:, 1, 1], theta[:, 0, 2], theta[:, 1, 2]], axis=-1
-    ).reshape(anatomy.NUM_PARTS * 4)
+    ).reshape(NINE.num_parts * 4)
     return model, variables

@@ -12,7 +12,8 @@ from jax.scipy.ndimage import map_coordinates
 
 from benchmarks.rows import Row, Settings, blocking, synchronised, true_theta
 from benchmarks.work import BILINEAR, SCATTER, SLOPES, Work
-from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn import sampling
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import invert
 
 # Batch, frame, patch: HELEN's setting and CelebAMask-HQ's.
@@ -78,7 +79,7 @@ def _crop_call(
 
 
 def _crop_work(name: str, batch: int, size: int, patch: int) -> Work:
-    values = batch * anatomy.NUM_PARTS * patch**2 * COLOURS
+    values = batch * NINE.num_parts * patch**2 * COLOURS
     if name == "forward":
         return Work(BILINEAR * values, 2 * 4 * values)
     if "theta" in name:
@@ -90,8 +91,8 @@ def random_scores(batch: int, patch: int) -> list[np.ndarray]:
     """Each part's probabilities, float32 (batch, patch, patch, labels)."""
     rng = np.random.default_rng(0)
     return [
-        rng.dirichlet(np.ones(anatomy.NETWORKS[part.network]), (batch, patch, patch)).astype("f4")
-        for part in anatomy.PARTS
+        rng.dirichlet(np.ones(NINE.networks[part.network]), (batch, patch, patch)).astype("f4")
+        for part in NINE.parts
     ]
 
 
@@ -99,7 +100,7 @@ def _paste_row(title: str, name: str, batch: int, size: int, patch: int) -> Row:
     theta = true_theta(batch, size, patch)
     scores = random_scores(batch, patch)
     held = 4 * sum(part.size for part in scores)
-    frame = 4 * batch * size**2 * anatomy.NUM_CLASSES
+    frame = 4 * batch * size**2 * NINE.num_classes
     # The gradient needs of the frame only what lies in the windows.
     work = Work(held / 4, held + (frame if name == "forward" else held))
     row = Row(title, {}, work, images=batch)

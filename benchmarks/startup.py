@@ -50,5 +50,5 @@ def measure(settings: Settings) -> list[Result]:
     values = {
         name: Times(statistics.median(took), min(took), max(took)) for name, took in seconds.items()
     }
-    title = "first training step after the process's start (ours: second start)"
+    title = "first training step after the process's start (ours: warm start)"
     return [Result(title, "s", values, absent)]

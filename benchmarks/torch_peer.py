@@ -13,16 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE, Part
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 COARSE_SIZE = (128, 128)
 CHANNELS, NUM_INTERLINKS = (8, 16, 24, 32), 3
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-OWN_LABELS = [
-    [1 + part.classes.index(c) if c in part.classes else 0 for c in range(anatomy.NUM_CLASSES)]
-    for part in anatomy.PARTS
-]
+OWN_LABELS = [list(NINE.own_labels(part)) for part in NINE.parts]
 
 
 def use_whole_machine() -> None:
@@ -132,14 +129,14 @@ class VGG9Localizer(nn.Module):
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 64)):
         super().__init__()
-        inputs, self.last = anatomy.NUM_CLASSES, 2 * len(widths) - 1
+        inputs, self.last = NINE.num_classes, 2 * len(widths) - 1
         for i in range(self.last + 1):
             width = widths[i // 2]
             self.add_module(f"conv_{i}", nn.Conv2d(inputs, width, 3, padding=1, bias=False))
             if i < self.last:
                 self.add_module(f"norm_{i}", nn.BatchNorm2d(width))
             inputs = width
-        self.dense = nn.Linear(2 * inputs, anatomy.NUM_PARTS * 4)
+        self.dense = nn.Linear(2 * inputs, NINE.num_parts * 4)
 
     def forward(self, mask: Tensor) -> Tensor:
         """Thetas (batch, 6, 2, 3) of softmax masks (batch, 9, height, width)."""
@@ -154,7 +151,7 @@ class VGG9Localizer(nn.Module):
         weight = torch.softmax(x.flatten(2), 2).view_as(x)
         across, down = (torch.linspace(-1, 1, n, device=x.device) for n in (x.shape[3], x.shape[2]))
         where = torch.cat([weight.sum(2) @ across, weight.sum(3) @ down], 1)
-        found = self.dense(where).view(-1, anatomy.NUM_PARTS, 4)
+        found = self.dense(where).view(-1, NINE.num_parts, 4)
         return make_theta(*found.unbind(-1))
 
 
@@ -163,22 +160,22 @@ class FineNetworks(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for network, num_labels in anatomy.NETWORKS.items():
+        for network, num_labels in NINE.networks.items():
             self.add_module(network, ICNN(num_labels))
 
     def forward(self, patches: Tensor) -> list[Tensor]:
         """Each part's logits, (batch, labels, height, width), of patches (batch, 6, 3, ...)."""
         logits: dict[str, Tensor] = {}
-        for network in anatomy.NETWORKS:
-            own = [(i, part) for i, part in enumerate(anatomy.PARTS) if part.network == network]
+        for network in NINE.networks:
+            own = [(i, part) for i, part in enumerate(NINE.parts) if part.network == network]
             batch = torch.cat([_mirror(patches[:, i], part) for i, part in own])
             out = getattr(self, network)(batch)
             for (_, part), part_logits in zip(own, out.chunk(len(own)), strict=True):
                 logits[part.name] = _mirror(part_logits, part)
-        return [logits[part.name] for part in anatomy.PARTS]
+        return [logits[part.name] for part in NINE.parts]
 
 
-def _mirror(x: Tensor, part: anatomy.Part) -> Tensor:
+def _mirror(x: Tensor, part: Part) -> Tensor:
     return x.flip(-1) if part.mirrored else x
 
 
@@ -188,7 +185,7 @@ class STNiCNN(nn.Module):
     def __init__(self, patch_size: int):
         super().__init__()
         self.patch_size = patch_size
-        self.coarse = ICNN(anatomy.NUM_CLASSES)
+        self.coarse = ICNN(NINE.num_classes)
         self.localizer = VGG9Localizer()
         self.fine = FineNetworks()
 
@@ -257,10 +254,12 @@ def theta_target(label_map: Tensor, patch_size: int) -> tuple[Tensor, Tensor]:
     some = count.clamp(min=1)
     centre = torch.stack([(rows * along).sum(2) // some, (columns * along).sum(2) // some], -1)
     yx, present = [], []
-    for part in anatomy.PARTS:
-        there = (count[:, list(part.classes)] > 0).float()[..., None]
+    for part in NINE.parts:
+        there = (count[:, list(NINE.ids(part.classes))] > 0).float()[..., None]
         number = there.sum(1)
-        mean = ((centre[:, list(part.classes)] * there).sum(1) / number.clamp(min=1)).floor()
+        mean = (
+            (centre[:, list(NINE.ids(part.classes))] * there).sum(1) / number.clamp(min=1)
+        ).floor()
         yx.append(torch.where(number > 0, mean, torch.full_like(mean, size // 2)))
         present.append(number[:, 0] > 0)
     y, x = (torch.stack(yx, 1) * (2 / (size - 1)) - 1).unbind(-1)

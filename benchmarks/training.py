@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks import work
 from benchmarks.inputs import BATCH, FRAME, LOSS_WEIGHTS, PATCH, RATES
 from benchmarks.rows import Row, Settings, parser, training_batch
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
@@ -88,8 +88,8 @@ def _work(name: str, batch: int) -> work.Work:
     bound = model.bind(variables)
     shapes = {
         "coarse": (batch, *COARSE_SIZE, 3),
-        "localizer": (batch, *COARSE_SIZE, anatomy.NUM_CLASSES),
-        "fine": (batch, anatomy.NUM_PARTS, PATCH, PATCH, 3),
+        "localizer": (batch, *COARSE_SIZE, NINE.num_classes),
+        "fine": (batch, NINE.num_parts, PATCH, PATCH, 3),
     }
     needed = work.Work(0, batch * FRAME**2 * 4)
     for network in STAGES[name].learning_rates:

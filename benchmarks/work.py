@@ -36,7 +36,7 @@ class Work(NamedTuple):
 
 
 def share(work: Work, peak: Any, seconds: float) -> float:
-    """How much of the possible a time is: 1 where the machine is at one of its two limits."""
+    """What fraction of peak a time is: 1 where the machine is at one of its two limits."""
     return max(work.operations / peak.operations, work.bytes / peak.bytes) / seconds
 
 

@@ -8,6 +8,8 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of parameters, order and augmentation
 
+    config.classes = "nine"  # or eleven, nineteen: an anatomy of jax_stn_icnn/anatomy.py
+
     config.dataset = ConfigDict()
     config.dataset.name = "synthetic_faces"  # or celebamask_hq, helen
     config.dataset.data_dir = "~/tensorflow_datasets"
@@ -20,14 +22,22 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.cropper = "vgg9"  # or small, resnet18, centroid
-    config.model.patch_size = 81  # side of the windows in the frame, odd
+    config.model.patch_size = 81  # side of the square windows in the frame, odd
+    # square, or fitted: a height and a width for each part, as anatomy.py says, in proportion.
+    config.model.windows = "square"
+    config.model.coarse_channels = (8, 16, 24, 32)  # of the coarse network's rows
+    # Sides of the picture that the coarse network sees over the 128 pixels of the rough mask; 1 is
+    # the paper's. Above it, what has no window is scored at that size.
+    config.model.detail = 1
     config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
 
     # A run's directory or a .safetensors file to start from; empty: random parameters.
     config.init_from = ""
+    config.init_networks = ("coarse", "localizer", "fine")  # what is taken from there
     config.batch_size = 32  # global: of all devices together
     config.eval_batch_size = 16
-    config.augment = True
+    config.augment = True  # rotation, shift, scale, noise
+    config.mirror = False  # every second face, at random; sides exchange their classes
     config.stages = ("coarse", "localizer", "fine", "joint")
     config.halve_every_epochs = 5.0  # all learning rates
     config.part_weights = (
@@ -37,7 +47,7 @@ def get_config() -> ConfigDict:
     config.coarse = ConfigDict()
     config.coarse.epochs = 25
     config.coarse.lr = 2.3e-3
-    config.coarse.loss = "cross_entropy"  # or binary_cross_entropy, as the paper writes it
+    config.coarse.loss = "cross_entropy"  # or binary_, as the paper writes it, or balanced_
 
     config.localizer = ConfigDict()
     config.localizer.epochs = 25

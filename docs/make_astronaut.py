@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jax_stn_icnn import FaceParser, anatomy
+from jax_stn_icnn import FaceParser
 from jax_stn_icnn.photos import resample
 from jax_stn_icnn.photos.photo_parse import FaceParse
 from jax_stn_icnn.photos.reading import to_rgb
@@ -22,7 +22,7 @@ def main() -> None:
     """Runs the command."""
     command = argparse.ArgumentParser(description="Draws the README's picture.")
     command.add_argument("--photo", type=Path, help="the photo, if scikit-image is not installed")
-    command.add_argument("--ckpt", type=Path, help="weights; by default those of the package")
+    command.add_argument("--ckpt", help="weights; by default those of the package")
     command.add_argument("--out", type=Path, default=Path(__file__).with_name("astronaut.png"))
     args = command.parse_args()
     photo = to_rgb(args.photo) if args.photo else _astronaut()
@@ -31,30 +31,31 @@ def main() -> None:
     if not found:
         raise SystemExit("error: there is no face in the photo")
     # The frame itself is drawn, so all columns show the same square.
-    side = parser.sides.frame
+    side = parser.frame_size
     frame = resample.pull(photo, found[0].matrix, (side, side))
     (face,) = parser(frame, detect=False).faces
     row = draw.Face(
         title="",
         image=frame,
         rough=face.rough,
-        windows=np.array([face.windows[part.name] for part in anatomy.PARTS]),
-        patches=_patches(frame, face, parser.sides.patch),
+        windows=np.array([face.windows[part.name] for part in parser.model.anatomy.parts]),
+        patches=_patches(frame, face, parser),
         parse=face.labels,
         truth=None,
     )
-    draw.parse_grid(args.out, [row])
+    draw.parse_grid(args.out, [row], parser.model.anatomy)
 
 
-def _patches(frame: np.ndarray, face: FaceParse, side: int) -> np.ndarray:
-    """What the windows cut, (6, side, side, 3)."""
+def _patches(frame: np.ndarray, face: FaceParse, parser: FaceParser) -> list[np.ndarray]:
+    """What the windows cut, for each part (height, width, 3)."""
     patches = []
-    for part in anatomy.PARTS:
+    model = parser.model
+    for part, (height, width) in zip(model.anatomy.parts, model.patch_sizes, strict=True):
         x0, y0, x1, y1 = face.windows[part.name]
-        scale = np.diag([x1 - x0, y1 - y0]) / (side - 1)
+        scale = np.diag([(x1 - x0) / (width - 1), (y1 - y0) / (height - 1)])
         matrix = np.concatenate([scale, [[x0], [y0]]], axis=1)
-        patches.append(resample.pull(frame, matrix, (side, side)))
-    return np.stack(patches)
+        patches.append(resample.pull(frame, matrix, (height, width)))
+    return patches
 
 
 def _astronaut() -> np.ndarray:

@@ -9,13 +9,42 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_labels, check_shape
 
 Size = tuple[int, ...]  # (height, width), in pixels
 
+# One size for all parts, or one for each.
+Sizes = Size | tuple[Size, ...]
+
 COARSE_SIZE: Size = (128, 128)  # of the coarse image and the rough mask
+
+
+def sizes_of_parts(sizes: Sizes, num_parts: int) -> tuple[Size, ...]:
+    """The size of each part's patch.
+
+    Args:
+        sizes: one (height, width) for all parts, or one for each.
+        num_parts: how many parts there are.
+
+    Returns:
+        `num_parts` sizes.
+
+    Raises:
+        ValueError: there are sizes, but not one for each part.
+    """
+    if is_one_size(sizes):
+        return (tuple(sizes),) * num_parts  # type: ignore[return-value]
+    if len(sizes) != num_parts:
+        raise ValueError(f"patch sizes are for {len(sizes)} parts, but there are {num_parts}")
+    return tuple(tuple(size) for size in sizes)  # type: ignore[arg-type]
+
+
+def is_one_size(sizes: Sizes) -> bool:
+    """Whether it is one (height, width) for all parts."""
+    return all(isinstance(length, int) for length in sizes)
 
 
 def unit_to_pixel(unit: jax.Array, size: int) -> jax.Array:
@@ -118,58 +147,60 @@ def theta_from_windows(windows: jax.Array, frame_size: Size) -> jax.Array:
     )
 
 
-def theta_from_centres(centres: jax.Array, frame_size: Size, patch_size: Size) -> jax.Array:
+def theta_from_centres(centres: jax.Array, frame_size: Size, patch_size: Sizes) -> jax.Array:
     """Thetas of windows as large as the patch around given pixels: the localizer's target.
 
     Args:
         centres: (y, x) in frame pixels, shape (..., 2).
         frame_size: (height, width) of the frame.
-        patch_size: (height, width) of the patch; odd sizes fall on whole pixels.
+        patch_size: (height, width) of the patch, or one for each of the centres' last axis but
+            one; odd sizes fall on whole pixels.
 
     Returns:
         Thetas of shape (..., 2, 3).
     """
     check_shape("centres", centres, (..., 2))
     centre_y, centre_x = jnp.moveaxis(jnp.asarray(centres, jnp.float32), -1, 0)
-    scale_x = (patch_size[1] - 1) / (frame_size[1] - 1)
-    scale_y = (patch_size[0] - 1) / (frame_size[0] - 1)
+    patches = np.array(patch_size)
+    scale_x = (patches[..., 1] - 1) / (frame_size[1] - 1)
+    scale_y = (patches[..., 0] - 1) / (frame_size[0] - 1)
     return make_theta(
-        jnp.full_like(centre_x, scale_x),
-        jnp.full_like(centre_y, scale_y),
+        jnp.broadcast_to(jnp.asarray(scale_x, centre_x.dtype), centre_x.shape),
+        jnp.broadcast_to(jnp.asarray(scale_y, centre_y.dtype), centre_y.shape),
         pixel_to_unit(centre_x, frame_size[1]),
         pixel_to_unit(centre_y, frame_size[0]),
     )
 
 
 class Centres(NamedTuple):
-    """Centres of the six parts.
+    """Centres of parts, or of classes.
 
     Attributes:
-        yx: (y, x) in pixels, float32 of shape (batch, 6, 2); the middle of the picture where the
-            part is absent.
-        present: bool of shape (batch, 6).
+        yx: (y, x) in pixels, float32 of shape (batch, parts, 2); the middle of the picture
+            where the part is absent.
+        present: bool of shape (batch, parts).
     """
 
     yx: jax.Array
     present: jax.Array
 
 
-def class_centres(label_map: jax.Array) -> Centres:
-    """The mean pixel of each of the nine classes, rounded down.
+def class_centres(label_map: jax.Array, num_classes: int = NINE.num_classes) -> Centres:
+    """The mean pixel of each class, rounded down.
 
     The sums are whole numbers, taken from the middle of the picture so that they stay below 2**31
     up to 2048 x 2048, however the classes lie.
 
     Args:
-        label_map: class ids 0..8, integers of shape (batch, height, width).
+        label_map: class ids, integers of shape (batch, height, width).
+        num_classes: how many classes to look for, from 0 on.
 
     Returns:
-        Centres of the nine classes, shapes (batch, 9, 2) and (batch, 9).
+        Centres of the classes, shapes (batch, num_classes, 2) and (batch, num_classes).
     """
     check_shape("label_map", label_map, ("batch", "height", "width"))
-    check_labels("label_map", label_map, anatomy.NUM_CLASSES)
     height, width = label_map.shape[1:]
-    ids = jnp.arange(anatomy.NUM_CLASSES, dtype=label_map.dtype)
+    ids = jnp.arange(num_classes, dtype=label_map.dtype)
     member = label_map[:, None] == ids[:, None, None]
     in_row = jnp.sum(member, axis=3, dtype=jnp.int32)
     in_column = jnp.sum(member, axis=2, dtype=jnp.int32)
@@ -181,21 +212,27 @@ def class_centres(label_map: jax.Array) -> Centres:
     return Centres(yx.astype(jnp.float32), count > 0)
 
 
-def part_centres(label_map: jax.Array) -> Centres:
+def part_centres(label_map: jax.Array, anatomy: Anatomy = NINE) -> Centres:
     """The centre of each part: that of its class, or the mean of its present classes' centres.
 
     Args:
-        label_map: class ids 0..8, integers of shape (batch, height, width).
+        label_map: class ids, integers of shape (batch, height, width).
+        anatomy: what the face consists of.
 
     Returns:
-        Centres of the six parts, rounded down to whole pixels.
+        Centres of the parts, rounded down to whole pixels.
+
+    Raises:
+        ValueError: the shape does not fit, or a label is no class.
     """
-    classes = class_centres(label_map)
+    check_labels("label_map", label_map, anatomy.num_classes)
+    # Classes without a part lie behind the others in all of ours, and take no part in it.
+    classes = class_centres(label_map, max(anatomy.windowed) + 1)
     height, width = label_map.shape[1:]
     middle = jnp.array([height // 2, width // 2], jnp.float32)
     yx, present = [], []
-    for part in anatomy.PARTS:
-        ids = jnp.array(part.classes)
+    for part_ids in anatomy.part_ids:
+        ids = jnp.array(part_ids)
         weight = classes.present[:, ids].astype(jnp.float32)[..., None]
         count = jnp.sum(weight, axis=1)
         mean = jnp.floor(jnp.sum(classes.yx[:, ids] * weight, axis=1) / jnp.maximum(count, 1))
@@ -204,15 +241,19 @@ def part_centres(label_map: jax.Array) -> Centres:
     return Centres(jnp.stack(yx, axis=1), jnp.stack(present, axis=1))
 
 
-def theta_target(label_map: jax.Array, patch_size: Size) -> tuple[jax.Array, jax.Array]:
+def theta_target(
+    label_map: jax.Array, patch_size: Sizes, anatomy: Anatomy = NINE
+) -> tuple[jax.Array, jax.Array]:
     """What the localizer should say for a frame.
 
     Args:
-        label_map: class ids 0..8 of the frame, integers of shape (batch, height, width).
-        patch_size: (height, width) of the patches.
+        label_map: class ids of the frame, integers of shape (batch, height, width).
+        patch_size: (height, width) of the patches, or one for each part.
+        anatomy: what the face consists of.
 
     Returns:
-        Thetas (batch, 6, 2, 3), and which parts are present (batch, 6).
+        Thetas (batch, parts, 2, 3), and which parts are present (batch, parts).
     """
-    centres = part_centres(label_map)
-    return theta_from_centres(centres.yx, label_map.shape[1:], patch_size), centres.present
+    centres = part_centres(label_map, anatomy)
+    sizes = sizes_of_parts(patch_size, anatomy.num_parts)
+    return theta_from_centres(centres.yx, label_map.shape[1:], sizes), centres.present

@@ -75,7 +75,7 @@ def test_every_term_of_the_joint_loss_equals_the_peers(peer, pair):
 
     @jax.jit
     def terms(variables, batch):
-        views = objective.make_views(batch, None, model.patch_size, augmented=False)
+        views = objective.make_views(batch, None, model, augmented=False, mirrored=False)
         options = {"method": objective.terms, "mutable": ["batch_stats"]}
         return model.apply(variables, views, None, stage, **options)[0]
 

@@ -255,6 +255,7 @@ def real(tmp_path_factory):
     return build(REAL.parent, tmp_path_factory.mktemp("real"))
 
 
+@pytest.mark.slow
 def test_real_records_equal_archive(real):
     """All 850, and sides: `l_` is the person's left, so on the viewer's right."""
     files = ZipFiles(REAL)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.photos import cli
 from jax_stn_icnn.photos.parser import FaceParser
@@ -64,13 +64,13 @@ def test_a_folder_with_a_bad_file(loads, kept, small_parser, folder, tmp_path, c
     with Image.open(out / "a.png.labels.png") as indexed:
         assert indexed.mode == "P"
         np.testing.assert_array_equal(np.asarray(indexed), parse.labels)
-        np.testing.assert_array_equal(indexed.convert("RGB"), draw.colours(parse.labels))
+        np.testing.assert_array_equal(indexed.convert("RGB"), draw.colours(parse.labels, NINE))
     with Image.open(out / "a.png.overlay.png") as overlay:
-        np.testing.assert_array_equal(overlay, parse.overlay())
+        np.testing.assert_array_equal(overlay, parse.overlay(legend=True))
     facts = json.loads((out / "a.png.json").read_text())
     assert (facts["photo"], facts["width"], facts["height"]) == ("a.png", 48, 40)
-    assert facts["classes"] == list(anatomy.CLASSES)
-    assert facts["palette"] == [list(colour) for colour in anatomy.PALETTE]
+    assert facts["classes"] == list(NINE.classes)
+    assert facts["palette"] == [list(colour) for colour in NINE.colours]
     (face,) = facts["faces"]
     assert face["box"] == list(parse.faces[0].box)
     assert face["parts_found"] == list(parse.faces[0].found)
@@ -92,6 +92,20 @@ def test_what_is_done_is_skipped(loads, folder, tmp_path, capsys):
     assert loads == [None, None]
     assert cli.main(command) == 0
     assert loads == [None, None]
+
+
+def test_masks_are_written_and_asked_for_again(loads, small_parser, folder, tmp_path, capsys):
+    out, photo = tmp_path / "out", folder / "a.png"
+    command = ["parse", str(photo), "--out", str(out), "--no-detect"]
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--masks", "nose,upper_lip"]) == 0
+    assert "1 parsed, 0 there already" in capsys.readouterr().out
+    parse = small_parser(picture(0), detect=False)
+    for name in ("nose", "upper_lip"):
+        with Image.open(out / f"a.png.{name}.png") as mask:
+            np.testing.assert_array_equal(np.asarray(mask), parse.mask(name))
+    assert cli.main([*command, "--masks", "nose,hare"]) == 1
+    assert "no class 'hare': the classes are background" in capsys.readouterr().err
 
 
 def test_a_file_is_whole_or_not_there(loads, small_parser, folder, tmp_path, monkeypatch, capsys):

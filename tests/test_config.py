@@ -5,7 +5,16 @@ import pytest
 
 from jax_stn_icnn.train import config as configs
 
-FILES = ["common", "synthetic", "celebamask", "helen", "celebamask_from_helen"]
+FILES = [
+    "common",
+    "synthetic",
+    "synthetic_nine",
+    "celebamask",
+    "celebamask_whole",
+    "helen",
+    "helen_whole",
+    "celebamask_from_helen",
+]
 
 
 def make(name="common", **changes):
@@ -31,8 +40,14 @@ def test_configs_of_the_project_pass(name):
         ("stages", ("fine", "coarse")),
         ("stages", ()),
         ("stages", ("course",)),
-        ("part_weights", (1.0,) * 5),
+        ("part_weights", (1.0, -1.0)),
         ("dataset__name", "helan"),
+        ("classes", "twelve"),
+        ("model__windows", "round"),
+        ("model__coarse_channels", (8,)),
+        ("model__detail", 0),
+        ("mirror", 1),
+        ("init_networks", ("fine", "coarse")),
         ("model__patch_size", 80),
         ("model__cropper", "vgg16"),
         ("model__dtype", "float16"),
@@ -65,6 +80,10 @@ def test_unknown_and_missing_fields_are_named_together():
     ("changes", "message"),
     [
         ({"model__patch_size": 301}, "model.patch_size is 301"),
+        ({"model__patch_size": 209, "model__windows": "fitted"}, "largest window has 261 pixels"),
+        ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
+        ({"model__detail": 2}, "model.detail is 2, but must be 1"),
+        ({"classes": "nineteen"}, "'synthetic_faces' does not label ear_1.* 'nineteen'"),
         ({"model__cropper": "centroid"}, "stages holds 'localizer'"),
         ({"stages": ("fine",), "fine__epochs": 0}, "0 epochs"),
         (

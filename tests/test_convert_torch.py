@@ -3,8 +3,7 @@ import numpy as np
 import pytest
 
 from jax_stn_icnn.files import convert_torch, weights
-
-SIDES = weights.Sides(patch=81, frame=1024)
+from jax_stn_icnn.models.pipeline import STNiCNN
 
 
 def original(num_labels_of=(9, 2, 2, 2, 4), cropper="small"):
@@ -38,9 +37,9 @@ def test_converts_and_survives_the_file(tmp_path, cropper):
     checkpoint["model2"]["model.1.input_conv.0.weight"] = kernel
     variables, found = convert_torch.convert(checkpoint)
     assert found == cropper
-    weights.save_weights(tmp_path / "w.safetensors", variables, cropper, SIDES)
-    loaded, loaded_cropper = weights.load_weights(tmp_path / "w.safetensors")
-    assert loaded_cropper == cropper
+    model = STNiCNN((81, 81), cropper)
+    weights.save_weights(tmp_path / "w.safetensors", variables, model, 1024)
+    loaded = weights.load_weights(tmp_path / "w.safetensors").variables
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     own = loaded["params"]["fine"]["eye"]["input_0"]["conv"]["kernel"]
     np.testing.assert_array_equal(own[1, 2, 0, 5], kernel[5, 0, 1, 2])
@@ -94,8 +93,9 @@ class TestReading:
         out = tmp_path / "out.safetensors"
         assert convert_torch.main([str(tmp_path / "in.pth.tar"), str(out)]) == 0
         assert f"localizer {cropper}" in capsys.readouterr().out
-        assert weights.load_weights(out)[1] == cropper
-        assert weights.load_sides(out) == SIDES
+        found = weights.load_weights(out)
+        assert (found.model.cropper, found.model.patch_size) == (cropper, (81, 81))
+        assert found.frame_size == 1024
 
     def test_nothing_in_the_file_is_executed(self, torch, tmp_path, capsys):
         class Evil:

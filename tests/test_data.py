@@ -6,7 +6,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from jax_stn_icnn import anatomy, geometry
+from jax_stn_icnn import geometry
+from jax_stn_icnn.anatomy import DATA_SETS, NINE, ids_of_data_set
 from jax_stn_icnn.data.loader import loader_over
 
 SIZE = 16
@@ -52,7 +53,7 @@ class Single:
 
 def loader_of(source, dataset="synthetic_faces", **kwargs):
     defaults = {"frame_size": SIZE, "batch_size": 4, "seed": 0, "train": True}
-    return loader_over(source, dataset, **defaults | kwargs)
+    return loader_over(source, dataset, NINE, **defaults | kwargs)
 
 
 def take(loader, count):
@@ -195,12 +196,13 @@ def test_orbax_resumes_exactly(tmp_path):
 WORKER_SCRIPT = """
 import jax  # With it, workers would ask for absl flags.
 import numpy as np
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.loader import loader_over
 from tests.test_data import Drawn
 
 def loader(num_workers):
     return loader_over(
-        Drawn(21), "synthetic_faces", frame_size=16, batch_size=4, seed=0, train=True,
+        Drawn(21), "synthetic_faces", NINE, frame_size=16, batch_size=4, seed=0, train=True,
         num_workers=num_workers,
     )
 
@@ -255,7 +257,7 @@ def two_sided(class_on_the_left, class_on_the_right, shape=(SIZE, SIZE)):
     ],
 )
 def test_classes_1_and_3_are_on_the_viewers_left(dataset, left, right, nine_left, nine_right):
-    names = list(anatomy.TO_NINE[dataset])
+    names = list(DATA_SETS[dataset].classes)
     label = two_sided(names.index(left), names.index(right))
     source = Single(np.zeros((SIZE, SIZE, 3), np.uint8), label)
     (batch,) = take(loader_of(source, dataset, batch_size=1), 1)
@@ -287,7 +289,7 @@ def test_celebamask_image_is_averaged_and_its_smaller_label_kept():
     (batch,) = take(loader_of(Single(fine, label), "celebamask_hq", batch_size=1), 1)
     mean = fine.reshape(SIZE, 2, SIZE, 2, 3).mean(axis=(1, 3))
     np.testing.assert_array_equal(batch["frame"][0], np.floor(mean + 0.5))
-    to_nine = np.array(list(anatomy.CELEBAMASK_HQ_TO_NINE.values()))
+    to_nine = np.array(ids_of_data_set(NINE, "celebamask_hq"))
     np.testing.assert_array_equal(batch["labels"][0], to_nine[label])
     np.testing.assert_array_equal(batch["region"][0], np.eye(2, 3))
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.scores import draw
 
 
@@ -29,27 +29,29 @@ def drawn_face(height=96, width=96, patch=21):
 def test_overlay_at_known_pixels():
     image = np.full((2, 3, 3), 100, np.uint8)
     label_map = np.array([[0, 1, 5], [8, 0, 7]])
-    mixed = draw.overlay(image, label_map, alpha=0.25)
+    mixed = draw.overlay(image, label_map, NINE, alpha=0.25)
     np.testing.assert_array_equal(mixed[0, 0], [100, 100, 100])
     np.testing.assert_array_equal(mixed[0, 1], [132, 115, 75])  # 75 + (230, 159, 0) / 4, rounded
     np.testing.assert_array_equal(mixed[0, 2], [75, 114, 104])  # halves go to even
     np.testing.assert_array_equal(mixed[1, 2], [139, 139, 139])
     assert mixed.dtype == np.uint8
-    np.testing.assert_array_equal(draw.overlay(image, label_map, alpha=0), image)
-    np.testing.assert_array_equal(draw.overlay(image, label_map, alpha=1)[1, 0], anatomy.PALETTE[8])
+    np.testing.assert_array_equal(draw.overlay(image, label_map, NINE, alpha=0), image)
+    np.testing.assert_array_equal(
+        draw.overlay(image, label_map, NINE, alpha=1)[1, 0], NINE.colours[8]
+    )
     with pytest.raises(ValueError, match="label_map"):
-        draw.overlay(image, label_map[:1])
+        draw.overlay(image, label_map[:1], NINE)
 
 
 def test_colours_are_the_palette_and_told_apart():
-    np.testing.assert_array_equal(draw.colours(np.arange(9)), anatomy.PALETTE)
-    assert len(set(anatomy.PALETTE)) == anatomy.NUM_CLASSES
+    np.testing.assert_array_equal(draw.colours(np.arange(9), NINE), NINE.colours)
+    assert len(set(NINE.colours)) == NINE.num_classes
 
 
 @pytest.mark.parametrize("rows, height, width", [(1, 96, 96), (3, 96, 96), (2, 120, 96)])
 def test_parse_grid_has_a_row_for_each_face(tmp_path, rows, height, width):
     path = tmp_path / "grid.png"
-    draw.parse_grid(path, [drawn_face(height, width)] * rows)
+    draw.parse_grid(path, [drawn_face(height, width)] * rows, NINE)
     with Image.open(path) as picture:
         columns = (5 * width / height + 2 / 3) * draw.ROW_INCHES + 0.4
         assert abs(picture.size[0] - columns * draw.DPI) <= 2
@@ -57,26 +59,26 @@ def test_parse_grid_has_a_row_for_each_face(tmp_path, rows, height, width):
         shown = np.asarray(picture.convert("RGB"))
     # Little is left white: the columns fill the picture.
     assert (shown == 255).all(axis=-1).mean() < 0.25
-    for colour in anatomy.PALETTE:
+    for colour in NINE.colours:
         assert (shown == colour).all(axis=-1).any(), colour
 
 
 def test_parse_grid_without_truth_has_a_column_less(tmp_path):
     path = tmp_path / "grid.png"
-    draw.parse_grid(path, [drawn_face()._replace(truth=None)])
+    draw.parse_grid(path, [drawn_face()._replace(truth=None)], NINE)
     with Image.open(path) as picture:
         assert abs(picture.size[0] - ((4 + 2 / 3) * draw.ROW_INCHES + 0.4) * draw.DPI) <= 2
 
 
 def test_parse_grid_without_faces(tmp_path):
     with pytest.raises(ValueError, match="faces is empty"):
-        draw.parse_grid(tmp_path / "grid.png", [])
+        draw.parse_grid(tmp_path / "grid.png", [], NINE)
     assert not (tmp_path / "grid.png").exists()
 
 
 def test_confusion_matrix_is_dark_where_the_pixels_are(tmp_path):
     def ink(counts):
-        draw.confusion_matrix(tmp_path / "confusion.png", counts, title="split")
+        draw.confusion_matrix(tmp_path / "confusion.png", counts, NINE, title="split")
         with Image.open(tmp_path / "confusion.png") as picture:
             assert picture.size == (960, 870)
             return np.asarray(picture.convert("RGB"), int)
@@ -118,7 +120,7 @@ def test_curves(tmp_path):
 def test_threads_draw_the_same(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     threads = [
-        threading.Thread(target=draw.confusion_matrix, args=(path, np.eye(9, dtype=int)))
+        threading.Thread(target=draw.confusion_matrix, args=(path, np.eye(9, dtype=int), NINE))
         for path in paths
     ]
     for thread in threads:

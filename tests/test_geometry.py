@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn import anatomy, geometry
+from jax_stn_icnn import geometry
+from jax_stn_icnn.anatomy import NINE
 
 FRAME = (48, 64)
 
@@ -11,7 +12,7 @@ FRAME = (48, 64)
 def label_map_with(**pixels):
     label_map = np.zeros((1, *FRAME), np.int32)
     for name, (rows, columns) in pixels.items():
-        label_map[0, rows, columns] = anatomy.CLASSES.index(name)
+        label_map[0, rows, columns] = NINE.classes.index(name)
     return jnp.array(label_map)
 
 
@@ -33,7 +34,7 @@ def test_absent_classes_take_no_part():
         lower_lip=(slice(30, 31), slice(30, 34)),
     )
     centres = geometry.part_centres(frame)
-    names = [part.name for part in anatomy.PARTS]
+    names = [part.name for part in NINE.parts]
     assert dict(zip(names, centres.present[0].tolist(), strict=True)) == {
         name: name in ("nose", "mouth") for name in names
     }

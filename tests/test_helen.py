@@ -164,6 +164,7 @@ def test_bad_archive_stops_with_one_error(fault, write, files, tmp_path):
     assert not list((tmp_path / "data" / "helen").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not REAL.exists(), reason="the real archive is not at ../shared/data")
 def test_real_records_equal_archive(tmp_path):
     """All 60, and sides: left is the viewer's left."""

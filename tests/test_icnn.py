@@ -139,6 +139,7 @@ def test_any_size_and_bfloat16(shape):
     assert logits.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_batch_statistics_over_two_devices_are_those_of_the_whole_batch():
     x = jax.random.uniform(jax.random.key(1), (4, 16, 16, 3))
     variables = random_variables(MODEL, x)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import common
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.scores.report import Report
 from jax_stn_icnn.train import loop
@@ -25,6 +25,7 @@ def make_config():
     config.dataset.frame_size = SIZE
     config.model.patch_size = 15
     config.model.cropper = "vgg9"
+    config.model.coarse_channels = (4, 4)  # compiles sooner
     config.batch_size = BATCH
     config.stages = ("localizer",)
     config.localizer.epochs = 2
@@ -45,10 +46,10 @@ def make_records():
 
 
 def make_report(*_, **__):
-    parts = anatomy.NUM_PARTS
+    parts = NINE.num_parts
     counts = np.eye(9, dtype=np.int32)[None]
     present = np.ones((1, parts), bool)
-    return Report(np.zeros(1), counts, counts, np.ones((1, parts)), present, ~present, 1.0)
+    return Report(NINE, np.zeros(1), counts, counts, np.ones((1, parts)), present, ~present, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +147,8 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
     jax.tree.map(np.testing.assert_array_equal, state, expected)
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(record["step"], record["epoch"]) for record in records] == [(3, 1), (6, 2)]
-    sides = weights.load_sides(tmp_path / "weights_localizer.safetensors")
-    assert sides == (make_config().model.patch_size, make_config().dataset.frame_size)
+    written = weights.load_weights(tmp_path / "weights_localizer.safetensors")
+    assert (written.model.patch_size, written.frame_size) == ((15, 15), SIZE)
 
 
 def test_sigterm_saves_and_says_where(hooks, tmp_path):

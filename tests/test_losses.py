@@ -88,6 +88,25 @@ def test_masked_examples_do_not_count(loss):
     assert loss(logits, truth, jnp.zeros(3, bool)) == 0
 
 
+def test_balanced_cross_entropy_equals_its_definition():
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((2, 5, 6, 4)).astype(np.float32)
+    label_map = rng.integers(0, 3, (2, 5, 6))  # nothing of the last class
+    per_image = []
+    for scores, truth in zip(logits, label_map, strict=True):
+        total = weights = 0.0
+        for at, c in np.ndenumerate(truth):
+            weight = 1 / np.sqrt(np.sum(truth == c))
+            total += weight * (np.log(np.exp(scores[at]).sum()) - scores[at][c])
+            weights += weight
+        per_image.append(total / weights)
+    found = losses.balanced_cross_entropy(jnp.array(logits), jnp.array(label_map))
+    np.testing.assert_allclose(found, np.mean(per_image), rtol=1e-5)
+    mask = jnp.array([False, True])
+    found = losses.balanced_cross_entropy(jnp.array(logits), jnp.array(label_map), mask)
+    np.testing.assert_allclose(found, per_image[1], rtol=1e-5)
+
+
 def test_smooth_l1_is_quadratic_below_one_and_leaves_absent_parts_out():
     target = jnp.zeros((1, 6, 2, 3))
     theta = target.at[0, 0].set(0.5).at[0, 1].set(3.0).at[0, 2].set(100.0)

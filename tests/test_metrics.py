@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.scores import metrics
 
 
@@ -12,7 +12,7 @@ def test_counts_and_scores_equal_the_original(golden):
     counts = metrics.confusion(jnp.array(z["truth_uint8"]), jnp.array(z["prediction_uint8"]))
     np.testing.assert_array_equal(counts, z["confusion"])
     scores = metrics.f1_scores(np.asarray(counts))
-    for group in anatomy.SCORE_GROUPS:
+    for group in NINE.group_ids:
         assert scores[group] == z[f"f1_{group}"], group
 
 

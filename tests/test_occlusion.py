@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.occlusion import choose_parts, occlude
 
 SIZE = 64
@@ -41,7 +41,7 @@ def test_covers_just_the_chosen_parts_with_skin(count):
     out, covered = occlude(keys(count), frame[None], label_map[None], count)
     assert covered.sum() == count
     out = np.asarray(out[0])
-    for part, is_covered in zip(anatomy.PARTS, np.asarray(covered[0]), strict=True):
+    for part, is_covered in zip(NINE.parts, np.asarray(covered[0]), strict=True):
         member = np.isin(label_map, part.classes)
         wanted = SKIN if is_covered else frame[member]
         np.testing.assert_allclose(out[member], np.broadcast_to(wanted, out[member].shape), 1e-3)
@@ -64,7 +64,7 @@ def test_cover_fades_from_border_to_border():
 def test_only_present_parts_are_covered():
     frame, label_map = drawn_face(classes=(1, 5, 7))
     _, covered = occlude(keys(0), frame[None], label_map[None], 6)
-    names = {p.name for p, c in zip(anatomy.PARTS, covered[0], strict=True) if c}
+    names = {p.name for p, c in zip(NINE.parts, covered[0], strict=True) if c}
     assert names == {"brow_1", "nose", "mouth"}
 
 

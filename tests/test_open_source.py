@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from test_data import SIZE, Drawn, assert_equal, indices
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import DATA_SETS, NINE
 from jax_stn_icnn.data.loader import loader_over, make_loader, open_source
 
 
@@ -56,14 +56,14 @@ def build(data_dir, class_names, name="synthetic_faces", count=5):
 
 
 def test_prepared_data_set(tmp_path):
-    build(tmp_path, list(anatomy.HELEN_TO_NINE))
+    build(tmp_path, list(DATA_SETS["helen"].classes))
     source = open_source(tmp_path, "synthetic_faces", "train")
     assert len(source) == 5
     assert isinstance(source[0]["soft"]["value"], bytes)  # What nobody asks for is not decoded.
     options = {"frame_size": SIZE, "batch_size": 2, "seed": 0, "train": False}
-    batches = list(make_loader(tmp_path, "synthetic_faces", "train", **options))
-    assert_equal(batches, list(loader_over(Drawn(5), "synthetic_faces", **options)))
-    part = list(make_loader(str(tmp_path), "synthetic_faces", "train[:2]", **options))
+    batches = list(make_loader(tmp_path, "synthetic_faces", "train", NINE, **options))
+    assert_equal(batches, list(loader_over(Drawn(5), "synthetic_faces", NINE, **options)))
+    part = list(make_loader(str(tmp_path), "synthetic_faces", "train[:2]", NINE, **options))
     assert indices(part) == [[0, 1]]
     with pytest.raises(ValueError, match="validation.*train"):
         open_source(tmp_path, "synthetic_faces", "validation")

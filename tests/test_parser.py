@@ -1,6 +1,5 @@
 """The parser as a whole. Its networks know nothing, so most pictures here are noise."""
 
-import json
 import subprocess
 import sys
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 import jax_stn_icnn
 from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.photos import faces
 from jax_stn_icnn.photos import parser as parser_module
@@ -31,7 +31,7 @@ def face_picture(seed, factor=1):
 
 
 def windows(parse):
-    return np.array([parse.windows[part.name] for part in anatomy.PARTS])
+    return np.array([parse.windows[part.name] for part in NINE.parts])
 
 
 def box_of(left, top, factor):
@@ -74,7 +74,7 @@ class TestOneFace:
         corners = np.concatenate([middle - half, middle + half], axis=1)
         np.testing.assert_allclose(windows(face), corners, atol=1e-3)
         present = set(np.unique(single.labels))
-        assert face.found == tuple(p.name for p in anatomy.PARTS if present & set(p.classes))
+        assert face.found == tuple(p.name for p in NINE.parts if present & set(NINE.ids(p.classes)))
 
     @pytest.mark.parametrize("factor", [2, 3, 10])
     def test_windows_and_labels_grow_with_the_picture(self, small_parser, single, factor):
@@ -113,7 +113,7 @@ class TestOneFace:
         np.testing.assert_allclose(moved, windows(expected.faces[0]), atol=1e-3)
 
     def test_overlay(self, single):
-        expected = draw.overlay(face_picture(0), single.labels, 0.3)
+        expected = draw.overlay(face_picture(0), single.labels, NINE, 0.3)
         np.testing.assert_array_equal(single.overlay(alpha=0.3), expected)
 
 
@@ -282,50 +282,79 @@ class TestLoad:
     def run(self, small_parser, tmp_path):
         """The directory of a run."""
         path = tmp_path / weights.WEIGHTS
-        weights.save_weights(path, small_parser._variables, "small", small_parser.sides)
-        config = {"model": {"patch_size": 15}, "dataset": {"frame_size": S}}
-        (tmp_path / weights.CONFIG).write_text(json.dumps(config))
+        weights.save_weights(path, small_parser._variables, small_parser.model, S)
         return tmp_path
 
-    def test_of_a_file_of_a_run_and_as_shipped(self, small_parser, run, single, monkeypatch):
+    def test_of_a_run_of_a_file_and_as_shipped(self, small_parser, run, single, monkeypatch):
         file = run / weights.WEIGHTS
-        monkeypatch.setattr(parser_module, "PRETRAINED", file)
-        for loaded in (FaceParser.load(str(run)), FaceParser.load()):
-            assert loaded.sides == small_parser.sides
+        shipped = run / "shipped"
+        shipped.mkdir()
+        for name in ("mine", parser_module.DEFAULT):
+            (shipped / f"{name}.safetensors").write_bytes(file.read_bytes())
+        monkeypatch.setattr(parser_module, "PRETRAINED", shipped)
+        for source in (str(run), file, "mine", None):
+            loaded = FaceParser.load(source)
+            assert loaded.frame_size == S
             assert loaded.model == small_parser.model
         assert_same(loaded(face_picture(0), detect=False), single)
 
-    def test_those_that_ship(self):
-        parser = FaceParser.load()
-        assert parser.sides == weights.Sides(patch=127, frame=512)
-        assert parser_module.PRETRAINED.stat().st_size <= 8 * 2**20
+    @pytest.mark.parametrize("name", sorted(p.stem for p in parser_module.PRETRAINED.glob("*.s*")))
+    def test_those_that_ship(self, name):
+        parser = FaceParser.load(name)
+        assert parser.model.anatomy is anatomy.find(name)
+        assert parser.classes == anatomy.find(name).classes
+        assert parser.frame_size == 512
         # Drawn faces are none of those that it learnt from, but a face is a face.
         drawn = [draw_face("test", i, 256) for i in range(4)]
         parses = parser([face.image for face in drawn], detect=False)
-        everything = tuple(part.name for part in anatomy.PARTS)
+        everything = tuple(part.name for part in NINE.parts)
         assert [parse.faces[0].found for parse in parses] == [everything] * 4
 
+    def test_those_that_ship_are_small(self):
+        files = list(parser_module.PRETRAINED.glob("*.safetensors"))
+        assert sum(file.stat().st_size for file in files) <= 12 * 2**20
+
     def test_what_is_missing_is_named(self, run, monkeypatch):
-        monkeypatch.setattr(parser_module, "PRETRAINED", run / "none")
-        with pytest.raises(FileNotFoundError, match="comes without weights"):
-            FaceParser.load()
-        with pytest.raises(FileNotFoundError, match="no file of weights .*nothing"):
+        with pytest.raises(FileNotFoundError, match="no file of weights .*nothing.*: nine"):
             FaceParser.load(run / "nothing")
-        (run / weights.CONFIG).write_text('{"model": {}}')
-        with pytest.raises(ValueError, match="config.json must be a run's config"):
-            FaceParser.load(run)
-        (run / weights.CONFIG).unlink()
-        with pytest.raises(FileNotFoundError, match="config.json"):
+        monkeypatch.setattr(parser_module, "PRETRAINED", run / "none")
+        with pytest.raises(FileNotFoundError, match="come with this installation: none"):
+            FaceParser.load()
+        (run / weights.WEIGHTS).unlink()
+        with pytest.raises(FileNotFoundError, match=weights.WEIGHTS):
             FaceParser.load(run)
 
     def test_other_weights_are_refused(self, small_parser, run):
-        file = run / weights.WEIGHTS
-        weights.save_weights(file, small_parser._variables, "vgg9", small_parser.sides)
-        with pytest.raises(ValueError, match="weights.safetensors: .* does not fit the model"):
+        file, variables = run / weights.WEIGHTS, small_parser._variables
+        weights.save_weights(file, variables, small_parser.model.clone(cropper="vgg9"), S)
+        with pytest.raises(ValueError, match="weights.safetensors does not fit the model"):
             FaceParser.load(file)
-        weights.save_weights(file, small_parser._variables, "small", weights.Sides(16, S))
-        with pytest.raises(ValueError, match="odd patch"):
+        weights.save_weights(file, variables, small_parser.model.clone(patch_size=(16, 16)), S)
+        with pytest.raises(ValueError, match="must be odd"):
             FaceParser.load(file)
+
+
+class TestMasks:
+    def test_each_is_where_its_labels_are(self, single):
+        np.testing.assert_array_equal(single.mask("nose"), single.labels == 5)
+        lips = single.mask("upper_lip", "lower_lip")
+        assert lips.dtype == bool
+        np.testing.assert_array_equal(lips, (single.labels == 6) | (single.labels == 8))
+
+    def test_a_name_misspelt_lists_the_names(self, single):
+        with pytest.raises(ValueError, match="no class 'noose': the classes are .*nose, upper_lip"):
+            single.mask("eye_1", "noose")
+        with pytest.raises(ValueError, match="name a class: .*nose"):
+            single.mask()
+
+    def test_a_legend_stands_below_the_picture(self, single):
+        plain, legend = single.overlay(), single.overlay(legend=True)
+        assert len(legend) > len(plain)
+        np.testing.assert_array_equal(legend[: len(plain)], plain)
+        strip = legend[len(plain) :].reshape(-1, 3)
+        for i in np.unique(single.labels):
+            named = (strip == np.array(NINE.colours[i])).all(axis=1).any()
+            assert named or i == 0
 
 
 def test_importing_the_package_imports_little():

@@ -11,7 +11,8 @@ from conftest import Golden, random_variables
 from flax import nnx
 from flax.nnx.bridge.variables import linen_vars_to_nnx_attrs
 
-from jax_stn_icnn import anatomy, geometry, sampling
+from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.files import convert_torch
 from jax_stn_icnn.models.pipeline import FineNetworks, STNiCNN
 from jax_stn_icnn.train import losses
@@ -70,7 +71,7 @@ SMALL_PATCH = (17, 17)
 
 @pytest.fixture(scope="module")
 def small():
-    model = STNiCNN(SMALL_PATCH, "small")
+    model = STNiCNN(SMALL_PATCH, "small", coarse_channels=(4, 4))
     variables = random_variables(model, COARSE, FRAME)
     return model, variables, jax.jit(model.apply)(variables, COARSE, FRAME)
 
@@ -91,7 +92,7 @@ def test_stages_called_alone_give_the_same(small):
     def stage(method, *args):
         return jax.jit(lambda v, *args: model.apply(v, *args, method=method))(variables, *args)
 
-    np.testing.assert_allclose(stage("coarse_stage", COARSE), parse.coarse_logits, atol=1e-5)
+    np.testing.assert_allclose(stage("coarse_stage", COARSE)[0], parse.coarse_logits, atol=1e-5)
     np.testing.assert_allclose(stage("localize", parse.mask), parse.theta, atol=1e-6)
     patches, logits = stage("fine_stage", FRAME, parse.theta)
     np.testing.assert_allclose(patches, parse.patches, atol=1e-6)
@@ -104,10 +105,10 @@ def test_side_2_goes_mirrored_through_the_network_of_side_1():
     patches = jax.random.uniform(jax.random.key(3), (1, 6, 17, 17, 3))
     variables = random_variables(model, patches)
     apply = jax.jit(lambda p: model.apply(variables, p, train=False))
-    logits = dict(zip([part.name for part in anatomy.PARTS], apply(patches), strict=True))
+    logits = dict(zip([part.name for part in NINE.parts], apply(patches), strict=True))
     # Give side 1 the mirror image of side 2: its answer is the mirror image of side 2's.
     mirrored = patches.at[:, 0].set(patches[:, 1, :, ::-1]).at[:, 2].set(patches[:, 3, :, ::-1])
-    swapped = dict(zip([part.name for part in anatomy.PARTS], apply(mirrored), strict=True))
+    swapped = dict(zip([part.name for part in NINE.parts], apply(mirrored), strict=True))
     for part in ("brow", "eye"):
         np.testing.assert_allclose(swapped[f"{part}_1"], logits[f"{part}_2"][:, :, ::-1], atol=1e-5)
         assert np.abs(logits[f"{part}_1"] - logits[f"{part}_2"]).max() > 1e-3
@@ -115,7 +116,7 @@ def test_side_2_goes_mirrored_through_the_network_of_side_1():
 
 def test_centroid_needs_no_localizer(small):
     _, variables, _ = small
-    baseline = STNiCNN(SMALL_PATCH, "centroid")
+    baseline = STNiCNN(SMALL_PATCH, "centroid", coarse_channels=(4, 4))
     parse = jax.jit(baseline.apply)(variables, COARSE, FRAME)
     np.testing.assert_allclose(parse.theta[..., 0, 0], 16 / 143, rtol=1e-6)
 

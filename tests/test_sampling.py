@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from jax_stn_icnn import anatomy, geometry, sampling
+from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn.anatomy import NINE
 
 PATCH = (9, 11)
 
@@ -167,8 +168,8 @@ def test_nearest_rounds_halves_to_even():
 
 
 def part_scores(key, batch, patch):
-    keys = jax.random.split(key, anatomy.NUM_PARTS)
-    sizes = [anatomy.NETWORKS[part.network] for part in anatomy.PARTS]
+    keys = jax.random.split(key, NINE.num_parts)
+    sizes = [NINE.networks[part.network] for part in NINE.parts]
     return [
         jax.nn.softmax(jax.random.normal(k, (batch, *patch, n)))
         for k, n in zip(keys, sizes, strict=True)
@@ -179,14 +180,14 @@ def part_scores(key, batch, patch):
 def test_paste_of_crop_is_the_frame_inside_the_windows(frame):
     label_map = jnp.zeros((1, *frame), jnp.int32)
     centres = [(12, 12), (12, 36), (28, 12), (28, 36), (40, 24), (54, 24)]
-    for part, (y, x) in zip(anatomy.PARTS, centres, strict=True):
-        for offset, c in enumerate(part.classes):
+    for part, (y, x) in zip(NINE.parts, centres, strict=True):
+        for offset, c in enumerate(NINE.ids(part.classes)):
             label_map = label_map.at[0, y - 2 + 2 * offset : y + 2 * offset, x - 3 : x + 3].set(c)
     theta = whole_pixel_theta([[(float(y), float(x)) for y, x in centres]], frame, (9, 9))
     patches = sampling.crop_part_labels(label_map, theta, (9, 9))
     scores = [
-        jax.nn.one_hot(patches[:, i], anatomy.NETWORKS[part.network])
-        for i, part in enumerate(anatomy.PARTS)
+        jax.nn.one_hot(patches[:, i], NINE.networks[part.network])
+        for i, part in enumerate(NINE.parts)
     ]
     pasted = jnp.argmax(sampling.paste(scores, theta, frame), axis=-1)
     np.testing.assert_array_equal(pasted, label_map)
@@ -201,14 +202,14 @@ def test_paste_equals_its_definition_pixel_by_pixel():
     for row, column in np.ndindex(frame):
         unit = np.array([2 * column / (frame[1] - 1) - 1, 2 * row / (frame[0] - 1) - 1, 1])
         background, expected = 1.0, {}
-        for i, part in enumerate(anatomy.PARTS):
+        for i, part in enumerate(NINE.parts):
             x, y = np.round((inverse[i] @ unit + 1) / 2 * (patch[0] - 1)).astype(int)
             inside = 0 <= x < patch[1] and 0 <= y < patch[0]
             score = (
                 np.asarray(scores[i])[0, y, x] if inside else np.eye(1, len(part.classes) + 1)[0]
             )
             background *= score[0]
-            expected |= dict(zip(part.classes, score[1:], strict=True))
+            expected |= dict(zip(NINE.ids(part.classes), score[1:], strict=True))
         row_of_scores = [background, *(expected[c] for c in range(1, 9))]
         np.testing.assert_allclose(pasted[row, column], row_of_scores, atol=1e-6)
 

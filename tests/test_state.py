@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import traverse_util
 
+from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.state import (
@@ -15,7 +16,7 @@ from jax_stn_icnn.train.state import (
     load_variables,
 )
 
-SIDES = weights.Sides(patch=15, frame=32)
+FRAME = 32
 
 
 def make_state(step, seed=0):
@@ -80,7 +81,7 @@ def parser():
 
 def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
     model, variables = parser
-    export_weights(tmp_path / WEIGHTS, variables, "centroid", SIDES)
+    export_weights(tmp_path / WEIGHTS, variables, model, FRAME)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
     for source in (tmp_path, tmp_path / WEIGHTS):
         loaded = load_variables(str(source), model, variables)
@@ -89,14 +90,33 @@ def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
 
 def test_weights_of_another_parser_are_refused(parser, tmp_path):
     model, variables = parser
-    export_weights(tmp_path / WEIGHTS, variables, "vgg9", SIDES)
-    with pytest.raises(ValueError, match="cropper"):
+    other = model.clone(cropper="vgg9")
+    export_weights(tmp_path / WEIGHTS, init_variables(other, 0), other, FRAME)
+    with pytest.raises(ValueError, match="cropper 'vgg9', but model.cropper='centroid'"):
         load_variables(str(tmp_path), model, variables)
-    weights.save_weights(tmp_path / WEIGHTS, {"params": variables["params"]}, "centroid", SIDES)
+    eleven = model.clone(anatomy=ELEVEN)
+    with pytest.raises(ValueError, match="has the classes 'nine', but .* classes='eleven'"):
+        load_variables(str(tmp_path), eleven, init_variables(eleven, 0))
+    weights.save_weights(tmp_path / WEIGHTS, {"params": variables["params"]}, model, FRAME)
     with pytest.raises(ValueError, match="missing: batch_stats"):
         load_variables(str(tmp_path), model, variables)
     with pytest.raises(FileNotFoundError, match="init_from"):
         load_variables(str(tmp_path / "nothing"), model, variables)
+
+
+def test_some_networks_of_another_parser_can_be_taken(parser, tmp_path):
+    model, variables = parser
+    export_weights(tmp_path / WEIGHTS, variables, model, FRAME)
+    eleven = model.clone(anatomy=ELEVEN)
+    fresh = init_variables(eleven, 1)
+    loaded = load_variables(str(tmp_path), eleven, fresh, ("fine",))
+    for collection in ("params", "batch_stats"):
+        jax.tree.map(
+            np.testing.assert_array_equal, loaded[collection]["fine"], variables[collection]["fine"]
+        )
+        jax.tree.map(
+            np.testing.assert_array_equal, loaded[collection]["coarse"], fresh[collection]["coarse"]
+        )
 
 
 def test_parameters_are_drawn_as_flax_draws_them(parser):

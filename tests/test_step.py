@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.files.convert_torch import convert_icnn
 from jax_stn_icnn.models.icnn import ICNN
@@ -20,12 +21,12 @@ STEPS = 10
 STAGE = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
 
 
-def make_batch(seed, batch=4, size=48):
+def make_batch(seed, batch=4, size=48, num_classes=9):
     rng = np.random.default_rng(seed)
     label_map = np.zeros((batch, size, size), np.uint8)
     for example in range(batch):
         # Example k lacks the first 2 k classes: devices must not count their parts alike.
-        for c in range(1 + 2 * example, 9):
+        for c in range(1 + 2 * example, num_classes):
             y, x = rng.integers(4, size - 8, 2)
             label_map[example, y : y + 5, x : x + 5] = c
     return {
@@ -41,7 +42,7 @@ def make_batch(seed, batch=4, size=48):
 @pytest.fixture(scope="module")
 def runs():
     """Ten steps of the localizer stage on one device and on four."""
-    model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
+    model = STNiCNN((15, 15), "vgg9", coarse_channels=(4, 4), axis_name=step.AXIS)
     variables = init_variables(model, 0)
     # An untrained mask is all but constant, and BatchNorm blows its rounding errors up.
     variables["params"]["coarse"]["head_3"]["kernel"] *= 30
@@ -89,6 +90,52 @@ def test_one_device_and_four_agree(runs):
         (one.params, one.batch_stats),
         (four.params, four.batch_stats),
     )
+
+
+def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
+    """More classes, finer logits, windows of several sizes, mirrored faces: the coarse stage."""
+    model = STNiCNN(
+        ELEVEN.fitted_sizes(15),
+        "vgg9",
+        ELEVEN,
+        coarse_channels=(4, 4),
+        detail=2,
+        axis_name=step.AXIS,
+    )
+    variables = init_variables(model, 0)
+    stage = Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0})
+    tx = optax.sgd(1e-2)
+    monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
+    states, losses_found = {}, {}
+    for count in (1, 4):
+        params, batch_stats = variables["params"], variables["batch_stats"]
+        state = TrainState(np.int32(0), params, batch_stats, tx.init(params))
+        first = make_batch(0, num_classes=11)
+        take_step = step.compile_train_step(
+            model,
+            stage,
+            1,
+            1,
+            jax.eval_shape(lambda state: state, state),
+            first,
+            seed=1,
+            augmented=False,
+            mirrored=True,
+            devices=jax.devices()[:count],
+        )
+        found = []
+        for i in range(4):
+            state, metrics = take_step(state, make_batch(i, num_classes=11))
+            found.append(float(metrics["loss"][0]))
+        states[count], losses_found[count] = jax.device_get(state), found
+    np.testing.assert_allclose(losses_found[4], losses_found[1], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
+        (states[4].params, states[4].batch_stats),
+        (states[1].params, states[1].batch_stats),
+    )
+    head = states[4].params["coarse"]["detail_2"]["kernel"]
+    assert np.any(head != variables["params"]["coarse"]["detail_2"]["kernel"])
 
 
 def test_frozen_networks_do_not_change_by_a_bit(runs):

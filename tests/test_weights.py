@@ -1,41 +1,62 @@
+import json
+
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.files import weights
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.train.state import init_variables
 
-VARIABLES = {
-    "params": {"a": {"kernel": np.arange(6, dtype=np.float32).reshape(2, 3).T}},
-    "batch_stats": {"a": {"mean": np.ones(2, np.float32)}},
-}
-SIDES = weights.Sides(patch=17, frame=64)
-
-
-def test_round_trip(tmp_path):
-    path = tmp_path / "w.safetensors"
-    weights.save_weights(path, VARIABLES, "small", SIDES)
-    loaded, cropper = weights.load_weights(path)
-    assert cropper == "small"
-    assert weights.load_sides(path) == SIDES
-    np.testing.assert_array_equal(
-        loaded["params"]["a"]["kernel"], VARIABLES["params"]["a"]["kernel"]
-    )
-    assert weights.shapes(loaded) == weights.shapes(VARIABLES)
+FRAME = 64
+MODEL = STNiCNN(
+    ((17, 19), (17, 19), (9, 11), (9, 11), (15, 15), (13, 21)),
+    "small",
+    anatomy=NINETEEN,
+    coarse_channels=(4, 4, 4),
+    detail=2,
+)
 
 
-def test_half_the_size(tmp_path):
-    kernel = np.float32([1.0, 1 / 3, -2e-3, 700.5])
-    variables = {"params": {"kernel": kernel}, "batch_stats": {"var": np.float32([1e6, 1 / 3])}}
-    weights.save_weights(tmp_path / "half", variables, "small", SIDES, half=True)
-    stored = safetensors.numpy.load_file(tmp_path / "half")
-    assert stored["params/kernel"].dtype == np.float16
-    loaded, _ = weights.load_weights(tmp_path / "half")
-    assert loaded["params"]["kernel"].dtype == np.float32
-    np.testing.assert_allclose(loaded["params"]["kernel"], kernel, rtol=2**-11)
-    np.testing.assert_array_equal(loaded["batch_stats"]["var"], variables["batch_stats"]["var"])
+@pytest.fixture(scope="module")
+def variables():
+    return init_variables(MODEL, 0)
 
 
-def test_what_is_no_weights_file_is_named(tmp_path):
+@pytest.fixture
+def file(tmp_path, variables):
+    weights.save_weights(tmp_path / "w.safetensors", variables, MODEL, FRAME)
+    return tmp_path / "w.safetensors"
+
+
+def assert_same(found, expected, **tolerance):
+    assert weights.shapes(found) == weights.shapes(expected)
+    for name, leaf in found["params"]["coarse"]["head_2"].items():
+        wanted = expected["params"]["coarse"]["head_2"][name]
+        np.testing.assert_allclose(leaf, wanted, **(tolerance or {"rtol": 0}))
+
+
+def test_round_trip(file, variables):
+    loaded = weights.load_weights(file)
+    assert loaded.model == MODEL
+    assert loaded.frame_size == FRAME
+    assert_same(loaded.variables, variables)
+
+
+def test_half_the_size(tmp_path, file, variables):
+    half = tmp_path / "half"
+    weights.save_weights(half, variables, MODEL, FRAME, half=True)
+    assert half.stat().st_size < 0.6 * file.stat().st_size
+    stored = safetensors.numpy.load_file(half)
+    kinds = {name.split("/")[0]: array.dtype for name, array in stored.items()}
+    assert kinds == {"params": np.float16, "batch_stats": np.float32}
+    loaded = weights.load_weights(half).variables
+    assert loaded["params"]["coarse"]["head_2"]["kernel"].dtype == np.float32
+    assert_same(loaded, variables, rtol=2**-11, atol=1e-7)
+
+
+def test_what_is_no_weights_file_is_named(tmp_path, file):
     with pytest.raises(FileNotFoundError):
         weights.load_weights(tmp_path / "nothing.safetensors")
     (tmp_path / "text").write_text("not weights")
@@ -44,19 +65,34 @@ def test_what_is_no_weights_file_is_named(tmp_path):
     safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "other")
     with pytest.raises(ValueError, match="other is a safetensors file, but not of this project"):
         weights.load_weights(tmp_path / "other")
-    older = {"format": weights.FORMAT, "cropper": "small"}
-    safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "older", older)
-    assert weights.load_weights(tmp_path / "older")[1] == "small"
-    with pytest.raises(ValueError, match="older does not say its patch_size and frame_size"):
-        weights.load_sides(tmp_path / "older")
-    weights.save_weights(tmp_path / "w", VARIABLES, "small", SIDES)
-    (tmp_path / "w").write_bytes((tmp_path / "w").read_bytes()[:-3])
+    file.write_bytes(file.read_bytes()[:-3])
     with pytest.raises(ValueError, match="cut short"):
-        weights.load_weights(tmp_path / "w")
+        weights.load_weights(file)
 
 
-def test_the_same_variables_give_the_same_bytes(tmp_path):
-    files = [tmp_path / f"{i}.safetensors" for i in range(6)]
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": None}, r"w\.safetensors does not say its classes"),
+        ({"anatomy": "twelve"}, r"w\.safetensors: there are no classes 'twelve', only nine"),
+        ({"classes": ["background", "nose"]}, "are background, nose, but here they are backgr"),
+        ({"detail": "much"}, r"w\.safetensors: "),
+        ({"cropper": "vgg9"}, "does not fit the model"),
+    ],
+)
+def test_a_file_that_does_not_say_what_it_is_or_says_wrong(file, changes, message):
+    with safetensors.safe_open(file, "numpy") as opened:
+        metadata = opened.metadata() | {name: json.dumps(v) for name, v in changes.items() if v}
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    for name in [name for name, value in changes.items() if value is None]:
+        del metadata[name]
+    safetensors.numpy.save_file(arrays, file, metadata)
+    with pytest.raises(ValueError, match=message):
+        weights.load_weights(file)
+
+
+def test_the_same_variables_give_the_same_bytes(tmp_path, variables):
+    files = [tmp_path / f"{i}.safetensors" for i in range(3)]
     for file in files:
-        weights.save_weights(file, VARIABLES, "small", SIDES)
+        weights.save_weights(file, variables, MODEL, FRAME)
     assert len({file.read_bytes() for file in files}) == 1

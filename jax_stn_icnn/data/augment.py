@@ -1,4 +1,4 @@
-"""Augmentation on the device: rotation, shift, scale and noise; never a mirror.
+"""Augmentation on the device: rotation, shift, scale and noise; and, apart, mirroring.
 
 Five variants of an example: the k-th applies k of the four operations, picked at random. The
 geometric ones become one matrix, by which image and labels are sampled alike. A key belongs to one
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.geometry import Size
@@ -211,6 +212,42 @@ def augment(
     return (
         jnp.where(inside[..., None], image, 0.0),
         jnp.where(inside, warped_labels, 0).astype(jnp.int32),
+    )
+
+
+def mirror_some(
+    keys: jax.Array,
+    frame: jax.Array,
+    label_map: jax.Array,
+    region: jax.Array,
+    anatomy: Anatomy,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Mirrors every second example, at random, left to right, and exchanges the sides' classes.
+
+    Args:
+        keys: one for each example, (batch,).
+        frame: any type, (batch, height, width, 3).
+        label_map: class ids, integers of shape (batch, height, width).
+        region: thetas (batch, 2, 3) of the picture's rectangle in the frame.
+        anatomy: whose classes they are.
+
+    Returns:
+        Frames, labels and regions, of the same shapes and types.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    check_shape("frame", frame, ("batch", "height", "width", 3))
+    check_shape("label_map", label_map, ("batch", *frame.shape[1:3]))
+    check_shape("region", region, ("batch", 2, 3))
+    check_same_batch(keys=keys, frame=frame, label_map=label_map, region=region)
+    # Other draws are from the key itself, or from its fold 1.
+    chosen = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2)))(keys)
+    exchanged = jnp.array(anatomy.mirrored, label_map.dtype)[label_map[:, :, ::-1]]
+    return (
+        jnp.where(chosen[:, None, None, None], frame[:, :, ::-1], frame),
+        jnp.where(chosen[:, None, None], exchanged, label_map),
+        jnp.where(chosen[:, None, None], region.at[:, 0, 2].multiply(-1), region),
     )
 
 

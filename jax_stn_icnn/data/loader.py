@@ -7,7 +7,7 @@ worker processes start fast and never claim an accelerator: the caller says whic
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import grain
@@ -17,7 +17,7 @@ from absl import flags
 from etils import epath
 from PIL import Image
 
-from jax_stn_icnn.anatomy import TO_NINE
+from jax_stn_icnn.anatomy import DATA_SETS, Anatomy, ids_of_data_set
 
 Batch = dict[str, np.ndarray]
 _Picture = tuple[np.ndarray, np.ndarray]  # image (h, w, 3) and labels (h, w), both uint8
@@ -65,10 +65,10 @@ def open_source(data_dir: str | os.PathLike[str], dataset: str, split: str) -> S
     newest = max(versions, key=lambda path: tfds.core.Version(path.name))
     builder = tfds.builder_from_directory(newest)
     features = builder.info.features
-    if features["label"].names != list(TO_NINE[dataset]):
+    if features["label"].names != list(DATA_SETS[dataset].classes):
         raise ValueError(
             f"{newest}: feature 'label' has the classes {features['label'].names}, "
-            f"but must have {list(TO_NINE[dataset])}"
+            f"but must have {list(DATA_SETS[dataset].classes)}"
         )
     needed = ("image", "label", "name")
     others = {name: tfds.decode.SkipDecoding() for name in features if name not in needed}
@@ -76,7 +76,11 @@ def open_source(data_dir: str | os.PathLike[str], dataset: str, split: str) -> S
 
 
 def make_loader(
-    data_dir: str | os.PathLike[str], dataset: str, split: str, **options: Any
+    data_dir: str | os.PathLike[str],
+    dataset: str,
+    split: str,
+    anatomy: Anatomy,
+    **options: Any,
 ) -> grain.IterDataset[Batch]:
     """Batches of a prepared data set: `loader_over` the records of `open_source`.
 
@@ -84,6 +88,7 @@ def make_loader(
         data_dir: where TFDS keeps its data sets.
         dataset: `helen`, `celebamask_hq` or `synthetic_faces`.
         split: one of the data set's splits, or a part of one, such as `train[:100]`.
+        anatomy: whose classes the labels become.
         **options: the keywords of `loader_over`.
 
     Returns:
@@ -93,12 +98,13 @@ def make_loader(
         FileNotFoundError: the data set is not prepared; the message names the command that does it.
         ValueError: an argument does not fit.
     """
-    return loader_over(open_source(data_dir, dataset, split), dataset, **options)
+    return loader_over(open_source(data_dir, dataset, split), dataset, anatomy, **options)
 
 
 def loader_over(
     source: Source,
     dataset: str,
+    anatomy: Anatomy,
     *,
     frame_size: int,
     batch_size: int,
@@ -111,7 +117,7 @@ def loader_over(
     """Batches of records, as dicts of arrays; B is batch_size / process_count.
 
     * `frame` uint8 (B, S, S, 3): the picture, centred, black around it.
-    * `labels` uint8 (B, S, S): the nine classes of `anatomy.CLASSES`, background around it.
+    * `labels` uint8 (B, S, S): class ids of the anatomy, background around it.
     * `region` float32 (B, 2, 3): theta of the picture's rectangle in the frame.
     * `index` int32 (B,): the record's index in the source, -1 for padding.
     * `position` int32 (B,): the example's place in the global batch.
@@ -129,6 +135,7 @@ def loader_over(
         source: the records.
         dataset: whose classes and whose way into the frame they follow: HELEN is padded to the
             frame, the other two, square, are shrunk to it.
+        anatomy: whose classes the labels become; what is in none of them is background.
         frame_size: S, the side of the frame.
         batch_size: examples in the global batch.
         seed: of the order in training, in 0 .. 2**32 - 1.
@@ -151,7 +158,7 @@ def loader_over(
     # that they take whole batches and their number does not change what is in a batch.
     batches = (
         _order(len(source), batch_size, seed, train)[process_index::process_count]
-        .map(_Framer(source, dataset, frame_size))
+        .map(_Framer(source, dataset, anatomy, frame_size))
         .batch(len(positions), drop_remainder=True)
         .map(lambda batch: batch | {"position": positions})
         .to_iter_dataset(_READ_AHEAD)
@@ -177,14 +184,15 @@ def _order(count: int, batch_size: int, seed: int, train: bool) -> grain.MapData
 class _Framer:
     """Turns the index of a record into an example; a class because it travels to the workers."""
 
-    def __init__(self, source: Source, dataset: str, frame_size: int):
+    def __init__(self, source: Source, dataset: str, anatomy: Anatomy, frame_size: int):
         self._source = source
         self._frame_size = frame_size
-        self._fit = _FITS[dataset]
-        self._num_classes = len(TO_NINE[dataset])
+        self._fit = _shrink if DATA_SETS[dataset].shrink else _keep
+        classes = ids_of_data_set(anatomy, dataset)
+        self._num_classes = len(classes)
         # All 256 values, so that looking up is safe before the check for classes has spoken.
-        self._to_nine = np.zeros(256, np.uint8)
-        self._to_nine[: self._num_classes] = list(TO_NINE[dataset].values())
+        self._to_classes = np.zeros(256, np.uint8)
+        self._to_classes[: self._num_classes] = classes
 
     def __call__(self, index: int) -> dict[str, Any]:
         size = self._frame_size
@@ -198,7 +206,7 @@ class _Framer:
             height, width = image.shape[:2]
             top, left = (size - height) // 2, (size - width) // 2
             frame[top : top + height, left : left + width] = image
-            label_map[top : top + height, left : left + width] = self._to_nine[label]
+            label_map[top : top + height, left : left + width] = self._to_classes[label]
         return {
             "frame": frame,
             "labels": label_map,
@@ -298,16 +306,9 @@ def _size(array: np.ndarray) -> str:
     return f"{array.shape[0]} x {array.shape[1]}"
 
 
-_FITS: dict[str, Callable[[np.ndarray, np.ndarray, int], _Picture]] = {
-    "helen": _keep,
-    "celebamask_hq": _shrink,
-    "synthetic_faces": _shrink,
-}
-
-
 def _check_dataset(dataset: str) -> None:
-    if dataset not in TO_NINE:
-        raise ValueError(f"dataset is {dataset!r}, but must be one of {', '.join(TO_NINE)}")
+    if dataset not in DATA_SETS:
+        raise ValueError(f"dataset is {dataset!r}, but must be one of {', '.join(DATA_SETS)}")
 
 
 def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:

@@ -7,7 +7,7 @@ the centroid of a rough mask cannot. `evaluation` scores covered and uncovered p
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 
 # How far the cover reaches beyond the part's bounding box, as a share of the box's sides and, at
@@ -36,7 +36,11 @@ def choose_parts(key: jax.Array, present: jax.Array, count: int) -> jax.Array:
 
 
 def occlude(
-    keys: jax.Array, frame: jax.Array, label_map: jax.Array, count: int
+    keys: jax.Array,
+    frame: jax.Array,
+    label_map: jax.Array,
+    count: int,
+    anatomy: Anatomy = NINE,
 ) -> tuple[jax.Array, jax.Array]:
     """Covers random parts of each face with skin taken from around them.
 
@@ -47,30 +51,32 @@ def occlude(
     Args:
         keys: one random key an image, shape (batch,); the same key covers the same parts.
         frame: floats, (batch, height, width, 3).
-        label_map: class ids 0..8, integers (batch, height, width).
-        count: how many parts to cover, 0..6; only parts that are present can be.
+        label_map: class ids, integers (batch, height, width).
+        count: how many parts to cover; only parts that are present can be.
+        anatomy: what the face consists of.
 
     Returns:
-        The covered frames, and which parts are covered, bool (batch, 6).
+        The covered frames, and which parts are covered, bool (batch, parts).
 
     Raises:
-        ValueError: shapes do not fit, or count is outside 0..6.
+        ValueError: shapes do not fit, or there are not so many parts.
     """
     check_shape("frame", frame, ("batch", "height", "width", 3))
     check_shape("label_map", label_map, frame.shape[:3])
     check_same_batch(keys=keys, frame=frame)
-    if not 0 <= count <= anatomy.NUM_PARTS:
-        raise ValueError(f"count is {count}, but must lie in 0..{anatomy.NUM_PARTS}")
+    if not 0 <= count <= anatomy.num_parts:
+        raise ValueError(f"count is {count}, but must lie in 0..{anatomy.num_parts}")
 
     def one_face(
         key: jax.Array, frame: jax.Array, label_map: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        members = [jnp.isin(label_map, jnp.array(part.classes)) for part in anatomy.PARTS]
+        members = [jnp.isin(label_map, jnp.array(ids)) for ids in anatomy.part_ids]
+        occupied = jnp.isin(label_map, jnp.array(anatomy.windowed))
         present = jnp.stack([jnp.any(member) for member in members])
         covered = choose_parts(key, present, count)
         for index, member in enumerate(members):
-            filled, box = _fill_from_border(frame, label_map > 0, _widened_box(member))
-            cover = covered[index] & box & (member | (label_map == 0))
+            filled, box = _fill_from_border(frame, occupied, _widened_box(member))
+            cover = covered[index] & box & (member | ~occupied)
             frame = jnp.where(cover[..., None], filled, frame)
         return frame, covered
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from jax_stn_icnn import geometry, sampling
 from jax_stn_icnn.checks import check_same_batch, check_shape
-from jax_stn_icnn.geometry import COARSE_SIZE
+from jax_stn_icnn.geometry import COARSE_SIZE, Size
 
 
 def to_float(frame: jax.Array) -> jax.Array:
@@ -26,7 +26,7 @@ def to_float(frame: jax.Array) -> jax.Array:
 
 
 def coarse_view(
-    frame: jax.Array, label_map: jax.Array, region: jax.Array
+    frame: jax.Array, label_map: jax.Array, region: jax.Array, size: Size = COARSE_SIZE
 ) -> tuple[jax.Array, jax.Array]:
     """The picture alone, without the padding, resized to what the coarse network takes.
 
@@ -34,11 +34,12 @@ def coarse_view(
         frame: floats of shape (batch, height, width, 3).
         label_map: class ids, integers of shape (batch, height, width).
         region: thetas (batch, 2, 3) of the picture's rectangle, which falls on whole pixels.
+        size: (height, width) of the result.
 
     Returns:
-        The image, bilinear with align_corners, (batch, 128, 128, 3), and its labels, (batch, 128,
-        128) of the input's type: pixel i is the picture's pixel floor(i * size / 128), as in
-        `sampling.resize_labels`.
+        The image, bilinear with align_corners, (batch, *size, 3), and its labels, (batch, *size) of
+        the input's type: of 128 pixels, pixel i is the picture's pixel floor(i * length / 128), as
+        in `sampling.resize_labels`.
 
     Raises:
         ValueError: shapes do not fit.
@@ -47,15 +48,15 @@ def coarse_view(
     check_shape("label_map", label_map, ("batch", *frame.shape[1:3]))
     check_shape("region", region, ("batch", 2, 3))
     check_same_batch(frame=frame, label_map=label_map, region=region)
-    image = sampling.crop_bilinear(frame, region, COARSE_SIZE)
+    image = sampling.crop_bilinear(frame, region, size)
     windows = jnp.round(geometry.windows_from_theta(region, frame.shape[1:3])).astype(jnp.int32)
     left, top, right, bottom = windows.T
 
     def pixels(first: jax.Array, last: jax.Array, count: int) -> jax.Array:
-        size = last - first + 1
-        return first[:, None] + jnp.arange(count) * size[:, None] // count
+        length = last - first + 1
+        return first[:, None] + jnp.arange(count) * length[:, None] // count
 
-    rows = pixels(top, bottom, COARSE_SIZE[0])
-    columns = pixels(left, right, COARSE_SIZE[1])
+    rows = pixels(top, bottom, size[0])
+    columns = pixels(left, right, size[1])
     batch = jnp.arange(label_map.shape[0])
     return image, label_map[batch[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -19,13 +19,14 @@ import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 
-from jax_stn_icnn import anatomy
-from jax_stn_icnn.files.weights import Sides, check_entries, save_weights
+from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.files.weights import check_entries, save_weights
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS
+from jax_stn_icnn.models.pipeline import STNiCNN
 
-_SIDES = Sides(patch=81, frame=1024)  # those that the original code was trained at, on HELEN
+_PATCH, _FRAME = 81, 1024  # sides that the original code was trained at, on HELEN
 
 StateDict = Mapping[str, Any]
 Rules = list[tuple[str, str | Callable[[re.Match], str]]]
@@ -119,11 +120,11 @@ def convert(
         )
     resnet = any(name.startswith("model_res.") for name in checkpoint["select_net"])
     cropper = "resnet18" if resnet else "small"
-    plan = _plan(_icnn(anatomy.NUM_CLASSES), _ICNN, "model1.", ("coarse",))
+    plan = _plan(_icnn(NINE.num_classes), _ICNN, "model1.", ("coarse",))
     plan |= _plan(
         _localizer(cropper), _RESNET18 if resnet else _SMALL, "select_net.", ("localizer",)
     )
-    for network, num_labels in anatomy.NETWORKS.items():
+    for network, num_labels in NINE.networks.items():
         prefix = f"model2.{_FINE_PREFIX[network]}"
         plan |= _plan(_icnn(num_labels), _ICNN, prefix, ("fine", network))
     state = {
@@ -217,7 +218,7 @@ def _icnn(num_labels: int) -> Mapping[str, Any]:
 
 
 def _localizer(cropper: str) -> Mapping[str, Any]:
-    return _variables(LOCALIZERS[cropper](), (1, *COARSE_SIZE, anatomy.NUM_CLASSES))
+    return _variables(LOCALIZERS[cropper](), (1, *COARSE_SIZE, NINE.num_classes))
 
 
 def _variables(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
@@ -274,7 +275,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         variables, cropper = convert(read_checkpoint(args.input), args.input)
-        save_weights(args.output, variables, cropper, _SIDES)
+        model = STNiCNN((_PATCH, _PATCH), cropper)
+        save_weights(args.output, variables, model, _FRAME)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -11,39 +11,54 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
-FORMAT = "jax_stn_icnn/1"
+from jax_stn_icnn import anatomy
+from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+
+FORMAT = "jax_stn_icnn/2"
+# What the metadata say of the model.
+DESCRIPTION = (
+    "cropper",
+    "anatomy",
+    "classes",
+    "patch_size",
+    "coarse_channels",
+    "detail",
+    "frame_size",
+)
 # What a run's directory calls them.
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 
 
-class Sides(NamedTuple):
-    """What a model was trained at, in pixels.
+class Weights(NamedTuple):
+    """What a file of weights holds.
 
     Attributes:
-        patch: side of the patches.
-        frame: side of the frame.
+        variables: `{"params": ..., "batch_stats": ...}`, float32.
+        model: the parser that they are of.
+        frame_size: side of the frame that it was trained at, in pixels.
     """
 
-    patch: int
-    frame: int
+    variables: dict[str, Any]
+    model: STNiCNN
+    frame_size: int
 
 
 def save_weights(
     path: str | Path,
     variables: Mapping[str, Any],
-    cropper: str,
-    sides: Sides,
+    model: STNiCNN,
+    frame_size: int,
     *,
     half: bool = False,
 ) -> None:
-    """Writes a model's variables.
+    """Writes a model's variables, and what the model is.
 
     Args:
         path: the file to write, by custom `*.safetensors`; its folder must exist.
-        variables: `{"params": ..., "batch_stats": ...}` of an `STNiCNN`.
-        cropper: the model's `cropper`.
-        sides: the sides of patch and frame.
+        variables: `{"params": ..., "batch_stats": ...}` of the model.
+        model: the parser.
+        frame_size: side of the frame that it was trained at, in pixels.
         half: whether the file holds parameters as float16, which halves its size. Statistics stay
             float32, and reading makes float32 of all.
     """
@@ -54,12 +69,17 @@ def save_weights(
             name: array.astype(np.float16) if name.startswith("params/") else array
             for name, array in arrays.items()
         }
-    metadata = {
-        "format": FORMAT,
-        "cropper": cropper,
-        "patch_size": str(sides.patch),
-        "frame_size": str(sides.frame),
+    described: dict[str, Any] = {
+        "cropper": model.cropper,
+        "anatomy": model.anatomy.name,
+        "classes": model.anatomy.classes,
+        "patch_size": model.patch_size,
+        "coarse_channels": model.coarse_channels,
+        "detail": model.detail,
+        "frame_size": frame_size,
     }
+    metadata = {name: json.dumps(value) for name, value in described.items()}
+    metadata["format"] = FORMAT
     Path(path).write_bytes(_in_order(safetensors.numpy.save(arrays, metadata)))
 
 
@@ -72,63 +92,73 @@ def _in_order(data: bytes) -> bytes:
     return data[:8] + text.ljust(length) + data[8 + length :]
 
 
-def load_weights(path: str | Path) -> tuple[dict[str, Any], str]:
+def load_weights(path: str | Path) -> Weights:
     """Reads what `save_weights` wrote.
 
     Args:
         path: the file.
 
     Returns:
-        The variables, float32, and the model's `cropper`.
+        The variables, the model and its frame's size.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is not such a file, or is cut short.
+        ValueError: it is not such a file, or is cut short, or its classes are not known here, or
+            its variables are not those of the model that it names.
     """
-    metadata, flat = _open(path, tensors=True)
+    metadata, flat = _open(path)
+    model, frame_size = _model(path, metadata)
     flat = {
         name: array.astype(np.float32) if array.dtype == np.float16 else array
         for name, array in flat.items()
     }
-    return traverse_util.unflatten_dict(flat, sep="/"), metadata["cropper"]
+    variables = traverse_util.unflatten_dict(flat, sep="/")
+    check_entries(path, shapes(variables), shapes(variable_shapes(model)))
+    return Weights(variables, model, frame_size)
 
 
-def load_sides(path: str | Path) -> Sides:
-    """Reads the sides that `save_weights` wrote beside the variables.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The sides of patch and frame.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not such a file, or holds no sides, as files of older runs.
-    """
-    metadata, _ = _open(path, tensors=False)
-    try:
-        sides = Sides(int(metadata["patch_size"]), int(metadata["frame_size"]))
-    except (KeyError, ValueError) as error:
+def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]:
+    """The parser that a file's metadata describe, and the size of its frame."""
+    if missing := [name for name in DESCRIPTION if name not in metadata]:
         raise ValueError(
-            f"{path} does not say its patch_size and frame_size: its metadata are "
-            f"{json.dumps(metadata)}. A run's directory says both in its config"
-        ) from error
-    return sides
+            f"{path} does not say its {', '.join(missing)}: its metadata are "
+            f"{json.dumps(metadata)}, and should hold {', '.join(DESCRIPTION)}"
+        )
+    try:
+        said = {name: json.loads(metadata[name]) for name in DESCRIPTION}
+        found = anatomy.find(said["anatomy"])
+        if tuple(said["classes"]) != found.classes:
+            raise ValueError(
+                f"its classes {said['anatomy']!r} are {', '.join(said['classes'])}, "
+                f"but here they are {', '.join(found.classes)}"
+            )
+        return STNiCNN(
+            _as_tuples(said["patch_size"]),
+            said["cropper"],
+            anatomy=found,
+            coarse_channels=tuple(said["coarse_channels"]),
+            detail=int(said["detail"]),
+        ), int(said["frame_size"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _open(path: str | Path, tensors: bool) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """A file's metadata and, if asked, its arrays."""
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
+
+
+def _open(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """A file's metadata and its arrays."""
     try:
         with safetensors.safe_open(path, "numpy") as file:
             metadata = file.metadata() or {}
-            flat = {name: file.get_tensor(name) for name in file.keys()} if tensors else {}
+            flat = {name: file.get_tensor(name) for name in file.keys()}
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file, or is cut short: {error}") from error
-    if metadata.get("format") != FORMAT or "cropper" not in metadata:
+    if metadata.get("format") != FORMAT:
         raise ValueError(
             f"{path} is a safetensors file, but not of this project: its metadata are "
-            f"{json.dumps(metadata)}, and should hold format={FORMAT!r} and a cropper"
+            f"{json.dumps(metadata)}, and should hold format={FORMAT!r}"
         )
     return metadata, flat
 

@@ -90,11 +90,14 @@ class ICNN(nn.Module):
 
     Attributes:
         num_labels: labels to tell apart, background included: 9 for the coarse network.
+        channels: of each row, from the finest to the coarsest. The paper's four see an eighth of
+            the picture; more rows see more of it.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
     """
 
     num_labels: int
+    channels: tuple[int, ...] = CHANNELS
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -114,20 +117,29 @@ class ICNN(nn.Module):
         """
         check_shape("image", image, ("batch", "height", "width", 3))
         # Channels come first within: long rows of pixels are what processors are fast at.
-        pyramid = [image.astype(self.dtype).transpose(0, 3, 1, 2)]
-        for _ in CHANNELS[1:]:
-            pyramid.append(max_pool(pyramid[-1]))
+        picture = image.astype(self.dtype).transpose(0, 3, 1, 2)
+        features = self._features(picture, picture, train)
+        return self._logits(features).transpose(0, 2, 3, 1)
+
+    def _features(self, first: jax.Array, picture: jax.Array, train: bool) -> jax.Array:
+        """The head's features, channels first; row 0 sees `first`, the others the picture."""
+        pyramid = [first]
+        for _ in self.channels[1:]:
+            picture = max_pool(picture)
+            pyramid.append(picture)
         rows = [
-            self._conv_norm(CHANNELS[r], nn.tanh, f"input_{r}")(x, train)
+            self._conv_norm(self.channels[r], nn.tanh, f"input_{r}")(x, train)
             for r, x in enumerate(pyramid)
         ]
         for layer in range(NUM_INTERLINKS):
             rows = self._interlink(rows, layer, train)
         x = self._integrate(rows, train)
-        x = self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
-        x = Conv(self.num_labels, 5, self.dtype, name="head_2")(x)
-        x = Conv(self.num_labels, 9, self.dtype, name="head_3")(x)
-        return x.astype(jnp.float32).transpose(0, 2, 3, 1)
+        return self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
+
+    def _logits(self, features: jax.Array) -> jax.Array:
+        """Logits of every pixel, channels first."""
+        x = Conv(self.num_labels, 5, self.dtype, name="head_2")(features)
+        return Conv(self.num_labels, 9, self.dtype, name="head_3")(x).astype(jnp.float32)
 
     def _conv_norm(self, features: int, activation: Activation, name: str) -> ConvNorm:
         return ConvNorm(features, activation, axis_name=self.axis_name, dtype=self.dtype, name=name)
@@ -139,16 +151,16 @@ class ICNN(nn.Module):
             above = [max_pool(rows[r - 1])] if r > 0 else []
             below = rows[r + 1] if r + 1 < len(rows) else None
             x = jnp.concatenate([*above, row], axis=1)
-            x = self._conv_norm(CHANNELS[r], nn.relu, f"interlink_{layer}_row_{r}_mix")(
+            x = self._conv_norm(self.channels[r], nn.relu, f"interlink_{layer}_row_{r}_mix")(
                 x, train, below
             )
-            x = self._conv_norm(CHANNELS[r], nn.relu, f"interlink_{layer}_row_{r}_own")(x, train)
-            linked.append(x)
+            own = self._conv_norm(self.channels[r], nn.relu, f"interlink_{layer}_row_{r}_own")
+            linked.append(own(x, train))
         return linked
 
     def _integrate(self, rows: list[jax.Array], train: bool) -> jax.Array:
         """Folds the rows into row 0, from the bottom up."""
         x = rows[-1]
         for r in reversed(range(len(rows) - 1)):
-            x = self._conv_norm(CHANNELS[r], nn.tanh, f"integrate_{r}")(rows[r], train, x)
+            x = self._conv_norm(self.channels[r], nn.tanh, f"integrate_{r}")(rows[r], train, x)
         return x

@@ -1,7 +1,7 @@
 """Localizers: from the rough mask to six thetas (section 2.3 of the paper, localization network).
 
-All take the coarse softmax (batch, height, width, 9) and return thetas (batch, 6, 2, 3) whose
-entries outside (sx, tx, sy, ty) are zero. `centroid_theta` is the cropper that they replaced.
+All take the coarse softmax (batch, height, width, classes) and return thetas (batch, parts, 2, 3)
+whose entries outside (sx, tx, sy, ty) are zero. `centroid_theta` is the cropper that they replaced.
 """
 
 from functools import partial
@@ -11,15 +11,18 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import (
     COARSE_SIZE,
     Size,
+    Sizes,
     compose,
     make_theta,
     part_centres,
     pixel_to_unit,
+    sizes_of_parts,
+    theta_from_centres,
     unit_to_pixel,
 )
 from jax_stn_icnn.models.norm import batch_norm
@@ -32,18 +35,20 @@ class SmallLocalizer(nn.Module):
     """The original code's default: fifteen convolutions of 6 channels, down to a 2 x 3 map.
 
     Attributes:
+        anatomy: whose classes the mask holds, and whose parts get a theta.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and thetas stay float32.
     """
 
+    anatomy: Anatomy = NINE
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
-        """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, anatomy.NUM_CLASSES))
-        conv = partial(nn.Conv, anatomy.NUM_PARTS, padding=PAD_1, dtype=self.dtype)
+        """Thetas (batch, parts, 2, 3) for softmax masks (batch, 128, 128, classes)."""
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, self.anatomy.num_classes))
+        conv = partial(nn.Conv, self.anatomy.num_parts, padding=PAD_1, dtype=self.dtype)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
         x = mask.astype(self.dtype)
         for i in range(10):  # 128 -> 4, halved by every other convolution
@@ -71,18 +76,20 @@ class VGG9Localizer(nn.Module):
     learnt apart, where a position is the right kind of answer from the start.
 
     Attributes:
+        anatomy: whose classes the mask holds, and whose parts get a theta.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and thetas stay float32.
     """
 
+    anatomy: Anatomy = NINE
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
     widths: tuple[int, ...] = (16, 32, 64, 64)
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
-        """Thetas (batch, 6, 2, 3) for softmax masks (batch, 128, 128, 9)."""
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, anatomy.NUM_CLASSES))
+        """Thetas (batch, parts, 2, 3) for softmax masks (batch, 128, 128, classes)."""
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, self.anatomy.num_classes))
         x = mask.astype(self.dtype)
         last = 2 * len(self.widths) - 1
         for i in range(last + 1):
@@ -95,7 +102,9 @@ class VGG9Localizer(nn.Module):
             if i < last:
                 x = nn.relu(batch_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
         x = _mean_positions(x.astype(jnp.float32))
-        x = nn.Dense(anatomy.NUM_PARTS * 4, name="dense")(x).reshape(-1, anatomy.NUM_PARTS, 4)
+        x = nn.Dense(self.anatomy.num_parts * 4, name="dense")(x).reshape(
+            -1, self.anatomy.num_parts, 4
+        )
         return make_theta(*jnp.moveaxis(x, -1, 0))
 
 
@@ -151,17 +160,19 @@ class ResNet18Localizer(nn.Module):
     """ResNet-18 with a 9-channel first convolution and 36 outputs: the released checkpoints' one.
 
     Attributes:
+        anatomy: whose classes the mask holds, and whose parts get a theta.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and thetas stay float32.
     """
 
+    anatomy: Anatomy = NINE
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
-        """Thetas (batch, 6, 2, 3) for softmax masks (batch, height, width, 9)."""
-        check_shape("mask", mask, ("batch", "height", "width", anatomy.NUM_CLASSES))
+        """Thetas (batch, parts, 2, 3) for softmax masks (batch, height, width, classes)."""
+        check_shape("mask", mask, ("batch", "height", "width", self.anatomy.num_classes))
         x = nn.Conv(
             64,
             (7, 7),
@@ -183,8 +194,8 @@ class ResNet18Localizer(nn.Module):
                     name=f"layer_{layer}_block_{block}",
                 )(x, train)
         x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        x = nn.Dense(anatomy.NUM_PARTS * 6, name="dense")(x)
-        return _only_scale_and_shift(x.reshape(-1, anatomy.NUM_PARTS, 2, 3))
+        x = nn.Dense(self.anatomy.num_parts * 6, name="dense")(x)
+        return _only_scale_and_shift(x.reshape(-1, self.anatomy.num_parts, 2, 3))
 
 
 def _only_scale_and_shift(theta: jax.Array) -> jax.Array:
@@ -200,7 +211,11 @@ LOCALIZERS: dict[str, type[nn.Module]] = {
 
 
 def centroid_theta(
-    mask: jax.Array, region: jax.Array, frame_size: Size, patch_size: Size
+    mask: jax.Array,
+    region: jax.Array,
+    frame_size: Size,
+    patch_size: Sizes,
+    anatomy: Anatomy = NINE,
 ) -> jax.Array:
     """The cropper that STN replaced: windows around the parts' centres in the rough mask.
 
@@ -208,29 +223,26 @@ def centroid_theta(
     gradient. A part that the mask lacks gets the middle of the picture.
 
     Args:
-        mask: coarse scores of the nine classes, (batch, height, width, 9).
+        mask: coarse scores of the classes, (batch, height, width, classes).
         region: where the picture lies in the frame, (batch, 2, 3).
         frame_size: (height, width) of the frame.
-        patch_size: (height, width) of the patches.
+        patch_size: (height, width) of the patches, or one for each part.
+        anatomy: what the face consists of.
 
     Returns:
-        Thetas (batch, 6, 2, 3).
+        Thetas (batch, parts, 2, 3).
     """
-    check_shape("mask", mask, ("batch", "height", "width", anatomy.NUM_CLASSES))
+    check_shape("mask", mask, ("batch", "height", "width", anatomy.num_classes))
     check_shape("region", region, ("batch", 2, 3))
     mask = jax.lax.stop_gradient(mask)
-    centres = part_centres(jnp.argmax(mask, axis=-1).astype(jnp.int32)).yx
+    centres = part_centres(jnp.argmax(mask, axis=-1).astype(jnp.int32), anatomy).yx
     x = pixel_to_unit(centres[..., 1], mask.shape[2])
     y = pixel_to_unit(centres[..., 0], mask.shape[1])
     in_frame = compose(region[:, None], make_theta(jnp.zeros_like(x), jnp.zeros_like(y), x, y))
 
-    def whole(unit: jax.Array, size: int) -> jax.Array:
-        return pixel_to_unit(jnp.round(unit_to_pixel(unit, size)), size)
-
+    # Whole pixels of the frame, where windows of the patches' own size stand.
     height, width = frame_size
-    return make_theta(
-        jnp.full_like(x, (patch_size[1] - 1) / (width - 1)),
-        jnp.full_like(y, (patch_size[0] - 1) / (height - 1)),
-        whole(in_frame[..., 0, 2], width),
-        whole(in_frame[..., 1, 2], height),
-    )
+    centre_x = jnp.round(unit_to_pixel(in_frame[..., 0, 2], width))
+    centre_y = jnp.round(unit_to_pixel(in_frame[..., 1, 2], height))
+    sizes = sizes_of_parts(patch_size, anatomy.num_parts)
+    return theta_from_centres(jnp.stack([centre_y, centre_x], axis=-1), frame_size, sizes)

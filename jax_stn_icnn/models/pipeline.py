@@ -13,14 +13,19 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn import sampling
+from jax_stn_icnn.anatomy import NINE, Anatomy, Part
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.compilation.cache import cached_value
-from jax_stn_icnn.geometry import COARSE_SIZE, Size
-from jax_stn_icnn.models.icnn import ICNN
+from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, invert, sizes_of_parts
+from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+from jax_stn_icnn.models.whole import WholeICNN
 
 CENTROID = "centroid"
+
+
+Patches = jax.Array | tuple[jax.Array, ...]
 
 
 @struct.dataclass
@@ -28,18 +33,23 @@ class Parse:
     """Everything that the pipeline computes on its way, and the parse.
 
     Attributes:
-        coarse_logits: (batch, 128, 128, 9).
-        mask: their softmax, the rough mask.
-        theta: the six windows, patch -> frame, (batch, 6, 2, 3).
-        patches: what they cut, (batch, 6, *patch_size, 3).
-        fine_logits: for each part (batch, *patch_size, 2 or 4).
-        scores: the nine classes' scores in the frame, (batch, height, width, 9).
+        coarse_logits: (batch, 128, 128, classes).
+        whole_logits: those of the classes without a window, at the size of the coarse image,
+            channels first, (batch, windowless, height, width); None where background is the only
+            one.
+        mask: softmax of the coarse logits, the rough mask.
+        theta: the windows, patch -> frame, (batch, parts, 2, 3).
+        patches: what they cut, (batch, parts, *patch_size, 3); of several sizes, for each part
+            (batch, *size, 3).
+        fine_logits: for each part (batch, *size, labels of the part).
+        scores: the classes' scores in the frame, (batch, height, width, classes).
     """
 
     coarse_logits: jax.Array
+    whole_logits: jax.Array | None
     mask: jax.Array
     theta: jax.Array
-    patches: jax.Array
+    patches: Patches
     fine_logits: tuple[jax.Array, ...]
     scores: jax.Array
 
@@ -50,42 +60,48 @@ class Parse:
 
 
 class FineNetworks(nn.Module):
-    """The four fine networks; brow 2 and eye 2 go mirrored through those of brow 1 and eye 1.
+    """The fine networks; brow 2 and eye 2 go mirrored through those of brow 1 and eye 1.
 
     Attributes:
+        anatomy: whose parts they parse.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
     """
 
+    anatomy: Anatomy = NINE
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, patches: jax.Array, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(self, patches: Patches, train: bool) -> tuple[jax.Array, ...]:
         """Parses the patches.
 
         Args:
-            patches: floats in 0..1, (batch, 6, height, width, 3).
+            patches: floats in 0..1, (batch, parts, height, width, 3), or for each part (batch,
+                height, width, 3).
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
             For each part its logits, (batch, height, width, labels of the part).
         """
-        check_shape("patches", patches, ("batch", anatomy.NUM_PARTS, "height", "width", 3))
+        parts = self.anatomy.parts
+        if not isinstance(patches, tuple):
+            check_shape("patches", patches, ("batch", len(parts), "height", "width", 3))
+            patches = tuple(patches[:, i] for i in range(len(parts)))
         logits: dict[str, jax.Array] = {}
-        for network, num_labels in anatomy.NETWORKS.items():
-            own = [(i, part) for i, part in enumerate(anatomy.PARTS) if part.network == network]
+        for network, num_labels in self.anatomy.networks.items():
+            own = [(i, part) for i, part in enumerate(parts) if part.network == network]
             # Both sides in one batch, so that BatchNorm sees them together.
-            batch = jnp.concatenate([_mirror(patches[:, i], part) for i, part in own])
+            batch = jnp.concatenate([_mirror(patches[i], part) for i, part in own])
             out = ICNN(num_labels, axis_name=self.axis_name, dtype=self.dtype, name=network)(
                 batch, train
             )
             for (_, part), part_logits in zip(own, jnp.split(out, len(own)), strict=True):
                 logits[part.name] = _mirror(part_logits, part)
-        return tuple(logits[part.name] for part in anatomy.PARTS)
+        return tuple(logits[part.name] for part in parts)
 
 
-def _mirror(x: jax.Array, part: anatomy.Part) -> jax.Array:
+def _mirror(x: jax.Array, part: Part) -> jax.Array:
     return x[:, :, ::-1] if part.mirrored else x
 
 
@@ -93,27 +109,54 @@ class STNiCNN(nn.Module):
     """The whole parser.
 
     Attributes:
-        patch_size: (height, width) of the patches; odd, so that windows fall on whole pixels:
-            81 for HELEN, 127 for CelebAMask-HQ.
+        patch_size: (height, width) of the patches, or one for each part; odd, so that windows fall
+            on whole pixels: 81 for HELEN, 127 for CelebAMask-HQ.
         cropper: `vgg9`, `small` or `resnet18`, or `centroid`, the baseline without a localizer.
+        anatomy: what a face consists of; the paper's nine classes by default.
+        coarse_channels: of the coarse network's rows; the paper's four by default.
+        detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
+            the coarse network is a `WholeICNN`.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the networks' computation; parameters and coordinates stay float32.
     """
 
-    patch_size: Size
+    patch_size: Sizes
     cropper: str = "vgg9"
+    anatomy: Anatomy = NINE
+    coarse_channels: tuple[int, ...] = CHANNELS
+    detail: int = 1
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
+    @property
+    def coarse_image_size(self) -> Size:
+        """(height, width) of the coarse image."""
+        return tuple(length * self.detail for length in COARSE_SIZE)
+
+    @property
+    def patch_sizes(self) -> tuple[Size, ...]:
+        """(height, width) of each part's patch."""
+        return sizes_of_parts(self.patch_size, self.anatomy.num_parts)
+
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
-        self.coarse = ICNN(anatomy.NUM_CLASSES, axis_name=self.axis_name, dtype=self.dtype)
+        how: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
+        coarse: dict[str, Any] = {
+            "num_labels": self.anatomy.num_classes,
+            "channels": self.coarse_channels,
+        }
+        if self.detail > 1:
+            self.coarse: ICNN = WholeICNN(
+                **coarse, windowless=self.anatomy.windowless, detail=self.detail, **how
+            )
+        else:
+            self.coarse = ICNN(**coarse, **how)
         if self.cropper != CENTROID:
             if self.cropper not in LOCALIZERS:
                 known = ", ".join([*LOCALIZERS, CENTROID])
                 raise ValueError(f"cropper is {self.cropper!r}, but must be one of {known}")
-            self.localizer = LOCALIZERS[self.cropper](axis_name=self.axis_name, dtype=self.dtype)
-        self.fine = FineNetworks(axis_name=self.axis_name, dtype=self.dtype)
+            self.localizer = LOCALIZERS[self.cropper](anatomy=self.anatomy, **how)
+        self.fine = FineNetworks(anatomy=self.anatomy, **how)
 
     def __call__(
         self,
@@ -127,10 +170,9 @@ class STNiCNN(nn.Module):
 
         Args:
             coarse_image: the picture resized by `sampling.resize_bilinear`, floats in 0..1,
-                (batch, 128, 128, 3).
+                (batch, *coarse_image_size, 3).
             frame: the picture from which the parts are cut, (batch, height, width, 3).
-            region: where in the frame the picture lies, (batch, 2, 3), if padding surrounds it;
-                only the centroid cropper asks.
+            region: where in the frame the picture lies, (batch, 2, 3), if padding surrounds it.
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
@@ -140,37 +182,107 @@ class STNiCNN(nn.Module):
             ValueError: shapes do not fit.
         """
         check_same_batch(coarse_image=coarse_image, frame=frame)
-        coarse_logits = self.coarse_stage(coarse_image, train=train)
+        coarse_logits, whole_logits = self.coarse_stage(coarse_image, train=train)
         mask = nn.softmax(coarse_logits)
         if self.cropper == CENTROID:
-            if region is None:
-                region = jnp.broadcast_to(jnp.array(sampling.IDENTITY), (frame.shape[0], 2, 3))
-            theta = centroid_theta(mask, region, frame.shape[1:3], self.patch_size)
+            identity = jnp.broadcast_to(jnp.array(sampling.IDENTITY), (frame.shape[0], 2, 3))
+            theta = centroid_theta(
+                mask,
+                identity if region is None else region,
+                frame.shape[1:3],
+                self.patch_size,
+                self.anatomy,
+            )
         else:
             theta = self.localize(mask, train=train)
         patches, fine_logits = self.fine_stage(frame, theta, train=train)
-        scores = sampling.paste(
-            [nn.softmax(logits) for logits in fine_logits], theta, frame.shape[1:3]
-        )
-        return Parse(coarse_logits, mask, theta, patches, fine_logits, scores)
+        scores = self.join(fine_logits, theta, whole_logits, frame.shape[1:3], region)
+        return Parse(coarse_logits, whole_logits, mask, theta, patches, fine_logits, scores)
 
-    def coarse_stage(self, coarse_image: jax.Array, *, train: bool = False) -> jax.Array:
-        """Logits (batch, 128, 128, 9) of coarse images (batch, 128, 128, 3)."""
-        check_shape("coarse_image", coarse_image, ("batch", *COARSE_SIZE, 3))
-        return self.coarse(coarse_image, train)
+    def coarse_stage(
+        self, coarse_image: jax.Array, *, train: bool = False
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """Parses coarse images.
+
+        Args:
+            coarse_image: (batch, *coarse_image_size, 3).
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            Logits of all classes, (batch, 128, 128, classes), and of those without a window,
+            channels first, (batch, windowless, *coarse_image_size), or None where background is the
+            only one.
+        """
+        check_shape("coarse_image", coarse_image, ("batch", *self.coarse_image_size, 3))
+        windowless = self.anatomy.windowless
+        found = self.coarse(coarse_image, train)
+        logits, whole = found if self.detail > 1 else (found, None)
+        if len(windowless) == 1:
+            return logits, None
+        if whole is None:
+            whole = jnp.stack([logits[..., i] for i in windowless], axis=1)
+        return logits, whole
 
     def localize(self, mask: jax.Array, *, train: bool = False) -> jax.Array:
-        """Thetas (batch, 6, 2, 3) of rough masks (batch, 128, 128, 9)."""
+        """Thetas (batch, parts, 2, 3) of rough masks (batch, 128, 128, classes)."""
         return self.localizer(mask, train)
 
     def fine_stage(
         self, frame: jax.Array, theta: jax.Array, *, train: bool = False
-    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Patches (batch, 6, *patch_size, 3) of frames cut by theta, and their logits."""
+    ) -> tuple[Patches, tuple[jax.Array, ...]]:
+        """The patches that thetas cut from frames, and their logits."""
         check_shape("frame", frame, ("batch", "height", "width", 3))
-        check_shape("theta", theta, ("batch", anatomy.NUM_PARTS, 2, 3))
-        patches = sampling.crop_bilinear(frame, theta, self.patch_size)
+        check_shape("theta", theta, ("batch", self.anatomy.num_parts, 2, 3))
+        patches = sampling.crop_parts(frame, theta, self.patch_size)
         return patches, self.fine(patches, train)
+
+    def join(
+        self,
+        fine_logits: tuple[jax.Array, ...],
+        theta: jax.Array,
+        whole_logits: jax.Array | None,
+        frame_size: Size,
+        region: jax.Array | None = None,
+    ) -> jax.Array:
+        """Puts parts and whole together.
+
+        Args:
+            fine_logits: for each part (batch, *size, labels of the part).
+            theta: the windows, (batch, parts, 2, 3).
+            whole_logits: as in `Parse`.
+            frame_size: (height, width) of the frame.
+            region: where in the frame the picture lies, (batch, 2, 3), if padding surrounds it.
+
+        Returns:
+            Scores of the classes, (batch, *frame_size, classes).
+        """
+        whole = None
+        if whole_logits is not None:
+            in_frame = _in_frame(whole_logits, frame_size, region)
+            whole = jnp.moveaxis(nn.softmax(in_frame, axis=1), 1, -1)
+        scores = [nn.softmax(logits) for logits in fine_logits]
+        return sampling.paste(scores, theta, frame_size, self.anatomy, whole)
+
+
+def _in_frame(logits: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:
+    """Logits of a picture, channels first, in the pixels of its frame: bilinear, zero around it."""
+    same_size = logits.shape[2:] == tuple(frame_size)
+    if region is None and same_size:
+        return logits
+
+    def sampled() -> jax.Array:
+        pixels = jnp.moveaxis(logits, 1, -1)
+        if region is None:
+            pixels = sampling.resize_bilinear(pixels, frame_size)
+        else:
+            pixels = sampling.crop_bilinear(pixels, invert(region), frame_size)
+        return jnp.moveaxis(pixels, -1, 1)
+
+    if not same_size:
+        return sampled()
+    # A picture that fills its frame, as most do, needs no look-up.
+    fills = jnp.all(region == jnp.array(sampling.IDENTITY))
+    return jax.lax.cond(fills, lambda: logits, sampled)
 
 
 def variable_shapes(model: STNiCNN) -> dict[str, Any]:
@@ -184,11 +296,10 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
     """
 
     def every_network(parser: STNiCNN) -> None:
-        mask = jnp.zeros((1, *COARSE_SIZE, anatomy.NUM_CLASSES))
-        parser.coarse_stage(mask[..., :3])
+        parser.coarse_stage(jnp.zeros((1, *parser.coarse_image_size, 3)))
         if parser.cropper != CENTROID:
-            parser.localize(mask)
-        parser.fine(jnp.zeros((1, anatomy.NUM_PARTS, *parser.patch_size, 3)), False)
+            parser.localize(jnp.zeros((1, *COARSE_SIZE, parser.anatomy.num_classes)))
+        parser.fine(tuple(jnp.zeros((1, *size, 3)) for size in parser.patch_sizes), False)
 
     def shapes() -> dict[str, Any]:
         # Only pictures' sizes differ between patch sizes, and no parameter's shape knows them.

@@ -1,9 +1,10 @@
 """The command `stn-icnn`: parses photos into files.
 
-    stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--ckpt PATH] [--no-detect]
+    stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--masks NAMES] [--ckpt PATH] [--no-detect]
 
-For `face.jpg` it writes `face.jpg.labels.png` (class ids with a palette), `face.jpg.overlay.png`
-and, last, `face.jpg.json`; a photo that has all three is skipped when the command runs again.
+For `face.jpg` it writes `face.jpg.labels.png` (class ids with a palette), `face.jpg.overlay.png`, a
+black and white `face.jpg.nose.png` for each of the masks asked for and, last, `face.jpg.json`; a
+photo that has all of them is skipped when the command runs again.
 Compiled programs stay in `~/.cache/jax_stn_icnn`, or where JAX_COMPILATION_CACHE_DIR says.
 """
 
@@ -12,6 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +21,6 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from jax_stn_icnn import anatomy
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.photos.parser import FaceParser
 from jax_stn_icnn.photos.photo_parse import PhotoParse
@@ -35,8 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         photos = find_photos(args.photos, args.out)
         args.out.mkdir(parents=True, exist_ok=True)
-        todo = [photo for photo in photos if not _is_done(args.out, photo)]
+        todo = [photo for photo in photos if not _is_done(args.out, photo, args.masks)]
         parser = FaceParser.load(args.ckpt) if todo else None
+        if parser is not None:
+            parser.model.anatomy.ids(args.masks)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -44,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for photo in tqdm(todo, unit="photo", disable=len(photos) == 1):
         assert parser is not None
         try:
-            write_parse(args.out, photo, parser(photo, detect=args.detect))
+            write_parse(args.out, photo, parser(photo, detect=args.detect), args.masks)
         except (OSError, ValueError, ImportError) as error:
             tqdm.write(f"error: {error}", file=sys.stderr)
             failed += 1
@@ -89,19 +92,23 @@ def find_photos(sources: Sequence[Path], out: Path) -> list[Path]:
     return photos
 
 
-def write_parse(out: Path, photo: Path, parse: PhotoParse) -> None:
-    """Writes a photo's three files, each whole or not at all, the JSON last.
+def write_parse(out: Path, photo: Path, parse: PhotoParse, masks: Sequence[str] = ()) -> None:
+    """Writes a photo's files, each whole or not at all, the JSON last.
 
     Args:
         out: the folder to write to.
         photo: the photo's path, for the files' names.
         parse: its parse.
+        masks: names of classes that get a file of their own.
     """
     indexed = Image.fromarray(parse.labels)
-    indexed.putpalette(np.array(anatomy.PALETTE, np.uint8).tobytes())  # makes its mode "P"
-    overlay = Image.fromarray(parse.overlay())
+    indexed.putpalette(np.array(parse.anatomy.colours, np.uint8).tobytes())  # makes its mode "P"
+    overlay = Image.fromarray(parse.overlay(legend=True))
     _write(out / (photo.name + _LABELS), lambda file: indexed.save(file, "PNG"))
     _write(out / (photo.name + _OVERLAY), lambda file: overlay.save(file, "PNG"))
+    for name in masks:
+        mask = Image.fromarray(parse.mask(name))
+        _write(out / _mask_name(photo, name), partial(mask.save, format="PNG"))
     text = json.dumps(_facts(photo, parse), indent=2, allow_nan=False) + "\n"
     _write(out / (photo.name + _FACTS), lambda file: file.write(text.encode()))
 
@@ -113,8 +120,8 @@ def _facts(photo: Path, parse: PhotoParse) -> dict[str, Any]:
         "photo": photo.name,
         "width": width,
         "height": height,
-        "classes": anatomy.CLASSES,
-        "palette": anatomy.PALETTE,
+        "classes": parse.anatomy.classes,
+        "palette": parse.anatomy.colours,
         "faces": [
             {"box": face.box, "windows": face.windows, "parts_found": face.found}
             for face in parse.faces
@@ -122,8 +129,13 @@ def _facts(photo: Path, parse: PhotoParse) -> dict[str, Any]:
     }
 
 
-def _is_done(out: Path, photo: Path) -> bool:
-    return all((out / (photo.name + ending)).exists() for ending in (_LABELS, _OVERLAY, _FACTS))
+def _is_done(out: Path, photo: Path, masks: Sequence[str]) -> bool:
+    names = [photo.name + ending for ending in (_LABELS, _OVERLAY, _FACTS)]
+    return all((out / name).exists() for name in names + [_mask_name(photo, m) for m in masks])
+
+
+def _mask_name(photo: Path, mask: str) -> str:
+    return f"{photo.name}.{mask}.png"
 
 
 def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -143,7 +155,16 @@ def _arguments() -> argparse.ArgumentParser:
     )
     parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write")
     parse.add_argument(
-        "--ckpt", metavar="PATH", help="weights in .safetensors, or a run's directory"
+        "--masks",
+        type=lambda text: [name for name in text.split(",") if name],
+        default=[],
+        metavar="NAMES",
+        help="classes that get a black and white picture each, such as hair,skin",
+    )
+    parse.add_argument(
+        "--ckpt",
+        metavar="PATH",
+        help="nine (the paper's classes, the default), a .safetensors file, or a run's directory",
     )
     parse.add_argument(
         "--no-detect",

@@ -6,7 +6,6 @@ The networks see every face at the size of their frame, so one compilation serve
 sizes. The photo itself never goes to the device.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,14 +20,16 @@ from PIL import Image
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.files import weights
-from jax_stn_icnn.geometry import COARSE_SIZE, windows_from_theta
+from jax_stn_icnn.geometry import windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.photos import faces, resample
 from jax_stn_icnn.photos.photo_parse import FaceParse, PhotoParse, merged
 from jax_stn_icnn.photos.reading import to_rgb
 from jax_stn_icnn.sampling import resize_bilinear
 
-PRETRAINED = Path(__file__).parents[1] / "pretrained" / weights.WEIGHTS
+PRETRAINED = Path(__file__).parents[1] / "pretrained"
+# Which of the weights that come with the package are taken if none are named.
+DEFAULT = "nine"
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
@@ -37,35 +38,43 @@ Photos = list[Any] | tuple[Any, ...]
 class FaceParser:
     """Parses the faces in photos; `FaceParser.load()` makes one."""
 
-    def __init__(self, variables: Mapping[str, Any], cropper: str, sides: weights.Sides):
+    def __init__(self, variables: Mapping[str, Any], model: STNiCNN, frame_size: int):
         """Makes a parser of a model's variables.
 
         Args:
-            variables: `{"params": ..., "batch_stats": ...}` of an `STNiCNN`.
-            cropper: the model's `cropper`.
-            sides: the sides of its patches and of its frame.
+            variables: `{"params": ..., "batch_stats": ...}` of the model.
+            model: the networks.
+            frame_size: side of the frame that they were trained at, in pixels.
 
         Raises:
-            ValueError: the variables are another model's, or a side is impossible.
+            ValueError: the variables are another model's, or a size is impossible.
         """
-        if sides.patch < 3 or sides.patch % 2 == 0 or sides.frame < sides.patch:
-            raise ValueError(
-                f"{sides} must hold an odd patch of at least 3 and a frame no smaller than it"
-            )
-        self.sides = sides
-        self.model = STNiCNN((sides.patch, sides.patch), cropper)
-        expected = weights.shapes(variable_shapes(self.model))
+        for size in model.patch_sizes:
+            if min(size) < 3 or any(n % 2 == 0 for n in size) or max(size) > frame_size:
+                raise ValueError(
+                    f"patches of {size[0]} x {size[1]} in a frame of {frame_size} pixels: they "
+                    "must be odd, at least 3, and no larger than the frame"
+                )
+        self.model = model
+        self.frame_size = frame_size
+        expected = weights.shapes(variable_shapes(model))
         weights.check_entries("the tree of variables", weights.shapes(variables), expected)
         self._variables = jax.device_put(dict(variables))
         self._networks: Callable[..., Any] | None = None
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of their ids; 0 is background."""
+        return self.model.anatomy.classes
+
     @classmethod
-    def load(cls, path: str | Path | None = None) -> "FaceParser":
+    def load(cls, source: str | Path | None = None) -> "FaceParser":
         """Makes a parser of weights in a file.
 
         Args:
-            path: a `.safetensors` file, or the directory of a run of `train.py`; by default the
-                weights that come with the package.
+            source: `"nine"`, the paper's brows, eyes, nose and lips, which come with the package;
+                or a `.safetensors` file; or the directory of a run of `train.py`. By default
+                `"nine"`.
 
         Returns:
             The parser.
@@ -74,21 +83,8 @@ class FaceParser:
             FileNotFoundError: there is no such file.
             ValueError: it is no file of weights, or does not say all that is needed.
         """
-        if path is None and not PRETRAINED.exists():
-            raise FileNotFoundError(
-                f"this installation comes without weights ({PRETRAINED}): name a file of weights "
-                "or the directory of a run"
-            )
-        source = PRETRAINED if path is None else Path(path).expanduser()
-        file = source / weights.WEIGHTS if source.is_dir() else source
-        if not file.exists():
-            raise FileNotFoundError(f"there is no file of weights {file}")
-        variables, cropper = weights.load_weights(file)
-        sides = _run_sides(source) if source.is_dir() else weights.load_sides(file)
-        try:
-            return cls(variables, cropper, sides)
-        except ValueError as error:
-            raise ValueError(f"{file}: {error}") from error
+        loaded = weights.load_weights(_file_of(DEFAULT if source is None else source))
+        return cls(loaded.variables, loaded.model, loaded.frame_size)
 
     @overload
     def __call__(
@@ -148,7 +144,7 @@ class FaceParser:
         ]
 
     def _parse(self, image: np.ndarray, boxes: Any, landmarks: Any, detect: bool) -> PhotoParse:
-        size, side = image.shape[:2], self.sides.frame
+        size, side = image.shape[:2], self.frame_size
         if landmarks is not None:
             points = faces.check_landmarks(landmarks)
             matrices = [faces.frame_around_landmarks(face, side) for face in points]
@@ -163,10 +159,10 @@ class FaceParser:
             self._parse_face(image, box, matrix)
             for box, matrix in zip(found, matrices, strict=True)
         ]
-        return PhotoParse(image, merged(parsed, size), parsed)
+        return PhotoParse(image, merged(parsed, size), parsed, self.model.anatomy)
 
     def _parse_face(self, image: np.ndarray, box: np.ndarray, matrix: np.ndarray) -> FaceParse:
-        frame = resample.pull(image, matrix, (self.sides.frame, self.sides.frame))
+        frame = resample.pull(image, matrix, (self.frame_size, self.frame_size))
         if self._networks is None:
             self._networks = cached_program(
                 "parse of a frame",
@@ -176,14 +172,16 @@ class FaceParser:
                 list(jax.tree.leaves(self._variables)[0].devices()),
             )
         seen = jax.device_get(self._networks(self._variables, frame))
-        return FaceParse.of_frame(**seen, box=box, matrix=matrix, photo_size=image.shape[:2])
+        return FaceParse.of_frame(
+            **seen, anatomy=self.model.anatomy, box=box, matrix=matrix, photo_size=image.shape[:2]
+        )
 
 
 @partial(jax.jit, static_argnames="model")
 def _networks(model: STNiCNN, variables: Mapping[str, Any], frame: jax.Array) -> dict[str, Any]:
     """What is kept of a frame's parse, in pixels of the frame, uint8 (S, S, 3)."""
     batch = to_float(frame)[None]
-    parse: Any = model.apply(variables, resize_bilinear(batch, COARSE_SIZE), batch)
+    parse: Any = model.apply(variables, resize_bilinear(batch, model.coarse_image_size), batch)
     return {
         "scores": jnp.moveaxis(parse.scores[0], -1, 0),
         "rough": jnp.argmax(parse.mask[0], axis=-1).astype(jnp.uint8),
@@ -204,15 +202,16 @@ def _for_each(name: str, values: Any, count: int) -> Sequence[Any]:
     return list(values)
 
 
-def _run_sides(directory: Path) -> weights.Sides:
-    """The sides that a run's config holds."""
-    path = directory / weights.CONFIG
-    try:
-        config = json.loads(path.read_text())
-        return weights.Sides(
-            int(config["model"]["patch_size"]), int(config["dataset"]["frame_size"])
+def _file_of(source: str | Path) -> Path:
+    """The file that holds the weights of what `FaceParser.load` is given."""
+    shipped = {path.stem: path for path in PRETRAINED.glob("*.safetensors")}
+    if source in shipped:
+        return shipped[str(source)]
+    path = Path(source).expanduser()
+    file = path / weights.WEIGHTS if path.is_dir() else path
+    if not file.exists():
+        names = ", ".join(sorted(shipped)) or "none"
+        raise FileNotFoundError(
+            f"there is no file of weights {file}; those that come with this installation: {names}"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{path} must be a run's config, with model.patch_size and dataset.frame_size"
-        ) from error
+    return file

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.photos import resample
 from jax_stn_icnn.scores import draw
 
@@ -32,6 +32,7 @@ class FaceParse:
         rough: class ids of the rough mask, which covers the frame, uint8 (128, 128).
         matrix: pixels of the frame, which the networks saw -> pixels of the photo, (2, 3).
         photo_size: (height, width) of the photo.
+        anatomy: what the classes and parts are.
     """
 
     box: Box
@@ -40,6 +41,7 @@ class FaceParse:
     rough: np.ndarray = dataclasses.field(repr=False)
     matrix: np.ndarray
     photo_size: tuple[int, ...]
+    anatomy: Anatomy = dataclasses.field(repr=False)
     _frame_scores: np.ndarray = dataclasses.field(repr=False)
     _area: Area = dataclasses.field(repr=False)
     _labels: np.ndarray = dataclasses.field(repr=False)
@@ -51,6 +53,7 @@ class FaceParse:
         scores: np.ndarray,
         windows: np.ndarray,
         rough: np.ndarray,
+        anatomy: Anatomy,
         box: np.ndarray,
         matrix: np.ndarray,
         photo_size: tuple[int, ...],
@@ -58,9 +61,10 @@ class FaceParse:
         """Carries what the networks say of a frame to the photo.
 
         Args:
-            scores: the classes' scores in the frame, float32 (9, S, S).
-            windows: the six windows, boxes in pixels of the frame, (6, 4).
+            scores: the classes' scores in the frame, float32 (classes, S, S).
+            windows: the parts' windows, boxes in pixels of the frame, (parts, 4).
             rough: class ids of the rough mask.
+            anatomy: what the classes and parts are.
             box: the face's box in the photo.
             matrix: pixels of the frame -> pixels of the photo.
             photo_size: (height, width) of the photo.
@@ -70,17 +74,22 @@ class FaceParse:
         """
         area = resample.footprint(matrix, scores.shape[1:], photo_size)
         label_map = _argmax(scores, matrix, area)
-        present = np.bincount(label_map.ravel(), minlength=anatomy.NUM_CLASSES) > 0
+        present = np.bincount(label_map.ravel(), minlength=anatomy.num_classes) > 0
         return cls(
             box=_as_box(box),
             windows={
                 part.name: _as_box(_box_around(window, matrix))
-                for part, window in zip(anatomy.PARTS, windows, strict=True)
+                for part, window in zip(anatomy.parts, windows, strict=True)
             },
-            found=tuple(p.name for p in anatomy.PARTS if present[list(p.classes)].any()),
+            found=tuple(
+                part.name
+                for part, ids in zip(anatomy.parts, anatomy.part_ids, strict=True)
+                if present[list(ids)].any()
+            ),
             rough=rough,
             matrix=matrix,
             photo_size=photo_size,
+            anatomy=anatomy,
             _frame_scores=scores,
             _area=area,
             _labels=label_map,
@@ -99,10 +108,11 @@ class FaceParse:
         label_map[self._area][part] = self._labels[part]
 
     def scores(self) -> np.ndarray:
-        """The nine classes' scores, float32 (height, width, 9); outside the frame, background."""
-        scores = np.zeros((*self.photo_size, anatomy.NUM_CLASSES), np.float32)
+        """Scores, float32 (height, width, classes); outside the frame, background."""
+        num_classes = self.anatomy.num_classes
+        scores = np.zeros((*self.photo_size, num_classes), np.float32)
         scores[..., 0] = 1
-        for c in range(anatomy.NUM_CLASSES):
+        for c in range(num_classes):
             scores[(*self._area, c)] = _carry(self._frame_scores, c, self.matrix, self._area)
         return scores
 
@@ -115,22 +125,44 @@ class PhotoParse:
         image: the photo as RGB, uint8 (height, width, 3).
         labels: class ids, uint8 (height, width); where faces overlap, the larger is in front.
         faces: the faces in it, in the order found or given.
+        anatomy: what the classes are.
     """
 
     image: np.ndarray = dataclasses.field(repr=False)
     labels: np.ndarray = dataclasses.field(repr=False)
     faces: list[FaceParse]
+    anatomy: Anatomy = dataclasses.field(repr=False)
 
-    def overlay(self, alpha: float = 0.6) -> np.ndarray:
-        """The photo with the classes' colours (`anatomy.PALETTE`) over it.
+    def mask(self, *names: str) -> np.ndarray:
+        """Where any of some classes is.
+
+        Args:
+            *names: of classes, such as "hair", or "upper_lip", "lower_lip".
+
+        Returns:
+            bool (height, width).
+
+        Raises:
+            ValueError: no name is given, or one is unknown; the message lists those that are known.
+        """
+        if not names:
+            raise ValueError(f"name a class: one or more of {', '.join(self.anatomy.classes)}")
+        wanted = np.zeros(256, bool)
+        wanted[list(self.anatomy.ids(names))] = True
+        return wanted[self.labels]
+
+    def overlay(self, alpha: float = 0.6, *, legend: bool = False) -> np.ndarray:
+        """The photo with the classes' colours over it.
 
         Args:
             alpha: 0 shows the photo only, 1 the colours only.
+            legend: whether the names of the classes found stand below it, in their colours.
 
         Returns:
-            RGB, uint8 (height, width, 3).
+            RGB, uint8 (height, width, 3), with more rows for a legend.
         """
-        return draw.overlay(self.image, self.labels, alpha)
+        picture = draw.overlay(self.image, self.labels, self.anatomy, alpha)
+        return draw.with_legend(picture, self.labels, self.anatomy) if legend else picture
 
 
 def merged(faces: Sequence[FaceParse], photo_size: tuple[int, ...]) -> np.ndarray:
@@ -145,7 +177,7 @@ def _argmax(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndar
     """Class ids in an area of the photo; one class at a time, for photos are large."""
     best = _carry(frame_scores, 0, matrix, area)
     label_map = np.zeros(best.shape, np.uint8)
-    for c in range(1, anatomy.NUM_CLASSES):
+    for c in range(1, len(frame_scores)):
         scores = _carry(frame_scores, c, matrix, area)
         better = scores > best
         label_map[better] = c

@@ -10,6 +10,7 @@ from jax_stn_icnn.sampling.crop import (
     crop_bilinear,
     crop_nearest,
     crop_part_labels,
+    crop_parts,
     resize_bilinear,
     resize_labels,
 )
@@ -21,6 +22,7 @@ __all__ = [
     "crop_bilinear",
     "crop_nearest",
     "crop_part_labels",
+    "crop_parts",
     "paste",
     "resize_bilinear",
     "resize_labels",

@@ -4,10 +4,11 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
-from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.geometry import Size, Sizes, is_one_size, sizes_of_parts
 from jax_stn_icnn.sampling.grid import patch_points
 from jax_stn_icnn.sampling.lookup import bilinear, nearest
 
@@ -73,35 +74,61 @@ def crop_nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     return _crop(_nearest_patches, image, jax.lax.stop_gradient(theta), tuple(size))
 
 
-def crop_part_labels(label_map: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+def crop_parts(image: jax.Array, theta: jax.Array, sizes: Sizes) -> jax.Array | tuple:
+    """Cuts each part's patch by `crop_bilinear`.
+
+    Args:
+        image: floats of shape (batch, height, width, channels).
+        theta: the parts' matrices, (batch, parts, 2, 3).
+        sizes: (height, width) of the patches, or one for each part.
+
+    Returns:
+        Patches (batch, parts, *size, channels) of one size; otherwise for each part (batch, *size,
+        channels).
+
+    Raises:
+        ValueError: shapes do not fit, or the image is not floating point.
+    """
+    if is_one_size(sizes):
+        return crop_bilinear(image, theta, sizes_of_parts(sizes, 1)[0])
+    # Parts of one size in one call.
+    each = sizes_of_parts(sizes, theta.shape[1])
+    patches: list[jax.Array | None] = [None] * len(each)
+    for size in dict.fromkeys(each):
+        own = [i for i, other in enumerate(each) if other == size]
+        cut = crop_bilinear(image, theta[:, np.array(own)], size)
+        for place, i in enumerate(own):
+            patches[i] = cut[:, place]
+    return tuple(patches)
+
+
+def crop_part_labels(
+    label_map: jax.Array, theta: jax.Array, size: Sizes, anatomy: Anatomy = NINE
+) -> jax.Array | tuple:
     """Cuts each part's labels from a frame's label map.
 
     Args:
-        label_map: class ids 0..8, integers of shape (batch, height, width).
-        theta: the six parts' matrices, (batch, 6, 2, 3).
-        size: (height, width) of a patch.
+        label_map: class ids, integers of shape (batch, height, width).
+        theta: the parts' matrices, (batch, parts, 2, 3).
+        size: (height, width) of the patches, or one for each part.
+        anatomy: what the face consists of.
 
     Returns:
-        int32 (batch, 6, *size): 0 background and other parts, 1, 2, ... the part's own classes.
+        int32 (batch, parts, *size), or for each part (batch, *size): 0 background and other parts,
+        1, 2, ... the part's own classes.
 
     Raises:
-        ValueError: shapes do not fit, or a label is outside 0..8.
+        ValueError: shapes do not fit, or a label is no class.
     """
-    check_shape("theta", theta, ("batch", anatomy.NUM_PARTS, 2, 3))
+    check_shape("theta", theta, ("batch", anatomy.num_parts, 2, 3))
     check_shape("label_map", label_map, ("batch", "height", "width"))
-    check_labels("label_map", label_map, anatomy.NUM_CLASSES)
-    own_labels = jnp.array(
-        [
-            [
-                1 + part.classes.index(c) if c in part.classes else 0
-                for c, _ in enumerate(anatomy.CLASSES)
-            ]
-            for part in anatomy.PARTS
-        ],
-        jnp.int32,
-    )
-    patches = crop_nearest(label_map[..., None], theta, size)[..., 0].astype(jnp.int32)
-    return jax.vmap(lambda own, patch: own[patch], in_axes=(0, 1), out_axes=1)(own_labels, patches)
+    check_labels("label_map", label_map, anatomy.num_classes)
+    sizes = sizes_of_parts(size, anatomy.num_parts)
+    patches = []
+    for i, part in enumerate(anatomy.parts):
+        patch = crop_nearest(label_map[..., None], theta[:, i], sizes[i])[..., 0]
+        patches.append(jnp.array(anatomy.own_labels(part), jnp.int32)[patch.astype(jnp.int32)])
+    return jnp.stack(patches, axis=1) if is_one_size(size) else tuple(patches)
 
 
 def resize_bilinear(image: jax.Array, size: Size) -> jax.Array:

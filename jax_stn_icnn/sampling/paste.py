@@ -7,39 +7,75 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size, invert, unit_to_pixel
 from jax_stn_icnn.sampling.grid import affine, coordinate_type, patch_points, unit_axes
 from jax_stn_icnn.sampling.lookup import nearest
 
 
-def paste(scores: Sequence[jax.Array], theta: jax.Array, frame_size: Size) -> jax.Array:
-    """The inverse sampler: puts the parts' scores back into the frame.
+def paste(
+    scores: Sequence[jax.Array],
+    theta: jax.Array,
+    frame_size: Size,
+    anatomy: Anatomy = NINE,
+    whole: jax.Array | None = None,
+) -> jax.Array:
+    """The inverse sampler: puts the parts' scores back into the frame, over the whole face.
 
-    A part's classes score what its patch says there, zero outside its window; background scores
-    the product over the parts of what each says of background, one outside its window. Reading is
-    by nearest sampling; differentiable in the scores, not in theta.
+    A part's classes score what its patch says there, zero outside its window. Let b be the product
+    over the parts of what each says of background, one outside its window: background scores b
+    (section 2.3 of the paper), and where there are other classes without a window, all of them
+    share b as `whole` says (ours). Reading is by nearest sampling; differentiable in the scores and
+    in `whole`, not in theta.
 
     Args:
-        scores: for each of the six parts the softmax of its patch, (batch, height, width, labels),
-            label 0 being background.
-        theta: the matrices that cut the patches, (batch, 6, 2, 3).
+        scores: for each part the softmax of its patch, (batch, height, width, labels), label 0
+            being background.
+        theta: the matrices that cut the patches, (batch, parts, 2, 3).
         frame_size: (height, width) of the frame.
+        anatomy: what the face consists of.
+        whole: the distribution over the classes without a window, in the order of
+            `anatomy.windowless`, (batch, *frame_size, windowless); needed unless background is the
+            only one.
 
     Returns:
-        Scores of the nine classes, (batch, *frame_size, 9); their argmax is the parse.
+        Scores of the classes, (batch, *frame_size, classes); their argmax is the parse.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: shapes do not fit, or `whole` is missing.
     """
-    check_shape("theta", theta, ("batch", anatomy.NUM_PARTS, 2, 3))
-    if len(scores) != anatomy.NUM_PARTS:
-        raise ValueError(f"scores must hold {anatomy.NUM_PARTS} parts, not {len(scores)}")
-    for part, part_scores in zip(anatomy.PARTS, scores, strict=True):
-        num_labels = anatomy.NETWORKS[part.network]
+    check_shape("theta", theta, ("batch", anatomy.num_parts, 2, 3))
+    if len(scores) != anatomy.num_parts:
+        raise ValueError(f"scores must hold {anatomy.num_parts} parts, not {len(scores)}")
+    for part, part_scores in zip(anatomy.parts, scores, strict=True):
+        num_labels = anatomy.networks[part.network]
         check_shape(f"scores of {part.name}", part_scores, ("batch", "h", "w", num_labels))
-    return _paste(tuple(scores), theta, tuple(frame_size))
+    num_windowless = len(anatomy.windowless)
+    if whole is not None:
+        check_shape("whole", whole, (theta.shape[0], *frame_size, num_windowless))
+    elif num_windowless > 1:
+        raise ValueError(
+            f"whole is missing: the classes {anatomy.name!r} have {num_windowless} without a window"
+        )
+    pasted = _paste(tuple(scores), theta, tuple(frame_size))
+    return _in_order_of_classes(pasted, whole, anatomy)
+
+
+def _in_order_of_classes(pasted: jax.Array, whole: jax.Array | None, anatomy: Anatomy) -> jax.Array:
+    """Background and the parts' classes, part after part, as scores of all classes by id."""
+    pasted_ids = (0, *(i for ids in anatomy.part_ids for i in ids))
+    if whole is None and pasted_ids == tuple(range(anatomy.num_classes)):
+        return pasted
+    background = pasted[..., :1] if whole is None else pasted[..., :1] * whole
+    place = {c: i for i, c in enumerate((*anatomy.windowless, *pasted_ids[1:]))}
+    both = jnp.concatenate([background, pasted[..., 1:]], axis=-1)
+    # Slices of neighbouring classes: looking each class up would cost more than all the rest.
+    order = [place[c] for c in range(anatomy.num_classes)]
+    starts = [i for i, at in enumerate(order) if i == 0 or at != order[i - 1] + 1]
+    ends = [*starts[1:], len(order)]
+    runs = [both[..., order[i] : order[j - 1] + 1] for i, j in zip(starts, ends, strict=True)]
+    return jnp.concatenate(runs, axis=-1)
 
 
 @partial(jax.jit, static_argnums=2)
@@ -50,7 +86,7 @@ def _paste(scores: tuple[jax.Array, ...], theta: jax.Array, frame_size: Size) ->
     # A window cut at the frame's own scale covers a block of a known size, and only there is
     # anything to look up. Windows that were enlarged are looked for in the whole frame.
     blocks = [
-        (min(part.shape[1] + 3, frame_size[0]), min(part.shape[2] + 3, frame_size[1]))
+        tuple(min(n + 3 + n // 32, m) for n, m in zip(part.shape[1:3], frame_size, strict=True))
         for part in scores
     ]
     first, last = _covered(theta, [part.shape[1:3] for part in scores], frame_size)
@@ -105,17 +141,20 @@ def _paste_blocks(
     """The same, each part looked up in the block that begins at `first`."""
     dtype = scores[0].dtype
     x, y = unit_axes(frame_size, coordinate_type(to_patch))
-    frame = jnp.zeros((*frame_size, anatomy.NUM_CLASSES), dtype).at[..., 0].set(1)
+    num_classes = 1 + sum(part.shape[-1] - 1 for part in scores)
+    frame = jnp.zeros((*frame_size, num_classes), dtype).at[..., 0].set(1)
+    first_class = 1
     for i, (part_scores, block) in enumerate(zip(scores, blocks, strict=True)):
         begin = jnp.clip(first[i], 0, jnp.array(frame_size) - jnp.array(block)).astype(jnp.int32)
         columns = jax.lax.dynamic_slice_in_dim(x, begin[1], block[1], axis=1)
         rows = jax.lax.dynamic_slice_in_dim(y, begin[0], block[0], axis=0)
         in_block = nearest(part_scores, *affine(to_patch[i], columns, rows))
         start = (begin[0], begin[1], 0)
-        held = jax.lax.dynamic_slice(frame, start, (*block, anatomy.NUM_CLASSES))
-        classes = anatomy.PARTS[i].classes
+        held = jax.lax.dynamic_slice(frame, start, (*block, num_classes))
         background = held[..., :1] * (1 - in_block[..., :1])
-        before, after = held[..., 1 : classes[0]], held[..., classes[-1] + 1 :]
+        end_class = first_class + part_scores.shape[-1] - 1
+        before, after = held[..., 1:first_class], held[..., end_class:]
         held = jnp.concatenate([background, before, in_block[..., 1:], after], axis=-1)
         frame = jax.lax.dynamic_update_slice(frame, held, start)
+        first_class = end_class
     return frame

@@ -5,13 +5,15 @@ imported when something is drawn: a run starts without it.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import Anatomy, Part
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +24,7 @@ COLUMNS = ("input", "rough mask", "windows", "patches", "parse", "truth")
 ROW_INCHES = 2.4
 PATCH_COLUMNS = 2  # Side 1 and side 2; nose and mouth below them.
 GAP = 4  # Pixels between and around patches.
+LEGEND_COLUMNS = 9
 SMALL, MEDIUM = 6, 9  # Font sizes.
 DARK = 320  # Sum of a colour's channels up to which white text is legible on it.
 
@@ -41,8 +44,8 @@ class Face(NamedTuple):
         title: stands beside the row.
         image: uint8 (height, width, 3).
         rough: class ids of the rough mask, (128, 128), which covers the whole image.
-        windows: boxes (x0, y0, x1, y1) of the six parts in pixels of the image, (6, 4).
-        patches: what the windows cut, uint8 (6, patch height, patch width, 3).
+        windows: boxes (x0, y0, x1, y1) of the parts in pixels of the image, (parts, 4).
+        patches: what the windows cut, for each part uint8 (height, width, 3).
         parse: class ids, (height, width).
         truth: likewise; None where it is not known.
     """
@@ -51,22 +54,25 @@ class Face(NamedTuple):
     image: np.ndarray
     rough: np.ndarray
     windows: np.ndarray
-    patches: np.ndarray
+    patches: Sequence[np.ndarray]
     parse: np.ndarray
     truth: np.ndarray | None
 
 
-def colours(label_map: np.ndarray) -> np.ndarray:
-    """Class ids of shape (...) as RGB of `anatomy.PALETTE`, uint8 (..., 3)."""
-    return np.array(anatomy.PALETTE, np.uint8)[label_map]
+def colours(label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
+    """Class ids of shape (...) as RGB of the anatomy's colours, uint8 (..., 3)."""
+    return np.array(anatomy.colours, np.uint8)[label_map]
 
 
-def overlay(image: np.ndarray, label_map: np.ndarray, alpha: float = 0.6) -> np.ndarray:
+def overlay(
+    image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy, alpha: float = 0.6
+) -> np.ndarray:
     """Lays the classes' colours over a picture; where there is background, it stays as it is.
 
     Args:
         image: uint8 (height, width, 3).
         label_map: class ids (height, width).
+        anatomy: whose classes and colours they are.
         alpha: 0 shows the picture only, 1 the colours only.
 
     Returns:
@@ -82,11 +88,46 @@ def overlay(image: np.ndarray, label_map: np.ndarray, alpha: float = 0.6) -> np.
         )
     part = label_map > 0  # parts are small, and a photo is large
     mixed = image.copy()
-    mixed[part] = np.round((1 - alpha) * image[part] + alpha * colours(label_map[part]))
+    mixed[part] = np.round((1 - alpha) * image[part] + alpha * colours(label_map[part], anatomy))
     return mixed
 
 
-def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
+def with_legend(image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
+    """Puts a legend of the classes that are in a label map under a picture of it.
+
+    Args:
+        image: uint8 (height, width, 3).
+        label_map: class ids (height, width).
+        anatomy: whose classes and colours they are.
+
+    Returns:
+        uint8 (more rows, width, 3): the picture, and names in their colours below it. A label map
+        of background only gives the picture as it is.
+    """
+    shown = [int(i) for i in np.unique(label_map) if i > 0]
+    if not shown:
+        return image
+    width = image.shape[1]
+    size = max(round(width / 36), 10)
+    font = ImageFont.load_default(size)
+    gap, x, y = size // 2, size // 2, size // 2
+    entries = []
+    for i in shown:
+        name = anatomy.classes[i].replace("_", " ")
+        length = size + gap + math.ceil(font.getlength(name)) + 2 * gap
+        if x + length > width and x > gap:
+            x, y = gap, y + size + gap
+        entries.append((x, y, name, anatomy.colours[i]))
+        x += length
+    strip = Image.new("RGB", (width, y + size + gap), "white")
+    pen = ImageDraw.Draw(strip)
+    for x, y, name, colour in entries:
+        pen.rectangle((x, y, x + size - 1, y + size - 1), fill=colour, outline=(80, 80, 80))
+        pen.text((x + size + gap, y + size // 2), name, fill="black", font=font, anchor="lm")
+    return np.concatenate([image, np.asarray(strip)])
+
+
+def parse_grid(path: str | Path, faces: Sequence[Face], anatomy: Anatomy) -> None:
     """Draws each face as a row: input, rough mask, windows, patches, parse, truth.
 
     Where no face's truth is known, its column is left out.
@@ -94,6 +135,7 @@ def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     Args:
         path: the picture to write; its ending gives the format.
         faces: from top to bottom.
+        anatomy: what they consist of.
 
     Raises:
         ValueError: there is no face.
@@ -106,7 +148,9 @@ def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     columns = COLUMNS if known else COLUMNS[:-1]
     # Columns as wide as the widest picture is at the rows' common height, the patches' apart.
     aspect = max(face.image.shape[1] / face.image.shape[0] for face in faces)
-    patches_aspect = max(mosaic.shape[1] / mosaic.shape[0] for mosaic in map(_mosaic, faces))
+    patches_aspect = max(
+        mosaic.shape[1] / mosaic.shape[0] for mosaic in (_mosaic(face, anatomy) for face in faces)
+    )
     widths = [patches_aspect if name == "patches" else aspect for name in columns]
     figure = _figure(
         ROW_INCHES * sum(widths) + 0.4,
@@ -115,25 +159,29 @@ def parse_grid(path: str | Path, faces: Sequence[Face]) -> None:
     )
     grid = figure.subplots(len(faces), len(columns), squeeze=False, width_ratios=widths)
     for row, face in zip(grid, faces, strict=True):
-        _draw_face(dict(zip(columns, row, strict=True)), face)
+        _draw_face(dict(zip(columns, row, strict=True)), face, anatomy)
     for axes, name in zip(grid[0], columns, strict=True):
         axes.set_title(name, fontsize=MEDIUM)
-    _class_legend(figure)
+    _class_legend(figure, anatomy)
     figure.savefig(path)
 
 
-def confusion_matrix(path: str | Path, counts: np.ndarray, *, title: str = "") -> None:
+def confusion_matrix(
+    path: str | Path, counts: np.ndarray, anatomy: Anatomy, *, title: str = ""
+) -> None:
     """Draws what each class was taken for, in percent of its pixels.
 
     Args:
         path: the picture to write.
-        counts: pixels (9, 9), rows truth, columns prediction.
+        counts: pixels (classes, classes), rows truth, columns prediction.
+        anatomy: what the classes are.
         title: stands above.
     """
     total = counts.sum(axis=1, keepdims=True)
     share = 100.0 * counts / np.maximum(total, 1)
-    names = [name.replace("_", " ") for name in anatomy.CLASSES]
-    figure = _figure(6.4, 5.8)
+    names = [name.replace("_", " ") for name in anatomy.classes]
+    side = 0.6 * len(names)
+    figure = _figure(side + 1.0, side + 0.4)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(share):
@@ -214,29 +262,29 @@ def _percent(value: float) -> str:
     return "<.1" if value < 0.05 else f"{value:.1f}"
 
 
-def _draw_face(axes: dict[str, "Axes"], face: Face) -> None:
+def _draw_face(axes: dict[str, "Axes"], face: Face, anatomy: Anatomy) -> None:
     height, width = face.image.shape[:2]
     whole = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes["input"].imshow(face.image)
     axes["input"].set_ylabel(face.title, fontsize=MEDIUM)
-    axes["rough mask"].imshow(colours(face.rough), extent=whole, interpolation="nearest")
+    axes["rough mask"].imshow(colours(face.rough, anatomy), extent=whole, interpolation="nearest")
     axes["windows"].imshow(face.image)
-    _draw_windows(axes["windows"], face.windows)
-    axes["patches"].imshow(_mosaic(face))
-    axes["parse"].imshow(overlay(face.image, face.parse))
+    _draw_windows(axes["windows"], face.windows, anatomy)
+    axes["patches"].imshow(_mosaic(face, anatomy))
+    axes["parse"].imshow(overlay(face.image, face.parse, anatomy))
     if face.truth is not None:
-        axes["truth"].imshow(overlay(face.image, face.truth))
+        axes["truth"].imshow(overlay(face.image, face.truth, anatomy))
     for each in axes.values():
         each.set(xticks=[], yticks=[])
         each.spines[:].set_visible(False)
 
 
-def _draw_windows(axes: "Axes", windows: np.ndarray) -> None:
+def _draw_windows(axes: "Axes", windows: np.ndarray, anatomy: Anatomy) -> None:
     """Each window in its part's colour, with its name in the corner away from the middle."""
     from matplotlib.patches import Rectangle
 
-    for i, (part, (x0, y0, x1, y1)) in enumerate(zip(anatomy.PARTS, windows, strict=True)):
-        colour = _part_colour(part)
+    for i, (part, (x0, y0, x1, y1)) in enumerate(zip(anatomy.parts, windows, strict=True)):
+        colour = _part_colour(part, anatomy)
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, ec=colour, lw=1.2))
         above, left = i < 2, i % 2 == 0
         axes.text(
@@ -246,31 +294,35 @@ def _draw_windows(axes: "Axes", windows: np.ndarray) -> None:
             ha="left" if left else "right",
             va="bottom" if above else "top",
             fontsize=SMALL,
-            color="black" if sum(_part_rgb(part)) > DARK else "white",
+            color="black" if sum(_part_rgb(part, anatomy)) > DARK else "white",
             bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
             clip_on=True,
         )
 
 
-def _mosaic(face: Face) -> np.ndarray:
-    """The six patches, two in a row, each framed in its part's colour; uint8 RGB."""
-    count, height, width = face.patches.shape[:3]
-    cell_height, cell_width = height + 2 * GAP, width + 2 * GAP
-    rows = -(-count // PATCH_COLUMNS)
+def _mosaic(face: Face, anatomy: Anatomy) -> np.ndarray:
+    """The patches, two in a row, each framed in its part's colour; uint8 RGB."""
+    cell_height, cell_width = (
+        max(patch.shape[axis] for patch in face.patches) + 2 * GAP for axis in (0, 1)
+    )
+    rows = -(-len(face.patches) // PATCH_COLUMNS)
     mosaic = np.full((rows * cell_height, PATCH_COLUMNS * cell_width, 3), 255, np.uint8)
-    for i, (part, patch) in enumerate(zip(anatomy.PARTS, face.patches, strict=True)):
-        y, x = i // PATCH_COLUMNS * cell_height, i % PATCH_COLUMNS * cell_width
-        mosaic[y + 1 : y + cell_height - 1, x + 1 : x + cell_width - 1] = _part_rgb(part)
-        mosaic[y + GAP : y + GAP + height, x + GAP : x + GAP + width] = patch
+    for i, (part, patch) in enumerate(zip(anatomy.parts, face.patches, strict=True)):
+        height, width = patch.shape[:2]
+        y = i // PATCH_COLUMNS * cell_height + (cell_height - height) // 2
+        x = i % PATCH_COLUMNS * cell_width + (cell_width - width) // 2
+        framed = mosaic[y - GAP + 1 : y + height + GAP - 1, x - GAP + 1 : x + width + GAP - 1]
+        framed[:] = _part_rgb(part, anatomy)
+        mosaic[y : y + height, x : x + width] = patch
     return mosaic
 
 
-def _part_rgb(part: anatomy.Part) -> tuple[int, int, int]:
-    return anatomy.PALETTE[part.classes[0]]
+def _part_rgb(part: Part, anatomy: Anatomy) -> tuple[int, int, int]:
+    return anatomy.colours[anatomy.ids(part.classes)[0]]
 
 
-def _part_colour(part: anatomy.Part) -> tuple[float, ...]:
-    return tuple(channel / 255 for channel in _part_rgb(part))
+def _part_colour(part: Part, anatomy: Anatomy) -> tuple[float, ...]:
+    return tuple(channel / 255 for channel in _part_rgb(part, anatomy))
 
 
 def _figure(width: float, height: float, layout: Any = "constrained") -> "Figure":
@@ -280,19 +332,19 @@ def _figure(width: float, height: float, layout: Any = "constrained") -> "Figure
     return Figure(figsize=(width, height), dpi=DPI, layout=layout)
 
 
-def _class_legend(figure: "Figure") -> None:
+def _class_legend(figure: "Figure", anatomy: Anatomy) -> None:
     from matplotlib.patches import Patch
 
     handles = [
         Patch(fc=[channel / 255 for channel in colour], ec="0.4", lw=0.5, label=name)
         for colour, name in zip(
-            anatomy.PALETTE, (name.replace("_", " ") for name in anatomy.CLASSES), strict=True
+            anatomy.colours, (name.replace("_", " ") for name in anatomy.classes), strict=True
         )
     ]
     figure.legend(
         handles=handles[1:],
         loc="outside lower center",
-        ncols=len(handles) - 1,
+        ncols=min(len(handles) - 1, LEGEND_COLUMNS),
         frameon=False,
         fontsize=MEDIUM,
     )

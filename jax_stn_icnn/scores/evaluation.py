@@ -15,7 +15,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from tqdm import tqdm
 
-from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn import sampling
+from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.data.occlusion import occlude as cover_parts
 from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.geometry import (
@@ -75,7 +76,7 @@ def evaluate(
     ) as bar:
         for batch in loader:
             found = _parse(model, variables, dict(batch), seed, occlude, true_centres)
-            tally = _tally(found, batch["labels"], batch["region"])
+            tally = _tally(found, batch["labels"], batch["region"], model.anatomy)
             rows.append({"index": batch["index"], "mask": batch["mask"], **jax.device_get(tally)})
             ends.append(time.perf_counter())
             bar.update(int(batch["mask"].sum()))
@@ -88,7 +89,11 @@ def evaluate(
     speed, table = _gather_processes(speed, table)
     order = np.argsort(table["index"], kind="stable")
     order = order[table.pop("mask")[order]]
-    return Report(**{name: column[order] for name, column in table.items()}, faces_per_second=speed)
+    return Report(
+        model.anatomy,
+        **{name: column[order] for name, column in table.items()},
+        faces_per_second=speed,
+    )
 
 
 def parse_faces(
@@ -142,10 +147,10 @@ class _Parsed(NamedTuple):
 
     Attributes:
         frame: floats (batch, size, size, 3).
-        covered: which of its parts were covered, bool (batch, 6).
+        covered: which of its parts were covered, bool (batch, parts).
         rough: the rough mask's class ids, uint8 (batch, 128, 128).
-        theta: the windows, (batch, 6, 2, 3).
-        patches: (batch, 6, *patch_size, 3).
+        theta: the windows, (batch, parts, 2, 3).
+        patches: for each part (batch, height, width, 3).
         labels: the parse, uint8 (batch, size, size).
     """
 
@@ -153,7 +158,7 @@ class _Parsed(NamedTuple):
     covered: jax.Array
     rough: jax.Array
     theta: jax.Array
-    patches: jax.Array
+    patches: tuple[jax.Array, ...]
     labels: jax.Array
 
 
@@ -171,29 +176,34 @@ def _parse(
     apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
     truth, region = batch["labels"], batch["region"]
     frame = to_float(batch["frame"])
-    covered = jnp.zeros((frame.shape[0], anatomy.NUM_PARTS), bool)
+    covered = jnp.zeros((frame.shape[0], model.anatomy.num_parts), bool)
     if occlude:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
-        frame, covered = cover_parts(keys, frame, truth, occlude)
-    coarse_image, _ = coarse_view(frame, truth, region)
+        frame, covered = cover_parts(keys, frame, truth, occlude, model.anatomy)
+    coarse_image, _ = coarse_view(frame, truth, region, model.coarse_image_size)
     if true_centres:
-        logits = apply(coarse_image, method="coarse_stage")
-        theta, _ = theta_target(truth, model.patch_size)
+        logits, whole = apply(coarse_image, method="coarse_stage")
+        theta, _ = theta_target(truth, model.patch_size, model.anatomy)
         patches, fine = apply(frame, theta, method="fine_stage")
-        scores = sampling.paste([jax.nn.softmax(part) for part in fine], theta, frame.shape[1:3])
-        found = Parse(logits, jax.nn.softmax(logits), theta, patches, fine, scores)
+        scores = apply(fine, theta, whole, frame.shape[1:3], region, method="join")
+        found = Parse(logits, whole, jax.nn.softmax(logits), theta, patches, fine, scores)
     else:
         found = apply(coarse_image, frame, region)
     rough = jnp.argmax(found.mask, axis=-1).astype(jnp.uint8)
-    return _Parsed(frame, covered, rough, found.theta, found.patches, found.labels)
+    patches = found.patches
+    if not isinstance(patches, tuple):
+        patches = tuple(patches[:, i] for i in range(patches.shape[1]))
+    return _Parsed(frame, covered, rough, found.theta, patches, found.labels)
 
 
-@jax.jit
-def _tally(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, jax.Array]:
+@partial(jax.jit, static_argnames="anatomy")
+def _tally(
+    parsed: _Parsed, truth: jax.Array, region: jax.Array, anatomy: Anatomy
+) -> dict[str, jax.Array]:
     """A batch's rows of a `Report`."""
     # The same geometry as the coarse image's, backwards: zero, background, beyond the picture.
     rough = sampling.crop_nearest(parsed.rough[..., None], invert(region), truth.shape[1:])[..., 0]
-    centres = part_centres(truth)
+    centres = part_centres(truth, anatomy)
     window_yx = jnp.stack(
         [
             unit_to_pixel(parsed.theta[..., axis, 2], truth.shape[image_axis])
@@ -201,7 +211,11 @@ def _tally(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, ja
         ],
         axis=-1,
     )
-    count = jax.vmap(lambda truth, found: metrics.confusion(truth[None], found[None]))
+    count = jax.vmap(
+        lambda truth, found: metrics.confusion(
+            truth[None], found[None], num_classes=anatomy.num_classes
+        )
+    )
     return {
         "confusion": count(truth, parsed.labels),
         "rough_confusion": count(truth, rough),
@@ -212,14 +226,14 @@ def _tally(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, ja
 
 
 @jax.jit
-def _look(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, jax.Array]:
+def _look(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, Any]:
     """What `draw.Face` shows of a batch, in frame pixels."""
     size = parsed.frame.shape[1:3]
     return {
         "image": _to_uint8(parsed.frame),
         "rough": parsed.rough,
         "windows": windows_from_theta(parsed.theta, size),
-        "patches": _to_uint8(parsed.patches),
+        "patches": tuple(map(_to_uint8, parsed.patches)),
         "parse": parsed.labels,
         "truth": truth,
         "picture": windows_from_theta(region, size),
@@ -230,7 +244,7 @@ def _to_uint8(image: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
 
 
-def _face(seen: Mapping[str, np.ndarray], row: int, title: str) -> draw.Face:
+def _face(seen: Mapping[str, Any], row: int, title: str) -> draw.Face:
     """One face of a batch, the padding around its picture cut off."""
     x0, y0, x1, y1 = np.round(seen["picture"][row]).astype(int)
     picture = np.s_[row, y0 : y1 + 1, x0 : x1 + 1]
@@ -239,7 +253,7 @@ def _face(seen: Mapping[str, np.ndarray], row: int, title: str) -> draw.Face:
         image=seen["image"][picture],
         rough=seen["rough"][row],
         windows=seen["windows"][row] - np.array([x0, y0, x0, y0]),
-        patches=seen["patches"][row],
+        patches=[patch[row] for patch in seen["patches"]],
         parse=seen["parse"][picture],
         truth=seen["truth"][picture],
     )

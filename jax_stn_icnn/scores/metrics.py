@@ -7,32 +7,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_labels, check_shape
 
+# Over the classes that have a window, eight in all of ours; and over all but background.
 MEAN_OF_EIGHT = "mean_of_eight"
+MEAN = "mean"
 
 
-def confusion(truth: jax.Array, prediction: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+def confusion(
+    truth: jax.Array,
+    prediction: jax.Array,
+    mask: jax.Array | None = None,
+    num_classes: int = NINE.num_classes,
+) -> jax.Array:
     """Counts how often each class was called each.
 
     Args:
-        truth: class ids 0..8, integers (batch, height, width).
+        truth: class ids, integers (batch, height, width).
         prediction: likewise.
         mask: which examples count, bool (batch,); all by default.
+        num_classes: how many classes there are.
 
     Returns:
-        int32 (9, 9), rows truth, columns prediction. Add up on the host, in int64, what may pass
-        2**31 pixels in all.
+        int32 (classes, classes), rows truth, columns prediction. Add up on the host, in int64, what
+        may pass 2**31 pixels in all.
 
     Raises:
-        ValueError: shapes differ, or a label is outside 0..8.
+        ValueError: shapes differ, or a label is no class.
     """
     check_shape("truth", truth, ("batch", "height", "width"))
     check_shape("prediction", prediction, truth.shape)
-    check_labels("truth", truth, anatomy.NUM_CLASSES)
-    check_labels("prediction", prediction, anatomy.NUM_CLASSES)
-    n = anatomy.NUM_CLASSES
+    check_labels("truth", truth, num_classes)
+    check_labels("prediction", prediction, num_classes)
+    n = num_classes
     pair = truth.astype(jnp.int32) * n + prediction.astype(jnp.int32)
     if mask is not None:
         check_shape("mask", mask, truth.shape[:1])
@@ -40,28 +48,48 @@ def confusion(truth: jax.Array, prediction: jax.Array, mask: jax.Array | None = 
     return jnp.bincount(pair.ravel(), length=n * n + 1)[:-1].reshape(n, n)
 
 
-def f1_scores(counts: np.ndarray) -> dict[str, float]:
-    """F1 = 2 TP / (2 TP + FP + FN) of every group, and the mean of the eight single classes.
+def f1_scores(counts: np.ndarray, anatomy: Anatomy = NINE) -> dict[str, float]:
+    """F1 = 2 TP / (2 TP + FP + FN) of every group, and the mean of single classes.
 
     The classes of a group become one before counting: under `overall`, the field's convention, a
-    brow called an eye costs nothing; `mean_of_eight` is the honest one beside it.
+    brow called an eye costs nothing; `mean_of_eight`, over the classes with a window, is the honest
+    one beside it. Where there are classes without one, `mean` is that over all but background.
 
     Args:
-        counts: summed confusion counts (9, 9), rows truth.
+        counts: summed confusion counts (classes, classes), rows truth.
+        anatomy: what the face consists of.
 
     Returns:
         Group name -> F1 in 0..1, NaN where a group is in neither truth nor prediction.
 
     Raises:
-        ValueError: the shape is not (9, 9).
+        ValueError: the shape is not (classes, classes).
     """
-    check_shape("counts", counts, (anatomy.NUM_CLASSES, anatomy.NUM_CLASSES))
+    check_shape("counts", counts, (anatomy.num_classes, anatomy.num_classes))
     counts = np.asarray(counts, np.int64)
-    scores = {name: _f1(counts, group) for name, group in anatomy.SCORE_GROUPS.items()}
-    single = [_f1(counts, (c,)) for c in range(1, anatomy.NUM_CLASSES)]
-    known = [score for score in single if not np.isnan(score)]
-    scores[MEAN_OF_EIGHT] = float(np.mean(known)) if known else float("nan")
+    scores = {name: _f1(counts, group) for name, group in anatomy.group_ids.items()}
+    scores[MEAN_OF_EIGHT] = _mean_f1(counts, anatomy.windowed)
+    if len(anatomy.windowless) > 1:
+        scores[MEAN] = _mean_f1(counts, tuple(range(1, anatomy.num_classes)))
     return scores
+
+
+def class_f1(counts: np.ndarray) -> np.ndarray:
+    """F1 of every single class, background included; NaN where it is nowhere.
+
+    Args:
+        counts: summed confusion counts (classes, classes), rows truth.
+
+    Returns:
+        float64 (classes,).
+    """
+    return np.array([_f1(np.asarray(counts, np.int64), (c,)) for c in range(len(counts))])
+
+
+def _mean_f1(counts: np.ndarray, ids: tuple[int, ...]) -> float:
+    """The mean over single classes, those in neither truth nor prediction left out."""
+    known = [score for score in (_f1(counts, (c,)) for c in ids) if not np.isnan(score)]
+    return float(np.mean(known)) if known else float("nan")
 
 
 def _f1(counts: np.ndarray, group: tuple[int, ...]) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.scores import metrics
 
 
@@ -16,16 +16,18 @@ class Report:
     """What was counted, a row for each face in the order of the split; scores are derived from it.
 
     Attributes:
+        anatomy: what a face consists of.
         index: the record's index in its split, (images,).
-        confusion: counts of the parse, rows truth, (images, 9, 9).
-        rough_confusion: counts of the rough mask, upsampled to the frame, (images, 9, 9).
+        confusion: counts of the parse, rows truth, (images, classes, classes).
+        rough_confusion: counts of the rough mask, upsampled to the frame, of the same shape.
         window_error: distance in frame pixels of each window's centre from its part's,
-            (images, 6); means nothing where the part is absent.
-        present: which parts the face has, bool (images, 6).
-        covered: which parts were covered before parsing, bool (images, 6).
+            (images, parts); means nothing where the part is absent.
+        present: which parts the face has, bool (images, parts).
+        covered: which parts were covered before parsing, bool (images, parts).
         faces_per_second: loading included, compilation not.
     """
 
+    anatomy: Anatomy
     index: np.ndarray
     confusion: np.ndarray
     rough_confusion: np.ndarray
@@ -42,12 +44,12 @@ class Report:
     @property
     def f1(self) -> dict[str, float]:
         """`metrics.f1_scores` of the parse."""
-        return metrics.f1_scores(self.confusion.sum(axis=0, dtype=np.int64))
+        return metrics.f1_scores(self.confusion.sum(axis=0, dtype=np.int64), self.anatomy)
 
     @property
     def rough_f1(self) -> dict[str, float]:
         """`metrics.f1_scores` of the rough mask."""
-        return metrics.f1_scores(self.rough_confusion.sum(axis=0, dtype=np.int64))
+        return metrics.f1_scores(self.rough_confusion.sum(axis=0, dtype=np.int64), self.anatomy)
 
     @property
     def window_error_px(self) -> float:
@@ -57,10 +59,10 @@ class Report:
     @property
     def window_error_px_by_part(self) -> dict[str, float]:
         """The same for each part."""
-        only = np.eye(anatomy.NUM_PARTS, dtype=bool)
+        only = np.eye(self.anatomy.num_parts, dtype=bool)
         return {
             part.name: self._mean_error(self.present & only[i])
-            for i, part in enumerate(anatomy.PARTS)
+            for i, part in enumerate(self.anatomy.parts)
         }
 
     @property
@@ -77,15 +79,30 @@ class Report:
     def mean_of_eight_by_face(self) -> np.ndarray:
         """Each face's own mean F1; classes in neither truth nor prediction take no part."""
         return np.array(
-            [metrics.f1_scores(counts)[metrics.MEAN_OF_EIGHT] for counts in self.confusion]
+            [
+                metrics.f1_scores(counts, self.anatomy)[metrics.MEAN_OF_EIGHT]
+                for counts in self.confusion
+            ]
         )
+
+    @property
+    def by_class(self) -> dict[str, tuple[float, int]]:
+        """For each class but background its F1, and how many faces have it."""
+        f1 = metrics.class_f1(self.confusion.sum(axis=0, dtype=np.int64))
+        faces = (self.confusion.sum(axis=2) > 0).sum(axis=0)
+        return {
+            name: (float(f1[i]), int(faces[i])) for i, name in enumerate(self.anatomy.classes) if i
+        }
 
     def as_json(self) -> dict[str, Any]:
         """The report for `json.dump`; a score that does not exist is None."""
         return _without_nan(
             {
                 "images": self.images,
+                "classes": self.anatomy.name,
                 "f1": self.f1,
+                "f1_by_class": {name: f1 for name, (f1, _) in self.by_class.items()},
+                "faces_by_class": {name: faces for name, (_, faces) in self.by_class.items()},
                 "rough_f1": self.rough_f1,
                 "window_error_px": self.window_error_px,
                 "window_error_px_by_part": self.window_error_px_by_part,
@@ -112,21 +129,40 @@ def score_table(reports: Mapping[str, Report]) -> str:
     Returns:
         Lines of aligned columns; a score that does not exist is a dash.
     """
-    groups = [*anatomy.SCORE_GROUPS, metrics.MEAN_OF_EIGHT]
     first = next(iter(reports.values()))
+    # Single classes without a window have a table of their own.
+    single = {first.anatomy.classes[i] for i in first.anatomy.windowless}
+    groups = [name for name in first.f1 if name not in single]
     rows = [["F1", *(group.replace("_", " ") for group in groups)]]
     rows.append(["rough mask", *(_text(first.rough_f1[group], 3) for group in groups)])
     rows += [
         [name, *(_text(report.f1[group], 3) for group in groups)]
         for name, report in reports.items()
     ]
-    parts = [part.name for part in anatomy.PARTS]
+    parts = [part.name for part in first.anatomy.parts]
     windows = [["windows off by, px", *(part.replace("_", " ") for part in parts), "mean"]]
     for name, report in reports.items():
         by_part = report.window_error_px_by_part
         errors = [*(by_part[part] for part in parts), report.window_error_px]
         windows.append([name, *(_text(error, 1) for error in errors)])
     return f"{align(rows)}\n\n{align(windows)}"
+
+
+def class_table(reports: Mapping[str, Report]) -> str:
+    """Every class with its F1 and the number of faces that have it, as text.
+
+    Args:
+        reports: row name -> report of the same faces.
+
+    Returns:
+        Lines of aligned columns, a class a line; a score that does not exist is a dash.
+    """
+    first = next(iter(reports.values()))
+    rows = [["class", "faces", *(f"F1, {name}" for name in reports)]]
+    for name, (_, faces) in first.by_class.items():
+        scores = [_text(report.by_class[name][0], 3) for report in reports.values()]
+        rows.append([name.replace("_", " "), str(faces), *scores])
+    return align(rows)
 
 
 def occlusion_table(reports: Mapping[str, Report]) -> str:

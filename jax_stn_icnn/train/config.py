@@ -9,15 +9,18 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jax_stn_icnn import anatomy
+from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models.localizer import LOCALIZERS
-from jax_stn_icnn.models.pipeline import CENTROID
+from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 
 STAGES = ("coarse", "localizer", "fine", "joint")
 NETWORKS = ("coarse", "localizer", "fine")
-PIXEL_LOSSES = ("cross_entropy", "binary_cross_entropy")
+PIXEL_LOSSES = ("cross_entropy", "binary_cross_entropy", "balanced_cross_entropy")
+WINDOWS = ("square", "fitted")
 DTYPES = ("float32", "bfloat16")
 
 # What may differ between a run and its continuation: nothing of it reaches the parameters.
@@ -55,6 +58,17 @@ def _one_of(*words: str) -> _Rule:
     return _Rule(lambda value: value in words, f"one of {', '.join(words)}")
 
 
+def _some_of(words: tuple[str, ...]) -> _Rule:
+    return _Rule(
+        lambda value: (
+            isinstance(value, tuple | list)
+            and len(value) > 0
+            and list(value) == [word for word in words if word in value]
+        ),
+        f"one or more of {words}, in this order",
+    )
+
+
 _TEXT = _Rule(lambda value: isinstance(value, str), "text")
 _NAME = _Rule(lambda value: isinstance(value, str) and value != "", "text, not empty")
 _FLAG = _Rule(lambda value: isinstance(value, bool), "True or False")
@@ -65,7 +79,8 @@ FIELDS: dict[str, _Rule] = {
     "seed": _Rule(
         lambda value: _whole(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
     ),
-    "dataset.name": _one_of(*anatomy.TO_NINE),
+    "classes": _Rule(lambda value: value in anatomy.ANATOMIES, "the name of an anatomy"),
+    "dataset.name": _Rule(lambda value: value in anatomy.DATA_SETS, "the name of a data set"),
     "dataset.data_dir": _NAME,
     "dataset.manual_dir": _TEXT,
     "dataset.train": _NAME,
@@ -78,27 +93,28 @@ FIELDS: dict[str, _Rule] = {
         lambda value: _whole(3).fits(value) and value % 2 == 1,
         "an odd number of at least 3, so that windows fall on whole pixels",
     ),
+    "model.windows": _one_of(*WINDOWS),
+    "model.coarse_channels": _Rule(
+        lambda value: (
+            isinstance(value, tuple | list)
+            and 2 <= len(value) <= 6
+            and all(map(_whole(1).fits, value))
+        ),
+        "two to six whole numbers of at least 1, the channels of the coarse network's rows",
+    ),
+    "model.detail": _whole(1),
     "model.dtype": _one_of(*DTYPES),
     "init_from": _TEXT,
+    "init_networks": _some_of(NETWORKS),
     "batch_size": _whole(1),
     "eval_batch_size": _whole(1),
     "augment": _FLAG,
-    "stages": _Rule(
-        lambda value: (
-            isinstance(value, tuple | list)
-            and len(value) > 0
-            and list(value) == [stage for stage in STAGES if stage in value]
-        ),
-        f"one or more of {STAGES}, in this order",
-    ),
+    "mirror": _FLAG,
+    "stages": _some_of(STAGES),
     "halve_every_epochs": _POSITIVE,
     "part_weights": _Rule(
-        lambda value: (
-            isinstance(value, tuple | list)
-            and len(value) == anatomy.NUM_PARTS
-            and all(map(_NOT_NEGATIVE.fits, value))
-        ),
-        f"{anatomy.NUM_PARTS} numbers of at least 0",
+        lambda value: isinstance(value, tuple | list) and all(map(_NOT_NEGATIVE.fits, value)),
+        "numbers of at least 0, one for each part",
     ),
     "coarse.epochs": _whole(0),
     "coarse.lr": _POSITIVE,
@@ -147,10 +163,27 @@ def check(config: ConfigDict) -> None:
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
     """What is wrong between fields that are each possible."""
     problems = []
-    if values["model.patch_size"] > values["dataset.frame_size"]:
+    chosen = anatomy.find(values["classes"])
+    try:
+        anatomy.ids_of_data_set(chosen, values["dataset.name"])
+    except ValueError as error:
+        problems.append(f"classes and dataset.name do not fit: {error}")
+    largest = max(max(size) for size in _patch_sizes(values, chosen))
+    if largest > values["dataset.frame_size"]:
         problems.append(
-            f"model.patch_size is {values['model.patch_size']}, but the frame has "
+            f"model.patch_size is {values['model.patch_size']}, and the largest window has "
+            f"{largest} pixels a side, but the frame has "
             f"only dataset.frame_size = {values['dataset.frame_size']} pixels a side"
+        )
+    if values["model.detail"] > 1 and len(chosen.windowless) == 1:
+        problems.append(
+            f"model.detail is {values['model.detail']}, but must be 1: of the classes "
+            f"{chosen.name!r} only background has no window"
+        )
+    if len(values["part_weights"]) != chosen.num_parts:
+        problems.append(
+            f"part_weights holds {len(values['part_weights'])} numbers, but the classes "
+            f"{chosen.name!r} have {chosen.num_parts} parts"
         )
     if values["model.cropper"] == CENTROID and "localizer" in values["stages"]:
         problems.append(
@@ -161,6 +194,27 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if not any(values[f"joint.lr_{network}"] for network in NETWORKS):
         problems.append("joint.lr_coarse, joint.lr_localizer and joint.lr_fine are all 0")
     return problems
+
+
+def _patch_sizes(values: Mapping[str, Any], chosen: anatomy.Anatomy) -> tuple[Size, ...]:
+    side = values["model.patch_size"]
+    if values["model.windows"] == "fitted":
+        return chosen.fitted_sizes(side)
+    return ((side, side),) * chosen.num_parts
+
+
+def make_model(config: ConfigDict) -> STNiCNN:
+    """The parser that a config describes."""
+    chosen, side = anatomy.find(config.classes), config.model.patch_size
+    fitted = config.model.windows == "fitted"
+    return STNiCNN(
+        chosen.fitted_sizes(side) if fitted else (side, side),
+        config.model.cropper,
+        anatomy=chosen,
+        coarse_channels=tuple(config.model.coarse_channels),
+        detail=config.model.detail,
+        dtype=jnp.dtype(config.model.dtype).type,
+    )
 
 
 def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -209,7 +263,7 @@ class Stage:
         learning_rates: of each network that learns; the others are frozen.
         loss_weights: of each term of the loss: `coarse`, `localizer`, `fine`.
         coarse_loss: one of PIXEL_LOSSES.
-        part_weights: of the six parts in the fine term.
+        part_weights: of the parts in the fine term.
         true_windows: whether patches are cut around the true centres, rather than by the cropper.
         jitter: how far the true windows are moved at most, in pixels along each axis.
         warmup_epochs: over which the rates of coarse network and localizer rise from 0.
@@ -220,7 +274,7 @@ class Stage:
     learning_rates: Mapping[str, float]
     loss_weights: Mapping[str, float]
     coarse_loss: str = "cross_entropy"
-    part_weights: tuple[float, ...] = (1.0,) * anatomy.NUM_PARTS
+    part_weights: tuple[float, ...] = (1.0,) * anatomy.NINE.num_parts
     true_windows: bool = False
     jitter: int = 0
     warmup_epochs: float = 0.0

@@ -96,9 +96,13 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
         f"{record['stage']:>9} {record['epoch']}/{epochs}  step {record['step']}  "
         f"loss {record['loss']:.4f}  {record['faces_per_second']:.1f} faces/s  validation: "
         f"overall {record['f1_overall']:.3f}, mean of eight {record['f1_mean_of_eight']:.3f}, "
-        f"rough mask {record['rough_f1_overall']:.3f}, "
+        f"{_mean(record)}rough mask {record['rough_f1_overall']:.3f}, "
         f"windows off by {record['window_error_px']:.1f} px"
     )
+
+
+def _mean(record: Mapping[str, Any]) -> str:
+    return f"mean of all {record['f1_mean']:.3f}, " if "f1_mean" in record else ""
 
 
 def scores(found: Report) -> dict[str, float]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
@@ -26,10 +25,9 @@ from tqdm import tqdm
 
 from jax_stn_icnn.compilation.memory import release_memory
 from jax_stn_icnn.data.loader import Batch, Source, loader_over, open_source
-from jax_stn_icnn.files.weights import CONFIG, WEIGHTS, Sides
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.files.weights import CONFIG, WEIGHTS
 from jax_stn_icnn.scores import draw, evaluation, report
-from jax_stn_icnn.scores.metrics import MEAN_OF_EIGHT
+from jax_stn_icnn.scores.metrics import MEAN, MEAN_OF_EIGHT
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.config import Phase, plan
 from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
@@ -89,13 +87,10 @@ class Run:
         self.config = config
         self.workdir = workdir
         self.main = jax.process_index() == 0
+        self.model = configs.make_model(config)
         source = self._source("train")
         self.phases, self.steps_per_epoch = plan(config, len(source))
         self.iterator = iter(self._loader(source, train=True))
-        patch_size = (config.model.patch_size,) * 2
-        self.model = STNiCNN(
-            patch_size, config.model.cropper, dtype=jnp.dtype(config.model.dtype).type
-        )
         workdir.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.best_rank = -math.inf
@@ -198,6 +193,7 @@ class Run:
             batch,
             seed=self.config.seed,
             augmented=self.config.augment,
+            mirrored=self.config.mirror,
         )
 
     def _may_compile_ahead(self) -> bool:
@@ -269,8 +265,8 @@ class Run:
         return evaluation.evaluate(self.model, variables, loader, images=images, progress=self.main)
 
     def _export(self, name: str, variables: dict[str, Any]) -> None:
-        sides = Sides(self.config.model.patch_size, self.config.dataset.frame_size)
-        export_weights(self.workdir / name, variables, self.model.cropper, sides)
+        frame_size = self.config.dataset.frame_size
+        export_weights(self.workdir / name, variables, self.model, frame_size)
 
     def _draw_faces(self, variables: dict[str, Any], source: Source) -> None:
         count = min(self.config.pictures, len(source))
@@ -281,7 +277,7 @@ class Run:
         faces = evaluation.parse_faces(self.model, variables, loader, range(count))
         folder = self.workdir / "pictures"
         folder.mkdir(exist_ok=True)
-        draw.parse_grid(folder / f"step_{int(self.state.step):06d}.png", faces)
+        draw.parse_grid(folder / f"step_{int(self.state.step):06d}.png", faces, self.model.anatomy)
 
     def _is_due(self, step: int) -> bool:
         every = self.config.checkpoint.every_steps
@@ -316,7 +312,8 @@ class Run:
     def _begun(self, variables: dict[str, Any]) -> TrainState:
         """A new run's state, without an optimiser yet; its config is written down."""
         if self.config.init_from:
-            variables = load_variables(self.config.init_from, self.model, variables)
+            networks = tuple(self.config.init_networks)
+            variables = load_variables(self.config.init_from, self.model, variables, networks)
         if self.main:
             (self.workdir / CONFIG).write_text(configs.to_json(self.config) + "\n")
         return TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
@@ -370,6 +367,7 @@ class Run:
         return loader_over(
             source,
             config.dataset.name,
+            self.model.anatomy,
             frame_size=config.dataset.frame_size,
             batch_size=config.batch_size if train else config.eval_batch_size,
             seed=config.seed,
@@ -382,12 +380,14 @@ class Run:
 
 def _rank(stage: str, found: report.Report) -> float:
     """How good a state is: by what its stage trains, and later stages above earlier ones."""
+    # Of the whole face where there is more than parts.
+    mean = MEAN if MEAN in found.f1 else MEAN_OF_EIGHT
     if stage == "coarse":
-        score = found.rough_f1[MEAN_OF_EIGHT]
+        score = found.rough_f1[mean]
     elif stage == "localizer":
         score = 1 / (1 + found.window_error_px)
     else:
-        score = found.f1[MEAN_OF_EIGHT]
+        score = found.f1[mean]
     # Fine and joint stage train the same thing, so the better of the two wins.
     order = {"coarse": 0, "localizer": 1}.get(stage, 2)
     return order + (0.0 if math.isnan(score) else score)

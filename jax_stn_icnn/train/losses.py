@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from jax_stn_icnn import anatomy
 from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
 
 
@@ -54,13 +54,44 @@ def binary_cross_entropy(
     return _mean_over_examples(loss, mask)
 
 
+def balanced_cross_entropy(
+    logits: jax.Array, label_map: jax.Array, mask: jax.Array | None = None
+) -> jax.Array:
+    """Cross entropy in which each class of an image counts by the root of its pixels' number.
+
+    Ours: where skin and hair are labelled, brows and eyes are so few of the pixels that the plain
+    mean learns them last.
+
+    Args:
+        logits: (batch, height, width, labels).
+        label_map: integers below `labels`, (batch, height, width).
+        mask: which examples count, bool (batch,); all by default.
+
+    Returns:
+        A float32 scalar: of each image the mean with weights 1 / sqrt(pixels of the class), then
+        the mean over images; zero if no example counts.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+    """
+    _check_logits(logits, label_map)
+    # One-hot: as in `windowless_cross_entropy`.
+    hot = label_map[..., None] == jnp.arange(logits.shape[-1])
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    count = jnp.sum(hot, axis=(1, 2))
+    weight = jnp.where(count > 0, 1 / jnp.sqrt(jnp.maximum(count, 1)), 0)
+    loss = -jnp.sum(jnp.where(hot, log_probs, 0), axis=(1, 2))
+    per_image = jnp.sum(loss * weight, axis=-1) / jnp.sum(count * weight, axis=-1)
+    return _mean_over_examples(per_image, mask)
+
+
 def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Array:
     """The localizer's loss: quadratic below one, linear above, over the parts that are there.
 
     Args:
-        theta: predicted, (batch, 6, 2, 3).
-        target: of `geometry.theta_target`, (batch, 6, 2, 3).
-        present: which parts count, bool (batch, 6).
+        theta: predicted, (batch, parts, 2, 3).
+        target: of `geometry.theta_target`, (batch, parts, 2, 3).
+        present: which parts count, bool (batch, parts).
 
     Returns:
         A float32 scalar: the mean over the six entries of every part that counts.
@@ -68,9 +99,9 @@ def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Ar
     Raises:
         ValueError: shapes do not fit.
     """
-    check_shape("theta", theta, ("batch", anatomy.NUM_PARTS, 2, 3))
-    check_shape("target", target, ("batch", anatomy.NUM_PARTS, 2, 3))
-    check_shape("present", present, ("batch", anatomy.NUM_PARTS))
+    check_shape("theta", theta, ("batch", "parts", 2, 3))
+    check_shape("target", target, theta.shape)
+    check_shape("present", present, theta.shape[:2])
     check_same_batch(theta=theta, target=target, present=present)
     error = jnp.abs(theta - target)
     per_part = jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5), axis=(-2, -1))
@@ -79,25 +110,72 @@ def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Ar
 
 
 def fine_losses(
-    fine_logits: Sequence[jax.Array], part_labels: jax.Array, mask: jax.Array | None = None
+    fine_logits: Sequence[jax.Array],
+    part_labels: jax.Array | Sequence[jax.Array],
+    mask: jax.Array | None = None,
 ) -> jax.Array:
     """Cross entropy of each part's patch.
 
     Args:
-        fine_logits: for each of the six parts (batch, height, width, labels).
-        part_labels: of `sampling.crop_part_labels`, (batch, 6, height, width).
+        fine_logits: for each part (batch, height, width, labels).
+        part_labels: of `sampling.crop_part_labels`, (batch, parts, height, width), or for each part
+            (batch, height, width).
         mask: which examples count, bool (batch,); all by default.
 
     Returns:
-        float32 (6,). Weigh and sum them: the original's weights are all one.
+        float32 (parts,). Weigh and sum them: the original's weights are all one.
 
     Raises:
         ValueError: shapes do not fit.
     """
-    check_shape("part_labels", part_labels, ("batch", anatomy.NUM_PARTS, "height", "width"))
+    if isinstance(part_labels, Sequence):
+        each = list(part_labels)
+    else:
+        wanted = ("batch", len(fine_logits), "height", "width")
+        check_shape("part_labels", part_labels, wanted)
+        each = [part_labels[:, i] for i in range(len(fine_logits))]
     return jnp.stack(
-        [cross_entropy(logits, part_labels[:, i], mask) for i, logits in enumerate(fine_logits)]
+        [
+            cross_entropy(logits, own_labels, mask)
+            for logits, own_labels in zip(fine_logits, each, strict=True)
+        ]
     )
+
+
+def windowless_cross_entropy(
+    logits: jax.Array, label_map: jax.Array, windowless: tuple[int, ...], num_classes: int
+) -> jax.Array:
+    """Mean cross entropy over the pixels of classes without a window.
+
+    What parts are pasted over says nothing: pixels of other classes do not count.
+
+    Args:
+        logits: of the classes without a window, channels first, (batch, windowless, height, width).
+        label_map: class ids, integers (batch, height, width).
+        windowless: the ids of those classes, in the order of the logits.
+        num_classes: how many classes there are.
+
+    Returns:
+        A float32 scalar: the mean over pixels of each image, then over images; one without any
+        such pixel gives zero.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is no class.
+    """
+    check_shape("logits", logits, ("batch", len(windowless), "height", "width"))
+    check_shape("label_map", label_map, (logits.shape[0], *logits.shape[2:]))
+    check_labels("label_map", label_map, num_classes)
+    place = np.full(num_classes, -1, np.int32)
+    place[list(windowless)] = np.arange(len(windowless))
+    index = jnp.asarray(place)[label_map]
+    # One-hot instead of a look-up of each pixel: on CPU that, and its gradient, are much slower.
+    hot = index[:, None] == jnp.arange(len(windowless))[:, None, None]
+    logits = logits.astype(jnp.float32)
+    picked = jnp.sum(jnp.where(hot, logits, 0), axis=1)
+    counts = index >= 0
+    loss = jnp.where(counts, jax.nn.logsumexp(logits, axis=1) - picked, 0)
+    total, pixels = jnp.sum(loss, axis=(1, 2)), jnp.sum(counts, axis=(1, 2))
+    return jnp.mean(total / jnp.maximum(pixels, 1))
 
 
 def connected_regions(label_map: jax.Array) -> jax.Array:

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jax_stn_icnn import anatomy, sampling
-from jax_stn_icnn.data.augment import augment, random_variants
+from jax_stn_icnn import sampling
+from jax_stn_icnn.anatomy import Anatomy
+from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
 from jax_stn_icnn.data.views import coarse_view, to_float
-from jax_stn_icnn.geometry import Size, theta_target
+from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.train import losses
@@ -22,6 +23,7 @@ from jax_stn_icnn.train.config import Stage
 PIXEL_LOSSES = {
     "cross_entropy": losses.cross_entropy,
     "binary_cross_entropy": losses.binary_cross_entropy,
+    "balanced_cross_entropy": losses.balanced_cross_entropy,
 }
 
 
@@ -42,17 +44,19 @@ class Views:
     """What the networks see of a batch, and what they should say.
 
     Attributes:
-        coarse_image: (batch, 128, 128, 3).
+        coarse_image: (batch, *model.coarse_image_size, 3).
         coarse_labels: class ids (batch, 128, 128).
+        whole_labels: class ids at the size of the coarse image.
         frame: floats (batch, size, size, 3).
         labels: class ids (batch, size, size).
         region: where in the frame the picture lies, (batch, 2, 3).
-        theta: the true windows, (batch, 6, 2, 3).
-        present: which parts are there, bool (batch, 6).
+        theta: the true windows, (batch, parts, 2, 3).
+        present: which parts are there, bool (batch, parts).
     """
 
     coarse_image: jax.Array
     coarse_labels: jax.Array
+    whole_labels: jax.Array
     frame: jax.Array
     labels: jax.Array
     region: jax.Array
@@ -61,33 +65,45 @@ class Views:
 
 
 def make_views(
-    batch: dict[str, jax.Array], keys: jax.Array, patch_size: Size, augmented: bool
+    batch: dict[str, jax.Array],
+    keys: jax.Array,
+    model: STNiCNN,
+    augmented: bool,
+    mirrored: bool,
 ) -> Views:
     """Turns a batch of the loader into what the networks see.
 
     Args:
         batch: `frame` and `labels`, uint8, and `region`.
         keys: one for each example, (batch,).
-        patch_size: (height, width) of the windows, in frame pixels.
+        model: the parser that is to see them.
         augmented: whether each example becomes a random one of its five variants.
+        mirrored: whether every second example, at random, is mirrored.
 
     Returns:
         The views.
     """
-    frame, label_map, region = to_float(batch["frame"]), batch["labels"], batch["region"]
+    pixels, label_map, region = batch["frame"], batch["labels"], batch["region"]
+    if mirrored:
+        pixels, label_map, region = mirror_some(keys, pixels, label_map, region, model.anatomy)
+    frame = to_float(pixels)
     if augmented:
-        frame, label_map = augment(keys, batch["frame"], label_map, region, random_variants(keys))
+        frame, label_map = augment(keys, pixels, label_map, region, random_variants(keys))
     label_map = label_map.astype(jnp.int32)
-    coarse_image, coarse_labels = coarse_view(frame, label_map, region)
-    theta, present = theta_target(label_map, patch_size)
-    return Views(coarse_image, coarse_labels, frame, label_map, region, theta, present)
+    coarse_image, whole_labels = coarse_view(frame, label_map, region, model.coarse_image_size)
+    # Every so many rows and columns: the same as those of a view of 128 x 128.
+    coarse_labels = whole_labels[:, :: model.detail, :: model.detail]
+    theta, present = theta_target(label_map, model.patch_size, model.anatomy)
+    return Views(
+        coarse_image, coarse_labels, whole_labels, frame, label_map, region, theta, present
+    )
 
 
 def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) -> jax.Array:
     """Moves windows by whole pixels, at random and each on its own.
 
     Args:
-        theta: (batch, 6, 2, 3).
+        theta: (batch, parts, 2, 3).
         keys: one for each example, (batch,).
         jitter: the furthest, in frame pixels along each axis.
         frame_size: side of the frame.
@@ -99,7 +115,7 @@ def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) ->
     def shift(key: jax.Array) -> jax.Array:
         # Augmentation draws from the key itself.
         own = jax.random.fold_in(key, 1)
-        return jax.random.randint(own, (anatomy.NUM_PARTS, 2), -jitter, jitter + 1)
+        return jax.random.randint(own, (theta.shape[1], 2), -jitter, jitter + 1)
 
     return theta.at[..., 2].add(jax.vmap(shift)(keys) * (2.0 / (frame_size - 1)))
 
@@ -123,9 +139,12 @@ def terms(parser: STNiCNN, views: Views, keys: jax.Array, stage: Stage) -> dict[
     if stage.true_windows:
         theta = jittered(views.theta, keys, stage.jitter, views.frame.shape[1])
     else:
-        logits = parser.coarse_stage(views.coarse_image, train="coarse" in learns)
+        logits, whole = parser.coarse_stage(views.coarse_image, train="coarse" in learns)
         if "coarse" in wanted:
             loss = PIXEL_LOSSES[stage.coarse_loss](logits, views.coarse_labels)
+            # Without detail these are the same logits: said twice, they would outweigh the parts.
+            if whole is not None and parser.detail > 1:
+                loss += _whole_loss(whole, views, parser.anatomy)
             found["coarse"] = Term(loss, examples)
         if wanted.keys() == {"coarse"}:
             return found
@@ -135,7 +154,9 @@ def terms(parser: STNiCNN, views: Views, keys: jax.Array, stage: Stage) -> dict[
         found["localizer"] = Term(loss, jnp.sum(views.present, dtype=jnp.float32))
     if "fine" in wanted:
         _, fine_logits = parser.fine_stage(views.frame, theta, train="fine" in learns)
-        part_labels = sampling.crop_part_labels(views.labels, theta, parser.patch_size)
+        part_labels = sampling.crop_part_labels(
+            views.labels, theta, parser.patch_size, parser.anatomy
+        )
         by_part = losses.fine_losses(fine_logits, part_labels)
         found["fine"] = Term(jnp.sum(by_part * jnp.array(stage.part_weights)), examples)
     return found
@@ -144,8 +165,14 @@ def terms(parser: STNiCNN, views: Views, keys: jax.Array, stage: Stage) -> dict[
 def _windows(parser: STNiCNN, mask: jax.Array, views: Views, *, train: bool) -> jax.Array:
     if parser.cropper == CENTROID:
         size = views.frame.shape[1:3]
-        return centroid_theta(mask, views.region, size, parser.patch_size)
+        return centroid_theta(mask, views.region, size, parser.patch_size, parser.anatomy)
     return parser.localize(mask, train=train)
+
+
+def _whole_loss(logits: jax.Array, views: Views, anatomy: Anatomy) -> jax.Array:
+    return losses.windowless_cross_entropy(
+        logits, views.whole_labels, anatomy.windowless, anatomy.num_classes
+    )
 
 
 def weigh(

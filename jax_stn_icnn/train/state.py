@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from orbax.checkpoint import checkpoint_managers
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.files.weights import WEIGHTS
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+from jax_stn_icnn.train.config import NETWORKS
 
 CHECKPOINTS = "checkpoints"
 # The standard deviation of a standard normal distribution cut off at -2 and 2.
@@ -75,13 +76,16 @@ def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
     return traverse_util.unflatten_dict(variables)
 
 
-def load_variables(source: str, model: STNiCNN, expected: Mapping[str, Any]) -> dict[str, Any]:
+def load_variables(
+    source: str, model: STNiCNN, variables: Mapping[str, Any], networks: Sequence[str] = NETWORKS
+) -> dict[str, Any]:
     """Reads weights to start from.
 
     Args:
         source: a `.safetensors` file, or the working directory of a run that wrote one.
         model: the parser that they are for.
-        expected: variables of that parser, for their names and shapes.
+        variables: variables of that parser, kept where the file is not asked.
+        networks: those that are taken from the file.
 
     Returns:
         `{"params": ..., "batch_stats": ...}`.
@@ -94,19 +98,41 @@ def load_variables(source: str, model: STNiCNN, expected: Mapping[str, Any]) -> 
     path = path / WEIGHTS if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"init_from: there is no file {path}")
-    variables, cropper = weights.load_weights(path)
-    if cropper != model.cropper:
-        raise ValueError(f"{path} has the cropper {cropper!r}, but model.cropper={model.cropper!r}")
-    weights.check_entries(path, weights.shapes(variables), weights.shapes(expected))
-    return variables
+    found = weights.load_weights(path)
+    _check_same_kind(path, found.model, model, networks)
+    kept = {
+        collection: {name: part for name, part in tree.items() if name not in networks}
+        for collection, tree in variables.items()
+    }
+    taken = {
+        collection: {name: part for name, part in tree.items() if name in networks}
+        for collection, tree in found.variables.items()
+    }
+    joined = {name: kept[name] | taken[name] for name in variables}
+    weights.check_entries(path, weights.shapes(joined), weights.shapes(variables))
+    return joined
+
+
+def _check_same_kind(path: Path, found: STNiCNN, wanted: STNiCNN, networks: Sequence[str]) -> None:
+    """Checks that what the networks to be taken see and say is the same."""
+    if found.anatomy != wanted.anatomy and set(networks) != {"fine"}:
+        raise ValueError(
+            f"{path} has the classes {found.anatomy.name!r}, but the config has "
+            f"classes={wanted.anatomy.name!r}; of another parser's weights only "
+            "init_networks=('fine',) can be taken"
+        )
+    if found.cropper != wanted.cropper and "localizer" in networks:
+        raise ValueError(
+            f"{path} has the cropper {found.cropper!r}, but model.cropper={wanted.cropper!r}"
+        )
 
 
 def export_weights(
-    path: Path, variables: Mapping[str, Any], cropper: str, sides: weights.Sides
+    path: Path, variables: Mapping[str, Any], model: STNiCNN, frame_size: int
 ) -> None:
     """Writes weights so that the file is whole at any moment, the old one or the new."""
     partial = path.with_name(f".{path.name}.partial")
-    weights.save_weights(partial, variables, cropper, sides)
+    weights.save_weights(partial, variables, model, frame_size)
     os.replace(partial, path)
 
 

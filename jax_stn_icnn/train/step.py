@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jax_stn_icnn import anatomy
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.compilation.memory import compile_program
 from jax_stn_icnn.data.augment import example_keys
@@ -61,6 +60,7 @@ def compile_train_step(
     *,
     seed: int,
     augmented: bool,
+    mirrored: bool = False,
     devices: Sequence[jax.Device] | None = None,
 ) -> Step:
     """Compiles a stage's step for all devices, once for all of its batches.
@@ -74,6 +74,7 @@ def compile_train_step(
         batch: a batch of this process; all others have its shapes.
         seed: of augmentation and jitter.
         augmented: whether examples are augmented.
+        mirrored: whether every second one, at random, is mirrored.
         devices: where to run; all devices by default.
 
     Returns:
@@ -87,7 +88,13 @@ def compile_train_step(
     shards = shard(batch, len(used))
     tx = make_optimizer(stage, steps_per_epoch, halve_every_epochs)
     step = functools.partial(
-        train_step, model=model, tx=tx, stage=stage, seed=seed, augmented=augmented
+        train_step,
+        model=model,
+        tx=tx,
+        stage=stage,
+        seed=seed,
+        augmented=augmented,
+        mirrored=mirrored,
     )
     # The state goes in and comes out as one, not stacked by device; the batch is split.
     mapped = jax.pmap(
@@ -104,10 +111,10 @@ def compile_train_step(
         # A call of `mapped` would compile for the host's arrays, and again for those that the step
         # returns.
         given = shapes_and_types((state, shards))
-        num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_size)
+        num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_sizes)
         run = cached_program(
             "training step",
-            (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, given),
+            (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, mirrored, given),
             lambda: mapped.lower(state, shards),
             functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
             used,
@@ -115,9 +122,9 @@ def compile_train_step(
     return lambda state, batch: run(state, shard(batch, len(used)))
 
 
-def _num_pixels(num_examples: int, patch_size: Size) -> int:
+def _num_pixels(num_examples: int, patch_sizes: Sequence[Size]) -> int:
     """What the networks see of so many examples, coarse images and patches, in pixels."""
-    return num_examples * (math.prod(COARSE_SIZE) + anatomy.NUM_PARTS * math.prod(patch_size))
+    return num_examples * (math.prod(COARSE_SIZE) + sum(map(math.prod, patch_sizes)))
 
 
 def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
@@ -135,10 +142,11 @@ def train_step(
     stage: Stage,
     seed: int,
     augmented: bool,
+    mirrored: bool,
 ) -> tuple[TrainState, Metrics]:
     """One step on this device's share of a batch, within a mapped axis AXIS."""
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
-    views = objective.make_views(batch, keys, model.patch_size, augmented)
+    views = objective.make_views(batch, keys, model, augmented, mirrored)
 
     def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
         found, updated = model.apply(

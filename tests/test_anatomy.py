@@ -1,0 +1,159 @@
+"""What a face consists of; and that a new anatomy needs nothing outside its file."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import random_variables
+from test_data import Single
+
+from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn.anatomy import (
+    ANATOMIES,
+    DATA_SETS,
+    ELEVEN,
+    NINE,
+    NINETEEN,
+    Anatomy,
+    DataSet,
+    Part,
+    ids_of_data_set,
+)
+from jax_stn_icnn.data.loader import loader_over
+from jax_stn_icnn.files import weights
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.scores import metrics
+
+EVERY = pytest.mark.parametrize("each", ANATOMIES.values(), ids=list(ANATOMIES))
+
+
+@EVERY
+def test_parts_and_what_has_no_window_are_all_classes(each):
+    assert sorted((*each.windowed, *each.windowless)) == list(range(each.num_classes))
+    assert each.windowless[0] == 0
+    assert {"brow": 2, "eye": 2, "nose": 2, "mouth": 4} == each.networks
+
+
+@EVERY
+def test_an_id_means_the_same_in_each(each):
+    assert NINETEEN.classes[: each.num_classes] == each.classes
+    assert each.colours == NINETEEN.colours[: each.num_classes]
+    assert len(set(each.colours)) == each.num_classes
+
+
+@EVERY
+def test_mirroring_swaps_the_sides_and_undoes_itself(each):
+    swap = each.mirrored
+    assert [swap[c] for c in swap] == list(range(each.num_classes))
+    for c, name in enumerate(each.classes):
+        other = {"1": "2", "2": "1"}.get(name[-1], name[-1])
+        assert each.classes[swap[c]] == name[:-1] + other
+
+
+def test_every_data_set_knows_the_viewers_left():
+    # HELEN's left is the viewer's; CelebAMask-HQ's l_ is the subject's, the viewer's right.
+    assert DATA_SETS["helen"].classes["left_eye"] == "eye_1"
+    assert DATA_SETS["celebamask_hq"].classes["l_eye"] == "eye_2"
+    assert DATA_SETS["celebamask_hq"].classes["l_ear"] == "ear_2"
+    assert DATA_SETS["celebamask_hq"].classes["l_lip"] == "lower_lip"
+    for name in DATA_SETS:
+        assert set(ids_of_data_set(NINE, name)) == set(range(9)), name
+        assert set(ids_of_data_set(ELEVEN, name)) == set(range(11)), name
+    assert set(ids_of_data_set(NINETEEN, "celebamask_hq")) == set(range(19))
+
+
+def test_a_data_set_that_lacks_classes_is_refused():
+    with pytest.raises(ValueError, match="'helen' does not label ear_1.*'nineteen'.*labels backg"):
+        ids_of_data_set(NINETEEN, "helen")
+    with pytest.raises(ValueError, match="dataset is 'lapa', but must be one of helen"):
+        ids_of_data_set(NINE, "lapa")
+    with pytest.raises(ValueError, match="no classes 'ten', only nine, eleven, nineteen"):
+        anatomy.find("ten")
+
+
+@pytest.mark.parametrize("side", [127, 81, 53, 15])
+def test_fitted_windows_are_odd_and_in_proportion(side):
+    for (height, width), part in zip(NINE.fitted_sizes(side), NINE.parts, strict=True):
+        assert height % 2 == width % 2 == 1
+        assert abs(height - part.window[0] * side / 127) <= 1
+        assert abs(width - part.window[1] * side / 127) <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": (*NINE.classes, "nose")}, "classes name nose twice"),
+        ({"parts": NINE.parts[:1] * 2}, "parts name brow_1 twice"),
+        ({"pairs": (("brow_1", "brow_3"),)}, "no class 'brow_3': the classes are background"),
+        ({"groups": (("ears", ("ear_1",)),)}, "no class 'ear_1'"),
+        ({"colours": NINE.colours[:3]}, "9 classes, but 3 colours"),
+        (
+            {"parts": (NINE.parts[0], NINE.parts[1]._replace(window=(3, 3)))},
+            "the parts of network 'brow'",
+        ),
+        ({"parts": (NINE.parts[0]._replace(classes=("background",)),)}, "is the background"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(changes, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(NINE, **changes)
+
+
+MINE = Anatomy(
+    name="mine",
+    # The classes of the one part lie apart, and others between them.
+    classes=("nothing", "pupil", "left", "white", "right"),
+    parts=(Part("eye", ("white", "pupil"), "eye", False, (127, 161)),),
+    pairs=(("left", "right"),),
+    groups=(("eye", ("pupil", "white")),),
+    colours=((0, 0, 0), (1, 1, 1), (2, 2, 2), (3, 3, 3), (4, 4, 4)),
+)
+
+
+class TestAMadeUpOne:
+    """From the loader to a file of weights and a photo, by entries of two tables alone."""
+
+    @pytest.fixture(autouse=True)
+    def entries(self, monkeypatch):
+        monkeypatch.setitem(ANATOMIES, "mine", MINE)
+        own = {"none": "nothing", "l": "left", "r": "right", "p": "pupil", "w": "white"}
+        monkeypatch.setitem(DATA_SETS, "my_set", DataSet(own, shrink=False))
+
+    def test_loads(self):
+        label = np.arange(20, dtype=np.uint8).reshape(4, 5) % 5
+        source = Single(np.zeros((4, 5, 3), np.uint8), label)
+        options = {"frame_size": 5, "batch_size": 1, "seed": 0, "train": False}
+        (batch,) = loader_over(source, "my_set", MINE, **options)
+        expected = np.array([0, 2, 4, 1, 3])[label]
+        np.testing.assert_array_equal(batch["labels"][0, :4], expected)
+
+    def test_parses(self, tmp_path):
+        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, coarse_channels=(4, 4), detail=2)
+        inputs = np.zeros((1, 256, 256, 3), np.float32), np.zeros((1, 40, 40, 3), np.float32)
+        weights.save_weights(tmp_path / "w", random_variables(model, *inputs), model, 40)
+        parser = FaceParser.load(tmp_path / "w")
+        assert parser.classes == MINE.classes
+        photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+        parse = parser(photo, detect=False)
+        assert parse.faces[0].windows.keys() == {"eye"}
+        assert parse.mask("left").shape == (40, 40)
+        assert parse.faces[0].scores().shape == (40, 40, 5)
+
+    def test_scores_and_pastes(self):
+        counts = np.eye(5, dtype=np.int64)
+        found = metrics.f1_scores(counts, MINE)
+        assert found == {"eye": 1.0, "mean_of_eight": 1.0, "mean": 1.0}
+        scores = jax.nn.softmax(jax.random.normal(jax.random.key(0), (1, 3, 3, 3)))
+        whole = jax.nn.softmax(jax.random.normal(jax.random.key(1), (1, 9, 9, 3)))
+        theta = jnp.array([[[[0.25, 0, 0], [0, 0.25, 0]]]])
+        pasted = np.asarray(sampling.paste([scores], theta, (9, 9), MINE, whole))[0]
+        np.testing.assert_array_equal(
+            pasted[0, 0], [whole[0, 0, 0, 0], 0, whole[0, 0, 0, 1], 0, whole[0, 0, 0, 2]]
+        )
+        background, white, pupil = scores[0, 1, 1]
+        middle = background * whole[0, 4, 4]
+        expected = [middle[0], pupil, middle[1], white, middle[2]]
+        np.testing.assert_allclose(pasted[4, 4], expected, rtol=1e-6)
