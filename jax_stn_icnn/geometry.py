@@ -35,6 +35,7 @@ def sizes_of_parts(sizes: Sizes, num_parts: int) -> tuple[Size, ...]:
     Raises:
         ValueError: there are sizes, but not one for each part.
     """
+    # mypy does not see from `is_one_size` which of the two it is.
     if is_one_size(sizes):
         return (tuple(sizes),) * num_parts  # type: ignore[return-value]
     if len(sizes) != num_parts:

@@ -29,6 +29,7 @@ class WholeICNN(ICNN):
     windowless: tuple[int, ...] = ()
     detail: int = 2
 
+    # Unlike ICNN it returns two sets of logits; `STNiCNN.coarse_stage` alone tells them apart.
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:  # type: ignore[override]
         """Scores every pixel.
