@@ -25,9 +25,10 @@ def get_config() -> ConfigDict:
     config.model.patch_size = 81  # side of the square windows in the frame, odd
     # square, or fitted: a height and a width for each part, as anatomy.py says, in proportion.
     config.model.windows = "square"
+    config.model.coarse_network = "icnn"  # the paper's; or unet, which sees the whole picture
     config.model.coarse_channels = (8, 16, 24, 32)  # of the coarse network's rows
     # Sides of the picture that the coarse network sees over the 128 pixels of the rough mask; 1 is
-    # the paper's. Above it, what has no window is scored at that size.
+    # the paper's. Above it, by a unet, what has no window is scored at that size.
     config.model.detail = 1
     config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
 

@@ -13,7 +13,8 @@ def apply(config: ConfigDict) -> ConfigDict:
         The same config.
     """
     config.model.windows = "fitted"
-    config.model.coarse_channels = (8, 16, 24, 32, 24)
+    config.model.coarse_network = "unet"
+    config.model.coarse_channels = (32, 64, 96, 128)
     config.model.detail = 2
     config.mirror = True
     config.coarse.loss = "balanced_cross_entropy"

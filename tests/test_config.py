@@ -83,6 +83,7 @@ def test_unknown_and_missing_fields_are_named_together():
         ({"model__patch_size": 209, "model__windows": "fitted"}, "largest window has 261 pixels"),
         ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
         ({"model__detail": 2}, "model.detail is 2, but must be 1"),
+        ({"model__detail": 2, "classes": "eleven"}, "model.detail is 2, which only .*'unet'"),
         ({"classes": "nineteen"}, "'synthetic_faces' does not label ear_1.* 'nineteen'"),
         ({"model__cropper": "centroid"}, "stages holds 'localizer'"),
         ({"stages": ("fine",), "fine__epochs": 0}, "0 epochs"),

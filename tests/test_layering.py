@@ -29,7 +29,7 @@ WITHIN = {
     "compilation": ("memory", "cache"),
     "sampling": ("grid", "lookup", "crop", "paste"),
     "data": ("loader", "views", "augment", "occlusion"),
-    "models": ("conv", "norm", "icnn", "whole", "localizer", "pipeline"),
+    "models": ("conv", "norm", "icnn", "unet", "localizer", "pipeline"),
     "scores": ("metrics", "report", "draw", "evaluation"),
     "files": ("weights", "convert_torch"),
     "photos": ("reading", "resample", "faces", "photo_parse", "parser", "cli"),

@@ -99,6 +99,7 @@ def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
         "vgg9",
         ELEVEN,
         coarse_channels=(4, 4),
+        coarse_network="unet",
         detail=2,
         axis_name=step.AXIS,
     )
@@ -134,8 +135,8 @@ def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
         (states[4].params, states[4].batch_stats),
         (states[1].params, states[1].batch_stats),
     )
-    head = states[4].params["coarse"]["detail_2"]["kernel"]
-    assert np.any(head != variables["params"]["coarse"]["detail_2"]["kernel"])
+    head = states[4].params["coarse"]["finer"]["kernel"]
+    assert np.any(head != variables["params"]["coarse"]["finer"]["kernel"])
 
 
 def test_frozen_networks_do_not_change_by_a_bit(runs):

@@ -15,6 +15,7 @@ MODEL = STNiCNN(
     "small",
     anatomy=NINETEEN,
     coarse_channels=(4, 4, 4),
+    coarse_network="unet",
     detail=2,
 )
 
@@ -32,8 +33,8 @@ def file(tmp_path, variables):
 
 def assert_same(found, expected, **tolerance):
     assert weights.shapes(found) == weights.shapes(expected)
-    for name, leaf in found["params"]["coarse"]["head_2"].items():
-        wanted = expected["params"]["coarse"]["head_2"][name]
+    for name, leaf in found["params"]["coarse"]["logits"].items():
+        wanted = expected["params"]["coarse"]["logits"][name]
         np.testing.assert_allclose(leaf, wanted, **(tolerance or {"rtol": 0}))
 
 
@@ -52,7 +53,7 @@ def test_half_the_size(tmp_path, file, variables):
     kinds = {name.split("/")[0]: array.dtype for name, array in stored.items()}
     assert kinds == {"params": np.float16, "batch_stats": np.float32}
     loaded = weights.load_weights(half).variables
-    assert loaded["params"]["coarse"]["head_2"]["kernel"].dtype == np.float32
+    assert loaded["params"]["coarse"]["logits"]["kernel"].dtype == np.float32
     assert_same(loaded, variables, rtol=2**-11, atol=1e-7)
 
 

@@ -1,4 +1,4 @@
-"""The whole face: finer logits, how parts are put over them, their loss, mirrored faces."""
+"""The whole face: the U-Net and its finer logits, how parts are put over them, their loss, mirrored faces."""
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +10,8 @@ from jax.test_util import check_grads
 from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import ELEVEN, NINE, NINETEEN
 from jax_stn_icnn.data.augment import mirror_some
-from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.models.whole import WholeICNN, fold, unfold
+from jax_stn_icnn.models.pipeline import STNiCNN, parts_mask
+from jax_stn_icnn.models.unet import UNet, fold, unfold
 from jax_stn_icnn.train import losses
 
 KEY = jax.random.key(0)
@@ -28,48 +28,55 @@ def test_fold_gathers_blocks_and_unfold_undoes_it(detail):
     np.testing.assert_array_equal(jnp.moveaxis(unfold(folded, detail), 1, -1), image)
 
 
-class TestNetwork:
+class TestUNet:
+    model = UNet(5, (0, 2, 4), (4, 4, 4), detail=2)
+
     @pytest.fixture(scope="class")
     @classmethod
     def found(cls):
-        model = WholeICNN(5, (4, 4), windowless=(0, 2, 4), detail=2)
-        image = jax.random.uniform(KEY, (2, 20, 12, 3))
-        variables = random_variables(model, image)
-        return jax.jit(lambda v, x: model.apply(v, x, False)), variables, image
+        image = jax.random.uniform(KEY, (2, 24, 16, 3))
+        variables = random_variables(cls.model, image)
+        return jax.jit(lambda v, x: cls.model.apply(v, x, False)), variables, image
 
     def test_scores_coarsely_and_finely(self, found):
         apply, variables, image = found
         coarse, fine = apply(variables, image)
-        assert coarse.shape == (2, 10, 6, 5) and fine.shape == (2, 3, 20, 12)
+        assert coarse.shape == (2, 12, 8, 5) and fine.shape == (2, 3, 24, 16)
 
     def test_fine_scores_are_the_coarse_ones_where_the_fine_head_says_nothing(self, found):
         apply, variables, image = found
-        head = jax.tree.map(jnp.zeros_like, variables["params"]["detail_2"])
-        params = variables["params"] | {"detail_2": head}
+        head = jax.tree.map(jnp.zeros_like, variables["params"]["finer"])
+        params = variables["params"] | {"finer": head}
         coarse, fine = apply(variables | {"params": params}, image)
         repeated = np.repeat(np.repeat(coarse[..., np.array([0, 2, 4])], 2, axis=1), 2, axis=2)
         np.testing.assert_array_equal(np.moveaxis(fine, 1, -1), repeated)
 
-    def test_only_row_0_sees_more_than_the_mean_of_a_block(self, found):
-        """Pixels exchanged within their blocks change nothing once row 0 looks at means only."""
-        apply, variables, image = found
-        kernel = variables["params"]["input_0"]["conv"]["kernel"]
-        means = np.tile(kernel.reshape(5, 5, 4, 3, 4).mean(axis=2), (1, 1, 4, 1))
-        conv = variables["params"]["input_0"]["conv"] | {"kernel": means}
-        input_0 = variables["params"]["input_0"] | {"conv": conv}
-        variables = variables | {"params": variables["params"] | {"input_0": input_0}}
-        turned = image.reshape(2, 10, 2, 6, 2, 3)[:, :, ::-1, :, ::-1].reshape(image.shape)
-        coarse, fine = apply(variables, image)
-        other, other_fine = apply(variables, turned)
-        np.testing.assert_allclose(other, coarse, atol=1e-4)
-        assert np.abs(other_fine - fine).max() > 1e-2
+    def test_every_pixel_sees_the_whole_picture(self, found):
+        """The far corner tells on the first pixel, and not once the mean over the picture is cut."""
+        apply, variables, _ = found
+        image = jax.random.uniform(KEY, (1, 192, 192, 3))
+        other = image.at[:, -64:, -64:].set(9)
+
+        def change(variables):
+            (before, _), (after, _) = apply(variables, image), apply(variables, other)
+            return np.abs(after - before)[0, 0, 0].max()
+
+        assert change(variables) > 1e-5
+        mean = jax.tree.map(jnp.zeros_like, variables["params"]["mean"])
+        assert change(variables | {"params": variables["params"] | {"mean": mean}}) == 0
 
     def test_a_size_that_does_not_divide_is_named(self, found):
         _, variables, image = found
-        with pytest.raises(ValueError, match="must divide by 2"):
-            WholeICNN(5, (4, 4), windowless=(0, 2, 4), detail=2).apply(
-                variables, image[:, :19], False
-            )
+        with pytest.raises(ValueError, match="must divide by 4"):
+            self.model.apply(variables, image[:, :22], False)
+
+
+def test_a_localizer_sees_the_parts_and_one_background():
+    mask = jax.nn.softmax(jax.random.normal(KEY, (1, 4, 5, 19)))
+    seen = parts_mask(mask, NINETEEN)
+    np.testing.assert_array_equal(seen[..., 1:], mask[..., 1:9])
+    np.testing.assert_allclose(seen[..., 0], mask[..., 0] + mask[..., 9:].sum(-1), rtol=1e-6)
+    np.testing.assert_array_equal(parts_mask(mask[..., :9], NINE), mask[..., :9])
 
 
 def part_scores(anatomy, sizes, batch=1):
@@ -131,7 +138,9 @@ class TestJoining:
 
 
 class TestPipeline:
-    model = STNiCNN(SIZES, "vgg9", ELEVEN, coarse_channels=(4, 4), detail=2)
+    model = STNiCNN(
+        SIZES, "vgg9", ELEVEN, coarse_network="unet", coarse_channels=(4, 4), detail=2
+    )
 
     @pytest.fixture(scope="class")
     @classmethod

@@ -21,6 +21,7 @@ DESCRIPTION = (
     "anatomy",
     "classes",
     "patch_size",
+    "coarse_network",
     "coarse_channels",
     "detail",
     "frame_size",
@@ -74,6 +75,7 @@ def save_weights(
         "anatomy": model.anatomy.name,
         "classes": model.anatomy.classes,
         "patch_size": model.patch_size,
+        "coarse_network": model.coarse_network,
         "coarse_channels": model.coarse_channels,
         "detail": model.detail,
         "frame_size": frame_size,
@@ -136,6 +138,7 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             _as_tuples(said["patch_size"]),
             said["cropper"],
             anatomy=found,
+            coarse_network=said["coarse_network"],
             coarse_channels=tuple(said["coarse_channels"]),
             detail=int(said["detail"]),
         ), int(said["frame_size"])

@@ -1,6 +1,6 @@
 """Localizers: from the rough mask to six thetas (section 2.3 of the paper, localization network).
 
-All take the coarse softmax (batch, height, width, classes) and return thetas (batch, parts, 2, 3)
+All take the coarse softmax, (batch, height, width, 1 + classes of parts), and return thetas (batch, parts, 2, 3)
 whose entries outside (sx, tx, sy, ty) are zero. `centroid_theta` is the cropper that they replaced.
 """
 
@@ -35,7 +35,8 @@ class SmallLocalizer(nn.Module):
     """The original code's default: fifteen convolutions of 6 channels, down to a 2 x 3 map.
 
     Attributes:
-        anatomy: whose classes the mask holds, and whose parts get a theta.
+        anatomy: whose parts get a theta, and whose parts' classes the mask holds beside
+            background.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and thetas stay float32.
     """
@@ -47,7 +48,7 @@ class SmallLocalizer(nn.Module):
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, parts, 2, 3) for softmax masks (batch, 128, 128, classes)."""
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, self.anatomy.num_classes))
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, 1 + len(self.anatomy.windowed)))
         conv = partial(nn.Conv, self.anatomy.num_parts, padding=PAD_1, dtype=self.dtype)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
         x = mask.astype(self.dtype)
@@ -76,7 +77,8 @@ class VGG9Localizer(nn.Module):
     learnt apart, where a position is the right kind of answer from the start.
 
     Attributes:
-        anatomy: whose classes the mask holds, and whose parts get a theta.
+        anatomy: whose parts get a theta, and whose parts' classes the mask holds beside
+            background.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and thetas stay float32.
     """
@@ -89,7 +91,7 @@ class VGG9Localizer(nn.Module):
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, parts, 2, 3) for softmax masks (batch, 128, 128, classes)."""
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, self.anatomy.num_classes))
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, 1 + len(self.anatomy.windowed)))
         x = mask.astype(self.dtype)
         last = 2 * len(self.widths) - 1
         for i in range(last + 1):
@@ -160,7 +162,8 @@ class ResNet18Localizer(nn.Module):
     """ResNet-18 with a 9-channel first convolution and 36 outputs: the released checkpoints' one.
 
     Attributes:
-        anatomy: whose classes the mask holds, and whose parts get a theta.
+        anatomy: whose parts get a theta, and whose parts' classes the mask holds beside
+            background.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and thetas stay float32.
     """
@@ -172,7 +175,7 @@ class ResNet18Localizer(nn.Module):
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, parts, 2, 3) for softmax masks (batch, height, width, classes)."""
-        check_shape("mask", mask, ("batch", "height", "width", self.anatomy.num_classes))
+        check_shape("mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.windowed)))
         x = nn.Conv(
             64,
             (7, 7),

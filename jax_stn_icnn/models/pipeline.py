@@ -20,9 +20,10 @@ from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, invert, sizes_of_parts
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
-from jax_stn_icnn.models.whole import WholeICNN
+from jax_stn_icnn.models.unet import UNet
 
 CENTROID = "centroid"
+COARSE_NETWORKS = ("icnn", "unet")
 
 
 Patches = jax.Array | tuple[jax.Array, ...]
@@ -113,9 +114,10 @@ class STNiCNN(nn.Module):
             on whole pixels: 81 for HELEN, 127 for CelebAMask-HQ.
         cropper: `vgg9`, `small` or `resnet18`, or `centroid`, the baseline without a localizer.
         anatomy: what a face consists of; the paper's nine classes by default.
+        coarse_network: `icnn`, the paper's, or `unet`, which sees the whole picture.
         coarse_channels: of the coarse network's rows; the paper's four by default.
         detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
-            the coarse network is a `WholeICNN`.
+            what has no window is scored at the coarse image's size, by a `unet` only.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the networks' computation; parameters and coordinates stay float32.
     """
@@ -123,6 +125,7 @@ class STNiCNN(nn.Module):
     patch_size: Sizes
     cropper: str = "vgg9"
     anatomy: Anatomy = NINE
+    coarse_network: str = "icnn"
     coarse_channels: tuple[int, ...] = CHANNELS
     detail: int = 1
     axis_name: str | None = None
@@ -145,12 +148,18 @@ class STNiCNN(nn.Module):
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
         }
-        if self.detail > 1:
-            self.coarse: ICNN = WholeICNN(
-                **coarse, windowless=self.anatomy.windowless, detail=self.detail, **how
+        if self.coarse_network == "unet":
+            windowless = self.anatomy.windowless
+            self.coarse: nn.Module = UNet(
+                **coarse, windowless=windowless, detail=self.detail, **how
             )
-        else:
+        elif self.coarse_network == "icnn" and self.detail == 1:
             self.coarse = ICNN(**coarse, **how)
+        else:
+            raise ValueError(
+                f"coarse_network is {self.coarse_network!r} with detail {self.detail}, but must be "
+                f"one of {', '.join(COARSE_NETWORKS)}, and only a unet has a detail above 1"
+            )
         if self.cropper != CENTROID:
             if self.cropper not in LOCALIZERS:
                 known = ", ".join([*LOCALIZERS, CENTROID])
@@ -216,7 +225,7 @@ class STNiCNN(nn.Module):
         check_shape("coarse_image", coarse_image, ("batch", *self.coarse_image_size, 3))
         windowless = self.anatomy.windowless
         found = self.coarse(coarse_image, train)
-        logits, whole = found if self.detail > 1 else (found, None)
+        logits, whole = found if self.coarse_network == "unet" else (found, None)
         if len(windowless) == 1:
             return logits, None
         if whole is None:
@@ -225,7 +234,7 @@ class STNiCNN(nn.Module):
 
     def localize(self, mask: jax.Array, *, train: bool = False) -> jax.Array:
         """Thetas (batch, parts, 2, 3) of rough masks (batch, 128, 128, classes)."""
-        return self.localizer(mask, train)
+        return self.localizer(parts_mask(mask, self.anatomy), train)
 
     def fine_stage(
         self, frame: jax.Array, theta: jax.Array, *, train: bool = False
@@ -262,6 +271,25 @@ class STNiCNN(nn.Module):
             whole = jnp.moveaxis(nn.softmax(in_frame, axis=1), 1, -1)
         scores = [nn.softmax(logits) for logits in fine_logits]
         return sampling.paste(scores, theta, frame_size, self.anatomy, whole)
+
+
+def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
+    """What a localizer sees: the rough mask, with all that has no window as one background.
+
+    So one localizer serves all classes that share their parts, and the paper's sees just what it
+    does there.
+
+    Args:
+        mask: softmax over the classes, (batch, height, width, classes).
+        anatomy: what the classes are.
+
+    Returns:
+        Background and the parts' classes, (batch, height, width, 1 + windowed classes).
+    """
+    if len(anatomy.windowless) == 1:
+        return mask
+    background = jnp.sum(mask[..., jnp.array(anatomy.windowless)], axis=-1, keepdims=True)
+    return jnp.concatenate([background, mask[..., jnp.array(anatomy.windowed)]], axis=-1)
 
 
 def _in_frame(logits: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:

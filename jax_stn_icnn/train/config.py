@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from jax_stn_icnn import anatomy
 from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models.localizer import LOCALIZERS
-from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
+from jax_stn_icnn.models.pipeline import CENTROID, COARSE_NETWORKS, STNiCNN
 
 STAGES = ("coarse", "localizer", "fine", "joint")
 NETWORKS = ("coarse", "localizer", "fine")
@@ -94,6 +94,7 @@ FIELDS: dict[str, _Rule] = {
         "an odd number of at least 3, so that windows fall on whole pixels",
     ),
     "model.windows": _one_of(*WINDOWS),
+    "model.coarse_network": _one_of(*COARSE_NETWORKS),
     "model.coarse_channels": _Rule(
         lambda value: (
             isinstance(value, tuple | list)
@@ -180,6 +181,11 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"model.detail is {values['model.detail']}, but must be 1: of the classes "
             f"{chosen.name!r} only background has no window"
         )
+    if values["model.detail"] > 1 and values["model.coarse_network"] != "unet":
+        problems.append(
+            f"model.detail is {values['model.detail']}, which only model.coarse_network='unet' "
+            f"knows, but that is {values['model.coarse_network']!r}"
+        )
     if len(values["part_weights"]) != chosen.num_parts:
         problems.append(
             f"part_weights holds {len(values['part_weights'])} numbers, but the classes "
@@ -211,6 +217,7 @@ def make_model(config: ConfigDict) -> STNiCNN:
         chosen.fitted_sizes(side) if fitted else (side, side),
         config.model.cropper,
         anatomy=chosen,
+        coarse_network=config.model.coarse_network,
         coarse_channels=tuple(config.model.coarse_channels),
         detail=config.model.detail,
         dtype=jnp.dtype(config.model.dtype).type,

@@ -115,11 +115,21 @@ def load_variables(
 
 def _check_same_kind(path: Path, found: STNiCNN, wanted: STNiCNN, networks: Sequence[str]) -> None:
     """Checks that what the networks to be taken see and say is the same."""
-    if found.anatomy != wanted.anatomy and set(networks) != {"fine"}:
+    if "coarse" in networks and found.anatomy != wanted.anatomy:
         raise ValueError(
             f"{path} has the classes {found.anatomy.name!r}, but the config has "
-            f"classes={wanted.anatomy.name!r}; of another parser's weights only "
-            "init_networks=('fine',) can be taken"
+            f"classes={wanted.anatomy.name!r}; of such weights only "
+            "init_networks=('localizer', 'fine') can be taken"
+        )
+    if found.anatomy.parts != wanted.anatomy.parts:
+        raise ValueError(
+            f"{path} has the parts {', '.join(part.name for part in found.anatomy.parts)}, but the "
+            f"classes {wanted.anatomy.name!r} of the config have other ones, or other windows"
+        )
+    if "coarse" in networks and found.coarse_network != wanted.coarse_network:
+        raise ValueError(
+            f"{path} has the coarse network {found.coarse_network!r}, but the config has "
+            f"model.coarse_network={wanted.coarse_network!r}"
         )
     if found.cropper != wanted.cropper and "localizer" in networks:
         raise ValueError(

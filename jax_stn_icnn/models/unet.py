@@ -1,0 +1,112 @@
+"""The coarse network of the whole face: a U-Net that sees the whole picture at once, and scores it finely.
+
+Ours, not the paper's, after Ronneberger et al. (2015). Skin, hair and clothes are told apart by what
+surrounds them, and the interlinked CNN's lowest row sees an eighth of the picture. Here most of the
+work is done on few pixels: the picture comes in folded (space to depth) to 64 x 64, three max pools
+go down to 8 x 8, where the mean over the picture is added to every pixel (Liu et al., ParseNet,
+2015), and each row on the way up takes in its own of the way down. The classes come out unfolded
+(depth to space): all of them at 128 x 128, and those without a window, where `detail` is above one,
+at the size of the picture that came in.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from jax_stn_icnn.checks import check_shape
+from jax_stn_icnn.models.conv import Conv
+from jax_stn_icnn.models.icnn import ConvNorm, max_pool
+
+CHANNELS = (32, 64, 96, 128)
+FOLD = 2  # pixels of the rough mask in one of the first row, along an axis
+HEAD = 64  # channels from which all logits are read
+
+
+class UNet(nn.Module):
+    """Labels every pixel coarsely, and the classes without a window finely.
+
+    Attributes:
+        num_labels: labels to tell apart, background included.
+        windowless: the labels without a window, which get finer logits if `detail` is above one.
+        channels: of each row, from the finest to the coarsest.
+        detail: pixels of the picture in one of the rough mask, along an axis.
+        axis_name: name of a mapped axis over which batch statistics are averaged.
+        dtype: type of the computation; parameters, statistics and logits stay float32.
+    """
+
+    num_labels: int
+    windowless: tuple[int, ...]
+    channels: tuple[int, ...] = CHANNELS
+    detail: int = 1
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+        """Scores every pixel.
+
+        Args:
+            image: floats in 0..1, (batch, height, width, 3), sizes multiples of `2 * detail`.
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            Logits of all labels, float32 (batch, height / detail, width / detail, num_labels), and
+            of those without a window, float32 (batch, windowless, height, width): channels first,
+            since what follows is fast along rows of pixels.
+
+        Raises:
+            ValueError: the shape does not fit.
+        """
+        check_shape("image", image, ("batch", "height", "width", 3))
+        side = FOLD * self.detail
+        if any(length % side for length in image.shape[1:3]):
+            raise ValueError(f"image has shape {image.shape}, but must divide by {side}")
+        folded = fold(image.astype(self.dtype), side)
+        x = jnp.concatenate([self._features(folded, train), folded], axis=1)
+        x = self._conv_norm(HEAD, "head")(x, train)
+        logits = unfold(Conv(self.num_labels * FOLD**2, 1, self.dtype, name="logits")(x), FOLD)
+        logits = logits.astype(jnp.float32)
+        whole = jnp.stack([logits[:, i] for i in self.windowless], axis=1)
+        if self.detail > 1:
+            finer = Conv(len(self.windowless) * side**2, 1, self.dtype, name="finer")(x)
+            repeated = jnp.repeat(jnp.repeat(whole, self.detail, axis=2), self.detail, axis=3)
+            whole = repeated + unfold(finer.astype(jnp.float32), side)
+        return logits.transpose(0, 2, 3, 1), whole
+
+    def _features(self, x: jax.Array, train: bool) -> jax.Array:
+        """Down the rows and up again: features of the first row, channels first."""
+        rows = []
+        for r, channels in enumerate(self.channels):
+            x = self._conv_norm(channels, f"down_{r}")(x if r == 0 else max_pool(x), train)
+            x += self._conv_norm(channels, f"own_{r}")(x, train)
+            rows.append(x)
+        mean = jnp.mean(x.astype(jnp.float32), axis=(2, 3))
+        mean = nn.Dense(x.shape[1], dtype=self.dtype, name="mean")(mean)
+        x += nn.relu(mean)[:, :, None, None]
+        for r in reversed(range(len(self.channels) - 1)):
+            x = self._conv_norm(self.channels[r], f"up_{r}")(rows[r], train, x)
+        return x
+
+    def _conv_norm(self, features: int, name: str) -> ConvNorm:
+        return ConvNorm(features, nn.relu, 3, self.axis_name, self.dtype, name=name)
+
+
+def fold(image: jax.Array, side: int) -> jax.Array:
+    """Space to depth: (batch, h * side, w * side, C) -> (batch, side**2 * C, h, w).
+
+    Channels are ordered by row within the block, column within the block, channel.
+    """
+    batch, height, width, channels = image.shape
+    blocks = image.reshape(batch, height // side, side, width // side, side, channels)
+    return blocks.transpose(0, 2, 4, 5, 1, 3).reshape(
+        batch, side**2 * channels, height // side, width // side
+    )
+
+
+def unfold(features: jax.Array, side: int) -> jax.Array:
+    """Depth to space: the inverse of `fold`, but that channels stay first."""
+    batch, channels, height, width = features.shape
+    blocks = features.reshape(batch, side, side, channels // side**2, height, width)
+    return blocks.transpose(0, 3, 4, 1, 5, 2).reshape(
+        batch, channels // side**2, height * side, width * side
+    )
