@@ -16,7 +16,7 @@ from benchmarks.timing import Call
 from benchmarks.work import Work
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.loader import region_theta
-from jax_stn_icnn.geometry import Size, theta_target
+from jax_stn_icnn.geometry import Sizes, theta_target
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.state import init_variables
 
@@ -109,9 +109,13 @@ def synchronised(peer: ModuleType, function: Callable[..., Any], *args: Any) -> 
     return call
 
 
-def true_theta(batch: int, size: int, patch_size: int) -> jax.Array:
+def true_theta(batch: int, size: int, patch_size: int | Sizes) -> jax.Array:
     """The windows of `drawn_labels`, (batch, 6, 2, 3)."""
-    return theta_target(jnp.asarray(drawn_labels(batch, size)), (patch_size, patch_size))[0]
+    return theta_target(jnp.asarray(drawn_labels(batch, size)), _sizes(patch_size))[0]
+
+
+def _sizes(patch_size: int | Sizes) -> Sizes:
+    return (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
 
 
 def training_batch(batch: int, size: int) -> dict[str, np.ndarray]:
@@ -125,15 +129,18 @@ def training_batch(batch: int, size: int) -> dict[str, np.ndarray]:
 
 
 def parser(
-    patch_size: int, frame_size: int, dtype: str = "float32", axis_name: str | None = None
+    patch_size: int | Sizes,
+    frame_size: int,
+    dtype: str = "float32",
+    axis_name: str | None = None,
+    **model_fields: Any,
 ) -> tuple[STNiCNN, dict[str, Any]]:
     """A parser with random parameters, whose localizer says the windows of `drawn_labels`.
 
     Random windows could be anything, also far outside the frame; the time of sampling depends on
     them.
     """
-    size: Size = (patch_size, patch_size)
-    model = STNiCNN(size, axis_name=axis_name, dtype=jnp.dtype(dtype))
+    model = STNiCNN(_sizes(patch_size), axis_name=axis_name, dtype=jnp.dtype(dtype), **model_fields)
     variables = init_variables(model, 0)
     theta = np.asarray(true_theta(1, frame_size, patch_size))[0]
     dense = variables["params"]["localizer"]["dense"]

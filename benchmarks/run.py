@@ -28,6 +28,7 @@ from benchmarks import (
     scaling,
     startup,
     training,
+    whole_face,
 )
 from benchmarks.results import Result, measure, table
 from benchmarks.rows import Row, Settings
@@ -42,11 +43,13 @@ TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "training": training.rows,
     "pipeline": pipeline.rows,
     "loader": loader.rows,
+    "whole_face": whole_face.rows,
     "scaling": scaling.rows,
 }
 APART: dict[str, Callable[[Settings], list[Result]]] = {
     "startup": startup.measure,
     "memory": memory.measure,
+    "whole_face": whole_face.measure,
     "scaling": scaling.measure,
 }
 NAMES = tuple(dict.fromkeys([*TIMED, *APART]))

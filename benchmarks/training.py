@@ -10,7 +10,7 @@ from benchmarks import work
 from benchmarks.inputs import BATCH, FRAME, LOSS_WEIGHTS, PATCH, RATES
 from benchmarks.rows import Row, Settings, parser, training_batch
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.geometry import COARSE_SIZE
+from jax_stn_icnn.geometry import COARSE_SIZE, Sizes
 from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
@@ -20,14 +20,15 @@ from jax_stn_icnn.train.step import AXIS, compile_train_step
 SCHEDULE = (1000, 5)
 STAGES = {
     "coarse": Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0}),
+    "fine": Stage("fine", 1, {"fine": 1e-3}, {"fine": 1.0}, true_windows=True),
     "joint": Stage("joint", 1, RATES, LOSS_WEIGHTS),
 }
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """Both stages' steps."""
+    """The steps of the coarse and the joint stage."""
     batch = settings.batch(BATCH)
-    for name in STAGES:
+    for name in ("coarse", "joint"):
         for dtype in settings.dtypes:
             row = Row(
                 f"{name} training step, batch {batch}, frame {FRAME}, P {PATCH}",
@@ -41,11 +42,15 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def ours(
-    name: str, batch: int, dtype: str = "float32", devices: list[jax.Device] | None = None
+    name: str,
+    batch: int,
+    dtype: str = "float32",
+    devices: list[jax.Device] | None = None,
+    patch_size: int | Sizes = PATCH,
 ) -> Callable[[], object]:
     """A step of a stage, as training takes it, without augmentation; one device by default."""
     stage = STAGES[name]
-    model, variables = parser(PATCH, FRAME, dtype, AXIS)
+    model, variables = parser(patch_size, FRAME, dtype, AXIS)
     tx = make_optimizer(stage, *SCHEDULE)
     devices = devices or jax.devices()[:1]
     params, inputs = variables["params"], training_batch(batch, FRAME)

@@ -1,4 +1,4 @@
-"""The whole face: the U-Net and its finer logits, how parts are put over them, their loss, mirrored faces."""
+"""The whole face: the U-Net, how parts are put over it, its loss, mirrored faces."""
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,7 @@ class TestUNet:
         np.testing.assert_array_equal(np.moveaxis(fine, 1, -1), repeated)
 
     def test_every_pixel_sees_the_whole_picture(self, found):
-        """The far corner tells on the first pixel, and not once the mean over the picture is cut."""
+        """The far corner tells on the first pixel, but not with the mean of the picture cut."""
         apply, variables, _ = found
         image = jax.random.uniform(KEY, (1, 192, 192, 3))
         other = image.at[:, -64:, -64:].set(9)
@@ -138,9 +138,7 @@ class TestJoining:
 
 
 class TestPipeline:
-    model = STNiCNN(
-        SIZES, "vgg9", ELEVEN, coarse_network="unet", coarse_channels=(4, 4), detail=2
-    )
+    model = STNiCNN(SIZES, "vgg9", ELEVEN, coarse_network="unet", coarse_channels=(4, 4), detail=2)
 
     @pytest.fixture(scope="class")
     @classmethod

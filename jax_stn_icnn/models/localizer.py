@@ -1,7 +1,8 @@
 """Localizers: from the rough mask to six thetas (section 2.3 of the paper, localization network).
 
-All take the coarse softmax, (batch, height, width, 1 + classes of parts), and return thetas (batch, parts, 2, 3)
-whose entries outside (sx, tx, sy, ty) are zero. `centroid_theta` is the cropper that they replaced.
+All take the coarse softmax (batch, height, width, 1 + classes of parts) and return thetas (batch,
+parts, 2, 3) whose entries outside (sx, tx, sy, ty) are zero. `centroid_theta` is the cropper that
+they replaced.
 """
 
 from functools import partial

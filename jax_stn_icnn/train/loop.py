@@ -133,6 +133,7 @@ class Run:
             (self.workdir / "test.json").write_text(json.dumps(found.as_json(), indent=2) + "\n")
             draw.curves(self.workdir / "curves.png", self.workdir / METRICS)
             print(f"\ntest split, {found.images} faces\n{report.score_table({'parse': found})}")
+            print(f"\n{report.class_table({'parse': found})}")
         return found
 
     def _train_epoch(self, phase: Phase, epoch: int, interrupted: list[int]) -> dict[str, float]:
