@@ -1,9 +1,9 @@
 """A U-Net, the coarse network of the whole face: it sees all of the picture, and scores it finely.
 
 Ours, not the paper's, after Ronneberger et al. (2015). Skin, hair and clothes are told apart by
-what surrounds them, and the interlinked CNN's lowest row sees an eighth of the picture. Here most of
-the work is done on few pixels: the picture comes in folded (space to depth) to 64 x 64, three max
-pools go down to 8 x 8, where the mean over the picture is added to every pixel (Liu et al.,
+what surrounds them, and the interlinked CNN's lowest row sees an eighth of the picture. Here most
+of the work is done on few pixels: the picture comes in folded (space to depth) to 64 x 64, three
+max pools go down to 8 x 8, where the mean over the picture is added to every pixel (Liu et al.,
 ParseNet, 2015), and each row on the way up takes in its own of the way down. The classes come out
 unfolded (depth to space): all of them at 128 x 128, and those without a window, where `detail` is
 above one, at the size of the picture that came in.
