@@ -242,6 +242,24 @@ def part_centres(label_map: jax.Array, anatomy: Anatomy = NINE) -> Centres:
     return Centres(jnp.stack(yx, axis=1), jnp.stack(present, axis=1))
 
 
+def boxes(member: jax.Array) -> jax.Array:
+    """The boxes around what masks hold.
+
+    Args:
+        member: bool of shape (..., height, width).
+
+    Returns:
+        (x0, y0, x1, y1), int32 of shape (..., 4): its first and last columns and rows; the whole
+        mask where it holds nothing.
+    """
+    firsts, lasts = [], []
+    for axis in (-2, -1):
+        there = jnp.any(member, axis=axis)
+        firsts.append(jnp.argmax(there, axis=-1))
+        lasts.append(there.shape[-1] - 1 - jnp.argmax(there[..., ::-1], axis=-1))
+    return jnp.stack([*firsts, *lasts], axis=-1).astype(jnp.int32)
+
+
 def theta_target(
     label_map: jax.Array, patch_size: Sizes, anatomy: Anatomy = NINE
 ) -> tuple[jax.Array, jax.Array]:
