@@ -43,7 +43,7 @@ _SPLIT = flags.DEFINE_string("split", None, "Such as test[:100]; by default the 
 _CROPPER = flags.DEFINE_enum(
     "cropper", None, [CENTROID], "Cut around the rough mask's centroids, not by the localizer."
 )
-_TRUE_CENTRES = flags.DEFINE_bool("true_centres", False, "Cut around the true centres.")
+_TRUE_CENTRES = flags.DEFINE_bool("true_centres", False, "Cut the true windows.")
 _OCCLUDE = flags.DEFINE_integer("occlude", 0, "Parts to cover in each face.", 0, 6)
 _SEED = flags.DEFINE_integer("seed", 0, "Of covered parts and randomly drawn faces.", 0)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "By default the run's.", 1)

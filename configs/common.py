@@ -23,7 +23,8 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.cropper = "vgg9"  # or small, resnet18, centroid
     config.model.patch_size = 81  # side of the square windows in the frame, odd
-    # square, or fitted: a height and a width for each part, as anatomy.py says, in proportion.
+    # square; fitted: a height and a width for each part, as anatomy.py says, in proportion; or
+    # following: patches of the fitted sizes, of windows as large as the part is in the picture.
     config.model.windows = "square"
     config.model.coarse_network = "icnn"  # the paper's; or unet, which sees the whole picture
     config.model.coarse_channels = (8, 16, 24, 32)  # of the coarse network's rows

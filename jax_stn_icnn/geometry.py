@@ -21,6 +21,11 @@ Sizes = Size | tuple[Size, ...]
 
 COARSE_SIZE: Size = (128, 128)  # of the coarse image and the rough mask
 
+# Of a window that follows its part, as shares of the patch's height and width in frame pixels: the
+# room that it leaves around the part, half of it on either side, and the least that it measures.
+ROOM = 1 / 4
+LEAST = 1 / 2
+
 
 def sizes_of_parts(sizes: Sizes, num_parts: int) -> tuple[Size, ...]:
     """The size of each part's patch.
@@ -149,7 +154,7 @@ def theta_from_windows(windows: jax.Array, frame_size: Size) -> jax.Array:
 
 
 def theta_from_centres(centres: jax.Array, frame_size: Size, patch_size: Sizes) -> jax.Array:
-    """Thetas of windows as large as the patch around given pixels: the localizer's target.
+    """Thetas of windows as large as the patch around given pixels.
 
     Args:
         centres: (y, x) in frame pixels, shape (..., 2).
@@ -242,19 +247,67 @@ def part_centres(label_map: jax.Array, anatomy: Anatomy = NINE) -> Centres:
     return Centres(jnp.stack(yx, axis=1), jnp.stack(present, axis=1))
 
 
+def boxes(member: jax.Array) -> jax.Array:
+    """The boxes around what masks hold.
+
+    Args:
+        member: bool of shape (..., height, width).
+
+    Returns:
+        (x0, y0, x1, y1), int32 of shape (..., 4): its first and last columns and rows; the whole
+        mask where it holds nothing.
+    """
+    firsts, lasts = [], []
+    for axis in (-2, -1):
+        there = jnp.any(member, axis=axis)
+        firsts.append(jnp.argmax(there, axis=-1))
+        lasts.append(there.shape[-1] - 1 - jnp.argmax(there[..., ::-1], axis=-1))
+    return jnp.stack([*firsts, *lasts], axis=-1).astype(jnp.int32)
+
+
 def theta_target(
-    label_map: jax.Array, patch_size: Sizes, anatomy: Anatomy = NINE
+    label_map: jax.Array, patch_size: Sizes, anatomy: Anatomy = NINE, following: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """What the localizer should say for a frame.
+
+    By default the paper's: windows as large as the patch around the parts' centres. Those that
+    follow their parts (ours) are as large as the part is in this picture.
 
     Args:
         label_map: class ids of the frame, integers of shape (batch, height, width).
         patch_size: (height, width) of the patches, or one for each part.
         anatomy: what the face consists of.
+        following: whether windows follow their parts.
 
     Returns:
-        Thetas (batch, parts, 2, 3), and which parts are present (batch, parts).
+        Thetas (batch, parts, 2, 3), and which parts are present (batch, parts). Absent parts have
+        windows as large as the patch, in the middle of the picture.
     """
     centres = part_centres(label_map, anatomy)
     sizes = sizes_of_parts(patch_size, anatomy.num_parts)
-    return theta_from_centres(centres.yx, label_map.shape[1:], sizes), centres.present
+    theta = theta_from_centres(centres.yx, label_map.shape[1:], sizes)
+    if following:
+        windows = _following_windows(label_map, sizes, anatomy)
+        followed = theta_from_windows(windows, label_map.shape[1:])
+        theta = jnp.where(centres.present[..., None, None], followed, theta)
+    return theta, centres.present
+
+
+def _following_windows(
+    label_map: jax.Array, sizes: tuple[Size, ...], anatomy: Anatomy
+) -> jax.Array:
+    """Windows (x0, y0, x1, y1) with the patch's shape that hold a part's box and room around it.
+
+    One factor for height and width, so that the fine network sees no part stretched. The room is a
+    share of the patch, not of the box: how far off a localizer is does not shrink with a narrow
+    eye. Around the middle of the box, not the mean pixel, around which a window that holds the box
+    must be larger; rounded down to a whole pixel as there, so that a window as large as its patch
+    falls on whole pixels. Nothing holds a window within the frame, as for the others.
+    """
+    members = [jnp.isin(label_map, jnp.array(ids)) for ids in anatomy.part_ids]
+    box = boxes(jnp.stack(members, axis=1))
+    first, last = box[..., :2], box[..., 2:]
+    span = np.array(sizes)[:, ::-1] - 1  # (x, y), from the first pixel to the last
+    scale = jnp.max((last - first) / span, axis=-1, keepdims=True) + ROOM
+    middle, half = (first + last) // 2, jnp.maximum(scale, LEAST) * span / 2
+    return jnp.concatenate([middle - half, middle + half], axis=-1)

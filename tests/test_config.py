@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.train import config as configs
 
 FILES = [
@@ -81,11 +82,16 @@ def test_unknown_and_missing_fields_are_named_together():
     [
         ({"model__patch_size": 301}, "model.patch_size is 301"),
         ({"model__patch_size": 209, "model__windows": "fitted"}, "largest window has 261 pixels"),
+        ({"model__patch_size": 209, "model__windows": "following"}, "largest window has 261 pix"),
         ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
         ({"model__detail": 2}, "model.detail is 2, but must be 1"),
         ({"model__detail": 2, "classes": "eleven"}, "model.detail is 2, which only .*'unet'"),
         ({"classes": "nineteen"}, "'synthetic_faces' does not label ear_1.* 'nineteen'"),
         ({"model__cropper": "centroid"}, "stages holds 'localizer'"),
+        (
+            {"model__cropper": "centroid", "model__windows": "following", "stages": ("fine",)},
+            "model.windows is 'following', but .* 'centroid' have one size",
+        ),
         ({"stages": ("fine",), "fine__epochs": 0}, "0 epochs"),
         (
             {"joint__lr_coarse": 0.0, "joint__lr_localizer": 0.0, "joint__lr_fine": 0.0},
@@ -96,6 +102,16 @@ def test_unknown_and_missing_fields_are_named_together():
 def test_contradictions(changes, message):
     with pytest.raises(ValueError, match=message):
         configs.check(make(**changes))
+
+
+@pytest.mark.parametrize("windows", configs.WINDOWS)
+def test_windows_decide_patches_and_whether_targets_follow(windows):
+    config = make(model__windows=windows)
+    configs.check(config)
+    model = configs.make_model(config)
+    square = ((81, 81),) * 6
+    assert model.patch_sizes == (square if windows == "square" else NINE.fitted_sizes(81))
+    assert model.following == (windows == "following")
 
 
 def test_differences_name_fields_but_not_the_free_ones():

@@ -8,7 +8,7 @@ import pytest
 from flax import linen as nn
 
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.geometry import make_theta, part_centres, windows_from_theta
+from jax_stn_icnn.geometry import make_theta, part_centres, theta_target, windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.sampling import resize_bilinear
 from jax_stn_icnn.scores import evaluation, metrics
@@ -151,6 +151,18 @@ def test_true_centres_put_the_windows_on_the_parts(model, variables, report):
     assert true.window_error_px < 1e-4
     np.testing.assert_array_equal(true.rough_confusion, report.rough_confusion)
     assert (true.confusion != report.confusion).any()
+
+
+def test_true_windows_that_follow_their_parts(model, variables):
+    frame, label_map = drawn_faces()
+    given = model.clone(following=True), variables
+    true = evaluate(*given, loader(frame, label_map, 5), progress=False, true_centres=True)
+    # As large as the parts, and their distance is to the boxes' middles, not the mean pixels.
+    assert true.window_error_px < 1e-4
+    (face,) = parse_faces(*given, loader(frame, label_map, 5), [0], true_centres=True)
+    theta, _ = theta_target(label_map[:1], PATCH, following=True)
+    windows = windows_from_theta(theta, (SIZE, SIZE))
+    np.testing.assert_allclose(face.windows, windows[0], atol=1e-4)
 
 
 def test_padding_around_the_picture_is_background(model, variables):

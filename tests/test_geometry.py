@@ -66,6 +66,63 @@ def test_windows_and_thetas_are_inverse_and_in_pixels():
     np.testing.assert_allclose(geometry.theta_from_windows(windows, FRAME), theta, atol=1e-6)
 
 
+def followed(label_map, sizes):
+    """Windows that follow their parts, by their definition; None for an absent part."""
+    windows = []
+    for part, size in zip(NINE.parts, sizes, strict=True):
+        rows, columns = np.nonzero(np.isin(label_map, NINE.ids(part.classes)))
+        if not rows.size:
+            windows.append(None)
+            continue
+        span_y, span_x = size[0] - 1, size[1] - 1
+        scale = max(np.ptp(rows) / span_y + 1 / 4, np.ptp(columns) / span_x + 1 / 4, 1 / 2)
+        x = (columns.min() + columns.max()) // 2
+        y = (rows.min() + rows.max()) // 2
+        half_x, half_y = scale * span_x / 2, scale * span_y / 2
+        windows.append((x - half_x, y - half_y, x + half_x, y + half_y))
+    return windows
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_following_windows_hold_their_parts_and_absent_ones_are_as_large_as_the_patch(seed):
+    rng = np.random.default_rng(seed)
+    sizes = NINE.fitted_sizes(41)
+    label_map = np.zeros((4, 90, 120), np.int32)
+    for face, c in np.ndindex(4, 9):
+        if c and rng.random() < 0.7:
+            (height, width), (top, left) = rng.integers(1, 50, 2), rng.integers(0, 60, 2)
+            blob = label_map[face, top : top + height, left : left + width]
+            blob[rng.random(blob.shape) < 0.3] = c
+    theta, present = geometry.theta_target(jnp.array(label_map), sizes, following=True)
+    fitted, there = geometry.theta_target(jnp.array(label_map), sizes)
+    np.testing.assert_array_equal(present, there)
+    assert not present.all()
+    boxes = np.asarray(geometry.windows_from_theta(theta, label_map.shape[1:]))
+    for face in range(4):
+        windows = followed(label_map[face], sizes)
+        assert present[face].tolist() == [window is not None for window in windows]
+        for i, window in enumerate(windows):
+            if window is None:
+                np.testing.assert_array_equal(theta[face, i], fitted[face, i])
+                continue
+            np.testing.assert_allclose(boxes[face, i], window, atol=1e-3)
+            member = np.isin(label_map[face], NINE.ids(NINE.parts[i].classes))
+            rows, columns = np.nonzero(member)
+            x0, y0, x1, y1 = boxes[face, i]
+            assert x0 < columns.min() and columns.max() < x1
+            assert y0 < rows.min() and rows.max() < y1
+    scales = (theta / fitted)[..., [0, 1], [0, 1]][present]
+    np.testing.assert_allclose(scales[:, 0], scales[:, 1], rtol=1e-5)
+    assert scales.min() < 0.7 and scales.max() > 1.3
+
+
+def test_a_following_window_is_at_least_half_its_patch():
+    frame = label_map_with(nose=(slice(20, 21), slice(30, 32)))
+    theta, _ = geometry.theta_target(frame, (9, 13), following=True)
+    window = geometry.windows_from_theta(theta, FRAME)[0, NINE.num_parts - 2]
+    np.testing.assert_allclose(window, [30 - 3, 20 - 2, 30 + 3, 20 + 2], atol=1e-4)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_invert_and_compose(seed):
     theta = jax.random.normal(jax.random.key(seed), (4, 6, 2, 3)) + jnp.array(

@@ -193,6 +193,57 @@ def test_paste_of_crop_is_the_frame_inside_the_windows(frame):
     np.testing.assert_array_equal(pasted, label_map)
 
 
+def face_of_ellipses(factor):
+    """Labels whose parts are ellipses, `factor` times their usual size."""
+    y, x = np.mgrid[:88, :88]
+    label_map = np.zeros((1, 88, 88), np.int32)
+    shapes = {"brow_1": (10, 22, 4, 14), "brow_2": (10, 66, 4, 14), "eye_1": (26, 22, 4, 9)}
+    shapes |= {"eye_2": (26, 66, 4, 9), "nose": (44, 44, 12, 11), "upper_lip": (70, 44, 7, 20)}
+    shapes |= {"lower_lip": (73, 44, 7, 18), "inner_mouth": (72, 44, 3, 14)}
+    for name, (row, column, height, width) in shapes.items():
+        inside = ((y - row) / height) ** 2 + ((x - column) / width) ** 2 <= factor**2
+        label_map[0, inside] = NINE.classes.index(name)
+    return jnp.array(label_map)
+
+
+@pytest.mark.parametrize(("factor", "smallest", "largest"), [(0.5, 0.6, 0.8), (1.2, 0.9, 1.5)])
+def test_paste_of_crop_is_the_frame_where_windows_follow_their_parts(factor, smallest, largest):
+    label_map, sizes = face_of_ellipses(factor), NINE.fitted_sizes(31)
+    theta, present = geometry.theta_target(label_map, sizes, following=True)
+    scale = theta[..., 0, 0] / geometry.theta_target(label_map, sizes)[0][..., 0, 0]
+    assert present.all()
+    np.testing.assert_allclose((scale.min(), scale.max()), (smallest, largest), atol=0.1)
+    patches = sampling.crop_part_labels(label_map, theta, sizes)
+    scores = [
+        jax.nn.one_hot(patch, NINE.networks[part.network])
+        for patch, part in zip(patches, NINE.parts, strict=True)
+    ]
+    pasted = np.asarray(jnp.argmax(sampling.paste(scores, theta, label_map.shape[1:]), axis=-1))
+    wrong = pasted != label_map
+    if factor < 1:  # A patch has at least a pixel for each of the frame's.
+        assert not wrong.any()
+    # Otherwise some at edges, none where all neighbours are alike.
+    inner = np.ones(label_map.shape, bool)
+    for step in np.ndindex(3, 3):
+        inner &= np.roll(label_map, np.array(step) - 1, (1, 2)) == label_map
+    assert not (wrong & inner).any()
+    assert wrong.sum() < 0.06 * np.sum(label_map > 0)
+
+
+def test_gradients_at_following_windows_are_finite():
+    label_map, sizes = face_of_ellipses(1.2), NINE.fitted_sizes(31)
+    label_map = jnp.where(label_map == NINE.classes.index("nose"), 0, label_map)
+    theta, _ = geometry.theta_target(label_map, sizes, following=True)
+    frame = jax.random.normal(jax.random.key(3), (1, 88, 88, 3))
+
+    def loss(frame, theta):
+        return sum(jnp.sum(patch**2) for patch in sampling.crop_parts(frame, theta, sizes))
+
+    for gradient in jax.grad(loss, argnums=(0, 1))(frame, theta):
+        assert np.all(np.isfinite(gradient))
+    assert np.all(np.abs(gradient[..., [0, 1, 0, 1], [0, 1, 2, 2]]) > 0)
+
+
 def test_paste_equals_its_definition_pixel_by_pixel():
     frame, patch = (20, 26), (7, 7)
     theta = random_theta(jax.random.key(5), (1, 6), scale=0.3, shift=1.2)

@@ -9,6 +9,7 @@ import pytest
 from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.files.convert_torch import convert_icnn
+from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
@@ -90,6 +91,21 @@ def test_one_device_and_four_agree(runs):
         (one.params, one.batch_stats),
         (four.params, four.batch_stats),
     )
+
+
+def test_targets_follow_the_parts_where_the_model_says_so():
+    model = STNiCNN((15, 15), "small", following=True)
+
+    @jax.jit
+    def targets(batch):
+        views = objective.make_views(batch, None, model, augmented=False, mirrored=False)
+        return (views.theta, views.present), theta_target(views.labels, (15, 15), following=True)
+
+    found, expected = targets(make_batch(0))
+    np.testing.assert_array_equal(found[0], expected[0])
+    np.testing.assert_array_equal(found[1], expected[1])
+    # Brows, eyes and nose are 5 pixels wide; what is absent has a window as large as the patch.
+    np.testing.assert_array_equal(found[0][:, :5, 0, 0] < 13 / 47, found[1][:, :5])
 
 
 def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):

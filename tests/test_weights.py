@@ -17,6 +17,7 @@ MODEL = STNiCNN(
     coarse_channels=(4, 4, 4),
     coarse_network="unet",
     detail=2,
+    following=True,
 )
 
 
@@ -43,6 +44,15 @@ def test_round_trip(file, variables):
     assert loaded.model == MODEL
     assert loaded.frame_size == FRAME
     assert_same(loaded.variables, variables)
+
+
+def test_a_file_that_does_not_say_whether_windows_follow_is_of_those_that_do_not(file):
+    with safetensors.safe_open(file, "numpy") as opened:
+        metadata = opened.metadata()
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    del metadata["following"]
+    safetensors.numpy.save_file(arrays, file, metadata)
+    assert weights.load_weights(file).model == MODEL.clone(following=False)
 
 
 def test_half_the_size(tmp_path, file, variables):

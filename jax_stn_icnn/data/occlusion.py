@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
+from jax_stn_icnn.geometry import boxes
 
 # How far the cover reaches beyond the part's bounding box, as a share of the box's sides and, at
 # least, in pixels: far enough that the border it is filled from shows skin and no soft edge of
@@ -85,12 +86,11 @@ def occlude(
 
 def _widened_box(member: jax.Array) -> tuple[jax.Array, ...]:
     """(y0, y1, x0, x1) of the widened bounding box of a mask, whole pixels, both ends inside."""
+    x0, y0, x1, y1 = boxes(member)
     ends = []
-    for axis in (0, 1):
-        there = jnp.any(member, axis=1 - axis)
-        first, last = jnp.argmax(there), there.size - 1 - jnp.argmax(there[::-1])
+    for first, last, length in zip((y0, x0), (y1, x1), member.shape, strict=True):
         margin = jnp.maximum(MIN_MARGIN, jnp.ceil(MARGIN * (last - first + 1)).astype(jnp.int32))
-        ends += [jnp.maximum(first - margin, 0), jnp.minimum(last + margin, there.size - 1)]
+        ends += [jnp.maximum(first - margin, 0), jnp.minimum(last + margin, length - 1)]
     return tuple(ends)
 
 

@@ -78,6 +78,7 @@ def save_weights(
         "coarse_network": model.coarse_network,
         "coarse_channels": model.coarse_channels,
         "detail": model.detail,
+        "following": model.following,
         "frame_size": frame_size,
     }
     metadata = {name: json.dumps(value) for name, value in described.items()}
@@ -141,6 +142,8 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             coarse_network=said["coarse_network"],
             coarse_channels=tuple(said["coarse_channels"]),
             detail=int(said["detail"]),
+            # Files older than such windows do not say it.
+            following=bool(json.loads(metadata.get("following", "false"))),
         ), int(said["frame_size"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

@@ -118,6 +118,8 @@ class STNiCNN(nn.Module):
         coarse_channels: of the coarse network's rows; the paper's four by default.
         detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
             what has no window is scored at the coarse image's size, by a `unet` only.
+        following: whether true windows follow their parts (`geometry.theta_target`). The networks
+            are the same; what the localizer is to say differs.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the networks' computation; parameters and coordinates stay float32.
     """
@@ -128,6 +130,7 @@ class STNiCNN(nn.Module):
     coarse_network: str = "icnn"
     coarse_channels: tuple[int, ...] = CHANNELS
     detail: int = 1
+    following: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 

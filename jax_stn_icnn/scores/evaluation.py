@@ -19,13 +19,7 @@ from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.data.occlusion import occlude as cover_parts
 from jax_stn_icnn.data.views import coarse_view, to_float
-from jax_stn_icnn.geometry import (
-    invert,
-    part_centres,
-    theta_target,
-    unit_to_pixel,
-    windows_from_theta,
-)
+from jax_stn_icnn.geometry import invert, theta_target, unit_to_pixel, windows_from_theta
 from jax_stn_icnn.models.pipeline import Parse, STNiCNN
 from jax_stn_icnn.scores import draw, metrics
 from jax_stn_icnn.scores.report import Report
@@ -60,7 +54,7 @@ def evaluate(
         occlude: how many parts of each face to cover before it is parsed. The truth stays that of
             the uncovered face.
         seed: of the choice of parts to cover; a record's choice depends on it and its index only.
-        true_centres: cut the windows around the true centres instead of where the model puts them.
+        true_centres: cut the true windows instead of where the model puts them.
 
     Returns:
         The report.
@@ -150,6 +144,8 @@ class _Parsed(NamedTuple):
         covered: which of its parts were covered, bool (batch, parts).
         rough: the rough mask's class ids, uint8 (batch, 128, 128).
         theta: the windows, (batch, parts, 2, 3).
+        true_theta: those that the labels ask for, of the same shape.
+        present: which parts the labels hold, bool (batch, parts).
         patches: for each part (batch, height, width, 3).
         labels: the parse, uint8 (batch, size, size).
     """
@@ -158,6 +154,8 @@ class _Parsed(NamedTuple):
     covered: jax.Array
     rough: jax.Array
     theta: jax.Array
+    true_theta: jax.Array
+    present: jax.Array
     patches: tuple[jax.Array, ...]
     labels: jax.Array
 
@@ -181,19 +179,19 @@ def _parse(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
         frame, covered = cover_parts(keys, frame, truth, occlude, model.anatomy)
     coarse_image, _ = coarse_view(frame, truth, region, model.coarse_image_size)
+    true_theta, present = theta_target(truth, model.patch_size, model.anatomy, model.following)
     if true_centres:
         logits, whole = apply(coarse_image, method="coarse_stage")
-        theta, _ = theta_target(truth, model.patch_size, model.anatomy)
-        patches, fine = apply(frame, theta, method="fine_stage")
-        scores = apply(fine, theta, whole, frame.shape[1:3], region, method="join")
-        found = Parse(logits, whole, jax.nn.softmax(logits), theta, patches, fine, scores)
+        patches, fine = apply(frame, true_theta, method="fine_stage")
+        scores = apply(fine, true_theta, whole, frame.shape[1:3], region, method="join")
+        found = Parse(logits, whole, jax.nn.softmax(logits), true_theta, patches, fine, scores)
     else:
         found = apply(coarse_image, frame, region)
     rough = jnp.argmax(found.mask, axis=-1).astype(jnp.uint8)
     patches = found.patches
     if not isinstance(patches, tuple):
         patches = tuple(patches[:, i] for i in range(patches.shape[1]))
-    return _Parsed(frame, covered, rough, found.theta, patches, found.labels)
+    return _Parsed(frame, covered, rough, found.theta, true_theta, present, patches, found.labels)
 
 
 @partial(jax.jit, static_argnames="anatomy")
@@ -203,13 +201,15 @@ def _tally(
     """A batch's rows of a `Report`."""
     # The same geometry as the coarse image's, backwards: zero, background, beyond the picture.
     rough = sampling.crop_nearest(parsed.rough[..., None], invert(region), truth.shape[1:])[..., 0]
-    centres = part_centres(truth, anatomy)
-    window_yx = jnp.stack(
-        [
-            unit_to_pixel(parsed.theta[..., axis, 2], truth.shape[image_axis])
-            for axis, image_axis in ((1, 1), (0, 2))
-        ],
-        axis=-1,
+    window_yx, true_yx = (
+        jnp.stack(
+            [
+                unit_to_pixel(theta[..., axis, 2], truth.shape[image_axis])
+                for axis, image_axis in ((1, 1), (0, 2))
+            ],
+            axis=-1,
+        )
+        for theta in (parsed.theta, parsed.true_theta)
     )
     count = jax.vmap(
         lambda truth, found: metrics.confusion(
@@ -219,8 +219,8 @@ def _tally(
     return {
         "confusion": count(truth, parsed.labels),
         "rough_confusion": count(truth, rough),
-        "window_error": jnp.linalg.norm(window_yx - centres.yx, axis=-1),
-        "present": centres.present,
+        "window_error": jnp.linalg.norm(window_yx - true_yx, axis=-1),
+        "present": parsed.present,
         "covered": parsed.covered,
     }
 

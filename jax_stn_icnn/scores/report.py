@@ -20,7 +20,7 @@ class Report:
         index: the record's index in its split, (images,).
         confusion: counts of the parse, rows truth, (images, classes, classes).
         rough_confusion: counts of the rough mask, upsampled to the frame, of the same shape.
-        window_error: distance in frame pixels of each window's centre from its part's,
+        window_error: distance in frame pixels of each window's centre from the true window's,
             (images, parts); means nothing where the part is absent.
         present: which parts the face has, bool (images, parts).
         covered: which parts were covered before parsing, bool (images, parts).

@@ -20,7 +20,7 @@ from jax_stn_icnn.models.pipeline import CENTROID, COARSE_NETWORKS, STNiCNN
 STAGES = ("coarse", "localizer", "fine", "joint")
 NETWORKS = ("coarse", "localizer", "fine")
 PIXEL_LOSSES = ("cross_entropy", "binary_cross_entropy", "balanced_cross_entropy")
-WINDOWS = ("square", "fitted")
+WINDOWS = ("square", "fitted", "following")
 DTYPES = ("float32", "bfloat16")
 
 # What may differ between a run and its continuation: nothing of it reaches the parameters.
@@ -195,6 +195,11 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         problems.append(
             f"stages holds 'localizer', but model.cropper = {CENTROID!r} has none to train"
         )
+    if values["model.cropper"] == CENTROID and values["model.windows"] == "following":
+        problems.append(
+            f"model.windows is 'following', but the windows of model.cropper = {CENTROID!r} have "
+            "one size"
+        )
     if not sum(values[f"{stage}.epochs"] for stage in values["stages"]):
         problems.append(f"every stage of stages = {values['stages']} has 0 epochs")
     if not any(values[f"joint.lr_{network}"] for network in NETWORKS):
@@ -204,22 +209,23 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
 
 def _patch_sizes(values: Mapping[str, Any], chosen: anatomy.Anatomy) -> tuple[Size, ...]:
     side = values["model.patch_size"]
-    if values["model.windows"] == "fitted":
-        return chosen.fitted_sizes(side)
-    return ((side, side),) * chosen.num_parts
+    if values["model.windows"] == "square":
+        return ((side, side),) * chosen.num_parts
+    return chosen.fitted_sizes(side)
 
 
 def make_model(config: ConfigDict) -> STNiCNN:
     """The parser that a config describes."""
     chosen, side = anatomy.find(config.classes), config.model.patch_size
-    fitted = config.model.windows == "fitted"
+    windows = config.model.windows
     return STNiCNN(
-        chosen.fitted_sizes(side) if fitted else (side, side),
+        (side, side) if windows == "square" else chosen.fitted_sizes(side),
         config.model.cropper,
         anatomy=chosen,
         coarse_network=config.model.coarse_network,
         coarse_channels=tuple(config.model.coarse_channels),
         detail=config.model.detail,
+        following=windows == "following",
         dtype=jnp.dtype(config.model.dtype).type,
     )
 

@@ -93,7 +93,7 @@ def make_views(
     coarse_image, whole_labels = coarse_view(frame, label_map, region, model.coarse_image_size)
     # Every so many rows and columns: the same as those of a view of 128 x 128.
     coarse_labels = whole_labels[:, :: model.detail, :: model.detail]
-    theta, present = theta_target(label_map, model.patch_size, model.anatomy)
+    theta, present = theta_target(label_map, model.patch_size, model.anatomy, model.following)
     return Views(
         coarse_image, coarse_labels, whole_labels, frame, label_map, region, theta, present
     )
