@@ -48,8 +48,7 @@ def ours(model: Any, variables: Any, frames: np.ndarray) -> Callable[[], np.ndar
     @jax.jit
     def parse(variables: Any, frames: jax.Array) -> jax.Array:
         pixels = to_float(frames)
-        coarse_image = resize_bilinear(pixels, model.coarse_image_size)
-        return model.apply(variables, coarse_image, pixels).labels
+        return model.apply(variables, resize_bilinear(pixels, COARSE_SIZE), pixels).labels
 
     variables = jax.device_put(variables)
     return lambda: np.asarray(parse(variables, frames))

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from benchmarks import pipeline, process, training
+from benchmarks import process, training
 from benchmarks.inputs import BATCH, FRAME, PATCH, random_frames
 from benchmarks.results import Result
 from benchmarks.rows import Row, Settings, parser
 from benchmarks.timing import Times
 from configs import celebamask, celebamask_whole
+from jax_stn_icnn import FaceParser
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.train.config import make_model
 
@@ -51,7 +52,7 @@ def measure(settings: Settings) -> list[Result]:
 
 
 def _parsing(name: str) -> Callable[[], Any]:
-    """Parses one face with the networks of a config."""
+    """Parses a photo that is one face with the networks of a config."""
     model = make_model(CONFIGS[name]())
     model, variables = parser(
         model.patch_size,
@@ -61,7 +62,8 @@ def _parsing(name: str) -> Callable[[], Any]:
         coarse_channels=model.coarse_channels,
         detail=model.detail,
     )
-    return pipeline.ours(model, variables, random_frames(1, FRAME))
+    face_parser, photo = FaceParser(variables, model, FRAME), random_frames(1, FRAME)[0]
+    return lambda: face_parser(photo, detect=False)
 
 
 def main() -> None:

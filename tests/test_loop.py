@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from configs import common
-from jax_stn_icnn.anatomy import NINE
+from configs import common, whole_face
+from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.scores.report import Report
 from jax_stn_icnn.train import loop
@@ -21,7 +21,9 @@ LAST = 2 * RECORDS // BATCH  # Two epochs of one stage.
 
 
 def make_config():
-    config = common.get_config()
+    """Of the whole face: it goes through all that the paper's nine classes do, and more."""
+    config = whole_face.apply(common.get_config())
+    config.classes = "eleven"
     config.dataset.frame_size = SIZE
     config.model.patch_size = 15
     config.model.cropper = "vgg9"
@@ -46,10 +48,10 @@ def make_records():
 
 
 def make_report(*_, **__):
-    parts = NINE.num_parts
-    counts = np.eye(9, dtype=np.int32)[None]
+    parts = ELEVEN.num_parts
+    counts = np.eye(11, dtype=np.int32)[None]
     present = np.ones((1, parts), bool)
-    return Report(NINE, np.zeros(1), counts, counts, np.ones((1, parts)), present, ~present, 1.0)
+    return Report(ELEVEN, np.zeros(1), counts, counts, np.ones((1, parts)), present, ~present, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +150,8 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(record["step"], record["epoch"]) for record in records] == [(3, 1), (6, 2)]
     written = weights.load_weights(tmp_path / "weights_localizer.safetensors")
-    assert (written.model.patch_size, written.frame_size) == ((15, 15), SIZE)
+    assert (written.model.anatomy, written.frame_size) == (ELEVEN, SIZE)
+    assert written.model.patch_size == ELEVEN.fitted_sizes(15)
 
 
 def test_sigterm_saves_and_says_where(hooks, tmp_path):

@@ -65,6 +65,22 @@ class TestUNet:
         mean = jax.tree.map(jnp.zeros_like, variables["params"]["mean"])
         assert change(variables | {"params": variables["params"] | {"mean": mean}}) == 0
 
+    def test_bfloat16_stays_near_float32_and_can_be_trained(self, found):
+        apply, variables, image = found
+        half = self.model.clone(dtype=jnp.bfloat16)
+
+        def loss(params):
+            coarse, fine = half.apply(variables | {"params": params}, image, False)
+            return jnp.sum(coarse**2) + jnp.sum(fine**2), (coarse, fine)
+
+        gradient, scores = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
+        for got, expected in zip(scores, apply(variables, image), strict=True):
+            assert got.dtype == jnp.float32
+            spread = np.abs(expected).max()
+            assert 0 < np.abs(got - expected).max() < 0.05 * spread
+        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
+        assert np.any(gradient["down_0"]["conv"]["kernel"] != 0)
+
     def test_a_size_that_does_not_divide_is_named(self, found):
         _, variables, image = found
         with pytest.raises(ValueError, match="must divide by 4"):
