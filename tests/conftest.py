@@ -1,4 +1,6 @@
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 # What tests prove does not hang on how well the compiler optimises, and compiling is most of their
@@ -14,7 +16,35 @@ import pytest
 # Four devices on any machine; must be said before anything asks for one.
 jax.config.update("jax_num_cpu_devices", 4)
 
+from jax_stn_icnn.compilation import cache  # noqa: E402 (JAX is to be imported after the flags)
+
 GOLDEN = Path(__file__).parent / "golden"
+# The environment's name of the directory of compiled programs that all processes of a run share;
+# who sets it, as .ci/run does, shares it between runs.
+SHARED = "JAX_STN_ICNN_TESTS_CACHE"
+# Of this package's own cache, the values that tests take from it.
+SHAPES = "shapes of variables"
+# How this package's own cache finds a file, for tests of that cache.
+find_path = cache._path
+
+
+def pytest_configure(config):
+    """Has whatever one test compiled, or found the shapes of, serve all others."""
+    if SHARED not in os.environ:
+        # pytest-xdist's processes inherit the environment of the one that starts them.
+        os.environ[SHARED] = config.shared_programs = tempfile.mkdtemp(prefix="programs-")
+    jax.config.update("jax_compilation_cache_dir", os.environ[SHARED])
+    # Files of programs that compile sooner would take longer than they save.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+    # JAX finds a program by what it does, this package by what it is made from: it would not see
+    # what a test has replaced. The networks' shapes depend on nothing that tests replace.
+    cache._path = lambda name, made_from: find_path(name, made_from) if name == SHAPES else None
+
+
+def pytest_unconfigure(config):
+    if hasattr(config, "shared_programs"):
+        del os.environ[SHARED]
+        shutil.rmtree(config.shared_programs, ignore_errors=True)
 
 
 class Golden:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import find_path
 from test_step import make_batch
 
 from jax_stn_icnn.compilation import cache as programs
@@ -15,6 +16,16 @@ from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState, init_variables
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture(autouse=True)
+def cached_as_outside_of_tests(monkeypatch):
+    """Nothing is kept from what other tests share, and all that the package caches is cached."""
+    before = jax.config.values["jax_compilation_cache_dir"]
+    monkeypatch.setattr(programs, "_path", find_path)
+    jax.config.update("jax_compilation_cache_dir", None)
+    yield
+    jax.config.update("jax_compilation_cache_dir", before)
 
 
 @pytest.fixture
