@@ -22,6 +22,8 @@ GOLDEN = Path(__file__).parent / "golden"
 # The environment's name of the directory of compiled programs that all processes of a run share;
 # who sets it, as .ci/run does, shares it between runs.
 SHARED = "JAX_STN_ICNN_TESTS_CACHE"
+# Files by how long they take.
+LONGEST = ("test_step.py", "test_loop.py", "test_pipeline.py", "test_programs.py", "test_parser.py")
 # Of this package's own cache, the values that tests take from it.
 SHAPES = "shapes of variables"
 # How this package's own cache finds a file, for tests of that cache.
@@ -39,6 +41,11 @@ def pytest_configure(config):
     # JAX finds a program by what it does, this package by what it is made from: it would not see
     # what a test has replaced. The networks' shapes depend on nothing that tests replace.
     cache._path = lambda name, made_from: find_path(name, made_from) if name == SHAPES else None
+
+
+def pytest_collection_modifyitems(items):
+    """Files that take longest come first, so that no process is left with one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else 99)
 
 
 def pytest_unconfigure(config):
@@ -94,6 +101,8 @@ def small_parser():
 
 def random_variables(model, *inputs, seed: int = 0, **arguments):
     """Plausible variables of a module without compiling its initialisers."""
+    from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+
     rng = np.random.default_rng(seed)
 
     def fill(path, leaf):
@@ -103,8 +112,13 @@ def random_variables(model, *inputs, seed: int = 0, **arguments):
         fan_in = max(np.prod(leaf.shape[:-1]), 1)
         return (rng.standard_normal(leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
 
-    shapes = jax.eval_shape(
-        lambda *inputs: model.init(jax.random.key(0), *inputs, **({"train": False} | arguments)),
-        *inputs,
-    )
+    if isinstance(model, STNiCNN) and not arguments:
+        shapes = variable_shapes(model)  # found once in all tests: see `pytest_configure`
+    else:
+        shapes = jax.eval_shape(
+            lambda *inputs: model.init(
+                jax.random.key(0), *inputs, **({"train": False} | arguments)
+            ),
+            *inputs,
+        )
     return jax.tree_util.tree_map_with_path(fill, shapes)
