@@ -164,7 +164,8 @@ def _arguments() -> argparse.ArgumentParser:
     parse.add_argument(
         "--ckpt",
         metavar="PATH",
-        help="nine (the paper's classes, the default), a .safetensors file, or a run's directory",
+        help="nineteen (the whole face, the default), nine (the paper's classes), a .safetensors "
+        "file, or a run's directory",
     )
     parse.add_argument(
         "--no-detect",

@@ -29,7 +29,7 @@ from jax_stn_icnn.sampling import resize_bilinear
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 # Which of the weights that come with the package are taken if none are named.
-DEFAULT = "nine"
+DEFAULT = "nineteen"
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
@@ -72,9 +72,9 @@ class FaceParser:
         """Makes a parser of weights in a file.
 
         Args:
-            source: `"nine"`, the paper's brows, eyes, nose and lips, which come with the package;
-                or a `.safetensors` file; or the directory of a run of `train.py`. By default
-                `"nine"`.
+            source: what comes with the package, `"nineteen"`, the whole face, or `"nine"`, the
+                paper's brows, eyes, nose and lips; or a `.safetensors` file; or the directory of a
+                run of `train.py`. By default `"nineteen"`.
 
         Returns:
             The parser.
