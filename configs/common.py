@@ -31,6 +31,7 @@ def get_config() -> ConfigDict:
     # Sides of the picture that the coarse network sees over the 128 pixels of the rough mask; 1 is
     # the paper's. Above it, by a unet, what has no window is scored at that size.
     config.model.detail = 1
+    config.model.fine_channels = (8, 16, 24, 32)  # of the fine networks' rows
     config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
 
     # A run's directory or a .safetensors file to start from; empty: random parameters.

@@ -131,7 +131,7 @@ class TestAMadeUpOne:
         np.testing.assert_array_equal(batch["labels"][0, :4], expected)
 
     def test_parses(self, tmp_path):
-        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, "unet", (4, 4), detail=2)
+        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, "unet", (4, 4), 2, (4, 4))
         inputs = np.zeros((1, 256, 256, 3), np.float32), np.zeros((1, 40, 40, 3), np.float32)
         weights.save_weights(tmp_path / "w", random_variables(model, *inputs), model, 40)
         parser = FaceParser.load(tmp_path / "w")

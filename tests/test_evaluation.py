@@ -207,9 +207,13 @@ def test_centroid_ignores_the_localizer(variables, report):
 def test_takes_the_variables_of_the_real_model(cropper):
     """Traced, not compiled; the centroid model gets variables with a localizer."""
     shapes = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, SIZE, SIZE, 3))
-    variables = jax.eval_shape(STNiCNN(PATCH, "small").init, jax.random.key(0), *shapes)
+    variables = jax.eval_shape(
+        STNiCNN(PATCH, "small", coarse_channels=(4, 4), fine_channels=(4, 4)).init,
+        jax.random.key(0),
+        *shapes,
+    )
     (batch,) = loader(*drawn_faces(2), 2)
-    model = STNiCNN(PATCH, cropper)
+    model = STNiCNN(PATCH, cropper, coarse_channels=(4, 4), fine_channels=(4, 4))
     parsed = jax.eval_shape(
         lambda variables: evaluation._parse(model, variables, batch, 0, 1, False), variables
     )

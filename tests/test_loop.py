@@ -27,7 +27,7 @@ def make_config():
     config.dataset.frame_size = SIZE
     config.model.patch_size = 15
     config.model.cropper = "vgg9"
-    config.model.coarse_channels = (4, 4)  # compiles sooner
+    config.model.coarse_channels = config.model.fine_channels = (4, 4)  # compiles sooner
     config.batch_size = BATCH
     config.stages = ("localizer",)
     config.localizer.epochs = 2

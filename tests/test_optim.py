@@ -68,7 +68,7 @@ def test_frozen_networks_have_no_state(network):
 
 @pytest.mark.parametrize("cropper", ["vgg9", "small", "resnet18", "centroid"])
 def test_every_parameter_is_in_exactly_one_group(cropper):
-    model = STNiCNN((15, 15), cropper)
+    model = STNiCNN((15, 15), cropper, coarse_channels=(4, 4), fine_channels=(4, 4))
     inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, 32, 32, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
     assert params.keys() <= set(NETWORKS)

@@ -298,6 +298,7 @@ class TestLoad:
             assert loaded.model == small_parser.model
         assert_same(loaded(face_picture(0), detect=False), single)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", sorted(p.stem for p in parser_module.PRETRAINED.glob("*.s*")))
     def test_those_that_ship(self, name):
         parser = FaceParser.load(name)
@@ -315,7 +316,9 @@ class TestLoad:
         assert sum(file.stat().st_size for file in files) <= 12 * 2**20
 
     def test_what_is_missing_is_named(self, run, monkeypatch):
-        with pytest.raises(FileNotFoundError, match="no file of weights .*nothing.*: nine"):
+        with pytest.raises(
+            FileNotFoundError, match="no file of weights .*nothing.*: nine, nineteen"
+        ):
             FaceParser.load(run / "nothing")
         monkeypatch.setattr(parser_module, "PRETRAINED", run / "none")
         with pytest.raises(FileNotFoundError, match="come with this installation: none"):

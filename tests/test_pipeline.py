@@ -71,7 +71,7 @@ SMALL_PATCH = (17, 17)
 
 @pytest.fixture(scope="module")
 def small():
-    model = STNiCNN(SMALL_PATCH, "small", coarse_channels=(4, 4))
+    model = STNiCNN(SMALL_PATCH, "small", coarse_channels=(4, 4), fine_channels=(4, 4))
     variables = random_variables(model, COARSE, FRAME)
     return model, variables, jax.jit(model.apply)(variables, COARSE, FRAME)
 
@@ -101,7 +101,7 @@ def test_stages_called_alone_give_the_same(small):
 
 
 def test_side_2_goes_mirrored_through_the_network_of_side_1():
-    model = FineNetworks()
+    model = FineNetworks(channels=(4, 4))
     patches = jax.random.uniform(jax.random.key(3), (1, 6, 17, 17, 3))
     variables = random_variables(model, patches)
     apply = jax.jit(lambda p: model.apply(variables, p, train=False))
@@ -116,7 +116,7 @@ def test_side_2_goes_mirrored_through_the_network_of_side_1():
 
 def test_centroid_needs_no_localizer(small):
     _, variables, _ = small
-    baseline = STNiCNN(SMALL_PATCH, "centroid", coarse_channels=(4, 4))
+    baseline = STNiCNN(SMALL_PATCH, "centroid", coarse_channels=(4, 4), fine_channels=(4, 4))
     parse = jax.jit(baseline.apply)(variables, COARSE, FRAME)
     np.testing.assert_allclose(parse.theta[..., 0, 0], 16 / 143, rtol=1e-6)
 

@@ -175,9 +175,11 @@ def untraced(*_, **__):
     raise AssertionError("traced")
 
 
-@pytest.mark.parametrize("count", [1, 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_a_training_step_from_disk_is_the_same_to_the_bit(count, directory, monkeypatch):
-    model = STNiCNN((15, 15), "vgg9", coarse_channels=(4, 4), axis_name=step.AXIS)
+    model = STNiCNN(
+        (15, 15), "vgg9", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
+    )
     stage = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
     variables = init_variables(model, 0)
     found = []
@@ -199,7 +201,7 @@ def test_a_training_step_from_disk_is_the_same_to_the_bit(count, directory, monk
 
 @pytest.mark.parametrize("cropper", ["vgg9", "centroid"])
 def test_shapes_are_those_of_a_whole_parse(cropper, directory):
-    model = STNiCNN((15, 15), cropper)
+    model = STNiCNN((15, 15), cropper, coarse_channels=(4, 4), fine_channels=(4, 4))
     inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, 32, 32, 3))
     expected = dict(jax.eval_shape(model.init, jax.random.key(0), *inputs))
     for _ in range(2):  # traced, and from disk

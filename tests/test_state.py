@@ -75,7 +75,7 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
 
 @pytest.fixture(scope="module")
 def parser():
-    model = STNiCNN((15, 15), "centroid")
+    model = STNiCNN((15, 15), "centroid", coarse_channels=(4, 4), fine_channels=(4, 4))
     return model, init_variables(model, 0)
 
 

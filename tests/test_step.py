@@ -43,7 +43,9 @@ def make_batch(seed, batch=4, size=48, num_classes=9):
 @pytest.fixture(scope="module")
 def runs():
     """Ten steps of the localizer stage on one device and on four."""
-    model = STNiCNN((15, 15), "vgg9", coarse_channels=(4, 4), axis_name=step.AXIS)
+    model = STNiCNN(
+        (15, 15), "vgg9", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
+    )
     variables = init_variables(model, 0)
     # An untrained mask is all but constant, and BatchNorm blows its rounding errors up.
     variables["params"]["coarse"]["head_3"]["kernel"] *= 30
@@ -94,7 +96,7 @@ def test_one_device_and_four_agree(runs):
 
 
 def test_targets_follow_the_parts_where_the_model_says_so():
-    model = STNiCNN((15, 15), "small", following=True)
+    model = STNiCNN((15, 15), "small", following=True, coarse_channels=(4, 4), fine_channels=(4, 4))
 
     @jax.jit
     def targets(batch):
@@ -115,6 +117,7 @@ def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
         "vgg9",
         ELEVEN,
         coarse_channels=(4, 4),
+        fine_channels=(4, 4),
         coarse_network="unet",
         detail=2,
         axis_name=step.AXIS,
@@ -198,6 +201,7 @@ def test_only_a_large_batch_is_ordered_for_memory(examples, patch_size, save_mem
     assert asked == [{"save_memory": save_memory}]
 
 
+@pytest.mark.slow
 def test_six_adam_steps_follow_pytorch():
     weights, adam = np.load(GOLDEN / "icnn.npz"), np.load(GOLDEN / "adam.npz")
     state = {k.removeprefix("state/"): weights[k] for k in weights if k.startswith("state/")}

@@ -15,6 +15,7 @@ MODEL = STNiCNN(
     "small",
     anatomy=NINETEEN,
     coarse_channels=(4, 4, 4),
+    fine_channels=(4, 4),
     coarse_network="unet",
     detail=2,
     following=True,

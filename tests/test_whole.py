@@ -154,7 +154,15 @@ class TestJoining:
 
 
 class TestPipeline:
-    model = STNiCNN(SIZES, "vgg9", ELEVEN, coarse_network="unet", coarse_channels=(4, 4), detail=2)
+    model = STNiCNN(
+        SIZES,
+        "vgg9",
+        ELEVEN,
+        coarse_network="unet",
+        coarse_channels=(4, 4),
+        fine_channels=(4, 4),
+        detail=2,
+    )
 
     @pytest.fixture(scope="class")
     @classmethod

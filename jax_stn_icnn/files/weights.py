@@ -24,6 +24,7 @@ DESCRIPTION = (
     "coarse_network",
     "coarse_channels",
     "detail",
+    "fine_channels",
     "frame_size",
 )
 # What a run's directory calls them.
@@ -78,6 +79,7 @@ def save_weights(
         "coarse_network": model.coarse_network,
         "coarse_channels": model.coarse_channels,
         "detail": model.detail,
+        "fine_channels": model.fine_channels,
         "following": model.following,
         "frame_size": frame_size,
     }
@@ -142,6 +144,7 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             coarse_network=said["coarse_network"],
             coarse_channels=tuple(said["coarse_channels"]),
             detail=int(said["detail"]),
+            fine_channels=tuple(said["fine_channels"]),
             # Files older than such windows do not say it.
             following=bool(json.loads(metadata.get("following", "false"))),
         ), int(said["frame_size"])

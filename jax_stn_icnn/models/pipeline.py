@@ -65,11 +65,13 @@ class FineNetworks(nn.Module):
 
     Attributes:
         anatomy: whose parts they parse.
+        channels: of each network's rows; the paper's four by default.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
     """
 
     anatomy: Anatomy = NINE
+    channels: tuple[int, ...] = CHANNELS
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -94,9 +96,8 @@ class FineNetworks(nn.Module):
             own = [(i, part) for i, part in enumerate(parts) if part.network == network]
             # Both sides in one batch, so that BatchNorm sees them together.
             batch = jnp.concatenate([_mirror(patches[i], part) for i, part in own])
-            out = ICNN(num_labels, axis_name=self.axis_name, dtype=self.dtype, name=network)(
-                batch, train
-            )
+            icnn = ICNN(num_labels, self.channels, self.axis_name, self.dtype, name=network)
+            out = icnn(batch, train)
             for (_, part), part_logits in zip(own, jnp.split(out, len(own)), strict=True):
                 logits[part.name] = _mirror(part_logits, part)
         return tuple(logits[part.name] for part in parts)
@@ -118,6 +119,7 @@ class STNiCNN(nn.Module):
         coarse_channels: of the coarse network's rows; the paper's four by default.
         detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
             what has no window is scored at the coarse image's size, by a `unet` only.
+        fine_channels: of the fine networks' rows; the paper's four by default.
         following: whether true windows follow their parts (`geometry.theta_target`). The networks
             are the same; what the localizer is to say differs.
         axis_name: name of a mapped axis over which batch statistics are averaged.
@@ -130,6 +132,7 @@ class STNiCNN(nn.Module):
     coarse_network: str = "icnn"
     coarse_channels: tuple[int, ...] = CHANNELS
     detail: int = 1
+    fine_channels: tuple[int, ...] = CHANNELS
     following: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
@@ -168,7 +171,7 @@ class STNiCNN(nn.Module):
                 known = ", ".join([*LOCALIZERS, CENTROID])
                 raise ValueError(f"cropper is {self.cropper!r}, but must be one of {known}")
             self.localizer = LOCALIZERS[self.cropper](anatomy=self.anatomy, **how)
-        self.fine = FineNetworks(anatomy=self.anatomy, **how)
+        self.fine = FineNetworks(anatomy=self.anatomy, channels=self.fine_channels, **how)
 
     def __call__(
         self,
@@ -270,8 +273,8 @@ class STNiCNN(nn.Module):
         """
         whole = None
         if whole_logits is not None:
-            in_frame = _in_frame(whole_logits, frame_size, region)
-            whole = jnp.moveaxis(nn.softmax(in_frame, axis=1), 1, -1)
+            # Softmax first: the frame has several times as many pixels, and of those it is slow.
+            whole = _in_frame(nn.softmax(whole_logits, axis=1), frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
         return sampling.paste(scores, theta, frame_size, self.anatomy, whole)
 
@@ -295,25 +298,31 @@ def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
     return jnp.concatenate([background, mask[..., jnp.array(anatomy.windowed)]], axis=-1)
 
 
-def _in_frame(logits: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:
-    """Logits of a picture, channels first, in the pixels of its frame: bilinear, zero around it."""
-    same_size = logits.shape[2:] == tuple(frame_size)
-    if region is None and same_size:
-        return logits
+def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:
+    """A picture's distribution over classes in the pixels of its frame, by bilinear sampling.
+
+    Args:
+        whole: channels first, (batch, windowless, height, width), background the first of them.
+        frame_size: (height, width) of the frame.
+        region: where in the frame the picture lies, (batch, 2, 3); around it there is background.
+
+    Returns:
+        (batch, *frame_size, windowless).
+    """
+    pixels = jnp.moveaxis(whole, 1, -1)
+    same_size = pixels.shape[1:3] == tuple(frame_size)
+    if region is None:
+        return pixels if same_size else sampling.resize_bilinear(pixels, frame_size)
 
     def sampled() -> jax.Array:
-        pixels = jnp.moveaxis(logits, 1, -1)
-        if region is None:
-            pixels = sampling.resize_bilinear(pixels, frame_size)
-        else:
-            pixels = sampling.crop_bilinear(pixels, invert(region), frame_size)
-        return jnp.moveaxis(pixels, -1, 1)
+        inside = sampling.crop_bilinear(pixels, invert(region), frame_size)
+        return inside.at[..., 0].add(1 - jnp.sum(inside, axis=-1))
 
     if not same_size:
         return sampled()
     # A picture that fills its frame, as most do, needs no look-up.
     fills = jnp.all(region == jnp.array(sampling.IDENTITY))
-    return jax.lax.cond(fills, lambda: logits, sampled)
+    return jax.lax.cond(fills, lambda: pixels, sampled)
 
 
 def variable_shapes(model: STNiCNN) -> dict[str, Any]:

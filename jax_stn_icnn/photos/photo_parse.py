@@ -179,9 +179,8 @@ def _argmax(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndar
     label_map = np.zeros(best.shape, np.uint8)
     for c in range(1, len(frame_scores)):
         scores = _carry(frame_scores, c, matrix, area)
-        better = scores > best
-        label_map[better] = c
-        np.copyto(best, scores, where=better)
+        np.copyto(label_map, np.uint8(c), where=scores > best)
+        np.maximum(best, scores, out=best)
     return label_map
 
 

@@ -74,6 +74,12 @@ _NAME = _Rule(lambda value: isinstance(value, str) and value != "", "text, not e
 _FLAG = _Rule(lambda value: isinstance(value, bool), "True or False")
 _POSITIVE = _Rule(lambda value: _number(value) and value > 0, "a number above 0")
 _NOT_NEGATIVE = _Rule(lambda value: _number(value) and value >= 0, "a number of at least 0")
+_ROWS = _Rule(
+    lambda value: (
+        isinstance(value, tuple | list) and 2 <= len(value) <= 6 and all(map(_whole(1).fits, value))
+    ),
+    "two to six whole numbers of at least 1, the channels of a network's rows",
+)
 
 FIELDS: dict[str, _Rule] = {
     "seed": _Rule(
@@ -95,14 +101,8 @@ FIELDS: dict[str, _Rule] = {
     ),
     "model.windows": _one_of(*WINDOWS),
     "model.coarse_network": _one_of(*COARSE_NETWORKS),
-    "model.coarse_channels": _Rule(
-        lambda value: (
-            isinstance(value, tuple | list)
-            and 2 <= len(value) <= 6
-            and all(map(_whole(1).fits, value))
-        ),
-        "two to six whole numbers of at least 1, the channels of the coarse network's rows",
-    ),
+    "model.coarse_channels": _ROWS,
+    "model.fine_channels": _ROWS,
     "model.detail": _whole(1),
     "model.dtype": _one_of(*DTYPES),
     "init_from": _TEXT,
@@ -225,6 +225,7 @@ def make_model(config: ConfigDict) -> STNiCNN:
         coarse_network=config.model.coarse_network,
         coarse_channels=tuple(config.model.coarse_channels),
         detail=config.model.detail,
+        fine_channels=tuple(config.model.fine_channels),
         following=windows == "following",
         dtype=jnp.dtype(config.model.dtype).type,
     )
