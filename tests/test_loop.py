@@ -263,7 +263,7 @@ def test_a_later_stage_is_compiled_while_one_trains(compiler, monkeypatch, tmp_p
     ("backend", "settings"),
     [
         ("gpu", contextlib.nullcontext()),
-        ("cpu", jax.default_matmul_precision("highest")),
+        pytest.param("cpu", jax.default_matmul_precision("highest"), marks=pytest.mark.slow),
     ],
 )
 def test_what_cannot_be_compiled_beside_training_waits_for_its_stage(

@@ -121,6 +121,7 @@ def test_centroid_needs_no_localizer(small):
     np.testing.assert_allclose(parse.theta[..., 0, 0], 16 / 143, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_runs_under_nnx_with_the_same_output(small):
     model, variables, parse = small
     bridged = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))

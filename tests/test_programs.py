@@ -175,7 +175,8 @@ def untraced(*_, **__):
     raise AssertionError("traced")
 
 
-@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4])
 def test_a_training_step_from_disk_is_the_same_to_the_bit(count, directory, monkeypatch):
     model = STNiCNN(
         (15, 15), "vgg9", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
