@@ -312,7 +312,7 @@ def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> j
     pixels = jnp.moveaxis(whole, 1, -1)
     same_size = pixels.shape[1:3] == tuple(frame_size)
     if region is None:
-        return pixels if same_size else sampling.resize_bilinear(pixels, frame_size)
+        return pixels if same_size else sampling.enlarge(pixels, frame_size)
 
     def sampled() -> jax.Array:
         inside = sampling.crop_bilinear(pixels, invert(region), frame_size)

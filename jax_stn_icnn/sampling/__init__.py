@@ -11,6 +11,7 @@ from jax_stn_icnn.sampling.crop import (
     crop_nearest,
     crop_part_labels,
     crop_parts,
+    enlarge,
     resize_bilinear,
     resize_labels,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "crop_nearest",
     "crop_part_labels",
     "crop_parts",
+    "enlarge",
     "paste",
     "resize_bilinear",
     "resize_labels",

@@ -146,6 +146,31 @@ def resize_bilinear(image: jax.Array, size: Size) -> jax.Array:
     return crop_bilinear(image, theta, size)
 
 
+def enlarge(image: jax.Array, size: Size) -> jax.Array:
+    """Resizes as `resize_bilinear`, to its rounding, one axis after the other.
+
+    For a batch of many channels a third of the time within the pipeline, where the compiler would
+    fuse the other's look-up into all that reads it.
+
+    Args:
+        image: floats of shape (batch, height, width, channels), two pixels a side or more.
+        size: (height, width) of the result, two or more.
+
+    Returns:
+        Images of shape (batch, *size, channels), of the image's type.
+    """
+    check_shape("image", image, ("batch", "height", "width", "channels"))
+    for axis, new in zip((1, 2), size, strict=True):
+        old = image.shape[axis]
+        pixel = np.arange(new) * (old - 1) / (new - 1)
+        first = np.minimum(pixel.astype(int), old - 2)
+        share = (pixel - first).reshape([-1 if i == axis else 1 for i in range(4)])
+        weight = jnp.asarray(share, image.dtype)
+        before, after = (jnp.take(image, first + i, axis=axis) for i in (0, 1))
+        image = before * (1 - weight) + after * weight
+    return image
+
+
 def resize_labels(label_map: jax.Array, size: Size) -> jax.Array:
     """Resizes labels by nearest: pixel i reads floor(i * old / new).
 
