@@ -41,6 +41,20 @@ def get_config() -> ConfigDict:
     config.eval_batch_size = 16
     config.augment = True  # rotation, shift, scale, noise
     config.mirror = False  # every second face, at random; sides exchange their classes
+    # Towards photos as people take them; each at most so strong, for every second face, and 0 off.
+    # Units are those of `Strengths` in jax_stn_icnn/data/photometric.py.
+    config.photo = ConfigDict()
+    config.photo.grey = 0.0  # share of the faces
+    config.photo.colour = 0.0
+    config.photo.gamma = 0.0
+    config.photo.contrast = 0.0
+    config.photo.cover = 0.0
+    config.photo.blur = 0.0
+    config.photo.resolution = 0.0
+    config.photo.noise = 0.0
+    config.photo.blocks = 0.0
+    config.photo.turn = 0.0
+    config.photo.zoom = 0.0
     config.stages = ("coarse", "localizer", "fine", "joint")
     config.halve_every_epochs = 5.0  # all learning rates
     config.part_weights = (

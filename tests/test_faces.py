@@ -1,52 +1,9 @@
-import cv2
 import numpy as np
 import pytest
 
 from jax_stn_icnn.photos import faces, resample
-from tfds_builders.synthetic_faces import classes
-from tfds_builders.synthetic_faces.face import draw_face
 
-has_detector = pytest.mark.skipif(
-    not hasattr(cv2, "CascadeClassifier"), reason="OpenCV 5 has no face detector"
-)
-
-
-def centre(label):
-    """The middle of eyes, nose and mouth in a drawn face, (x, y)."""
-    names = ("LEFT_EYE", "RIGHT_EYE", "NOSE", "UPPER_LIP", "LOWER_LIP")
-    y, x = np.nonzero(np.isin(label, [getattr(classes, name) for name in names]))
-    return np.array([x.mean(), y.mean()])
-
-
-@has_detector
-class TestDetect:
-    def test_finds_drawn_faces_of_several_sizes_and_nothing_else(self):
-        canvas = np.full((1100, 1700, 3), 128, np.uint8)
-        expected = []
-        for index, (left, top, factor) in zip(
-            (0, 16, 27), [(100, 50, 3), (1000, 200, 2), (1400, 800, 1)], strict=True
-        ):
-            image, label = draw_face("train", index)
-            image = image.repeat(factor, axis=0).repeat(factor, axis=1)
-            canvas[top : top + len(image), left : left + len(image)] = image
-            expected.append([left, top] + factor * centre(label))
-        boxes = faces.detect(canvas)
-        assert len(boxes) == 3
-        sides = boxes[:, 2:] - boxes[:, :2] + 1
-        assert sides[0, 0] > 1.3 * sides[1, 0] > 1.3**2 * sides[2, 0]
-        middle = (boxes[:, :2] + boxes[:, 2:]) / 2
-        assert np.all(np.abs(middle - expected) < 0.25 * sides)
-
-    @pytest.mark.parametrize("size", [(1, 1), (3, 900), (200, 300), (3000, 10)])
-    def test_no_face(self, size):
-        boxes = faces.detect(np.full((*size, 3), 90, np.uint8))
-        assert boxes.shape == (0, 4)
-
-
-def test_opencv_without_a_detector_is_named(monkeypatch):
-    monkeypatch.delattr(cv2, "CascadeClassifier", raising=False)
-    with pytest.raises(ImportError, match="install opencv-python-headless<5"):
-        faces.detect(np.zeros((8, 8, 3), np.uint8))
+POINTS = np.array([(23.5, 29.9), (39.5, 29.9), (31, 38), (26.0, 45.9), (37.0, 45.9)])
 
 
 @pytest.mark.parametrize("box", [(100, 80, 299, 279), (-20.5, 3, 41.25, 64.75)])
@@ -61,13 +18,12 @@ def test_a_box_s_frame_has_the_calibrated_framing(box):
 
 
 def test_the_frame_around_landmarks_turns_and_scales_with_them():
-    points = np.array([(23.5, 29.9), (39.5, 29.9), (31, 38), (26.0, 45.9), (37.0, 45.9)])
-    matrix = faces.frame_around_landmarks(points, 64)
+    matrix = faces.frame_around_landmarks(POINTS, 64)
     np.testing.assert_allclose(matrix, [[1, 0, 0], [0, 1, 0]], atol=1e-12)
     angle = np.radians(70)
     turn = 3 * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     moved = np.concatenate([turn, [[200.0], [-30.0]]], axis=1)
-    found = faces.frame_around_landmarks(resample.apply(moved, points), 64)
+    found = faces.frame_around_landmarks(resample.apply(moved, POINTS), 64)
     np.testing.assert_allclose(found, moved, atol=1e-9)
 
 
@@ -85,12 +41,14 @@ def test_a_photo_goes_into_its_frame_as_the_loader_puts_it(size):
 @pytest.mark.parametrize(
     ("check", "message"),
     [
-        (lambda: faces.check_boxes([1, 2, 3, 4], (9, 9)), r"must have shape \(faces, 4\)"),
-        (lambda: faces.check_boxes([[4, 2, 3, 4]], (9, 9)), "x0 < x1"),
-        (lambda: faces.check_boxes([[10, 2, 13, 4]], (9, 9)), "within the photo of 9 x 9"),
-        (lambda: faces.check_boxes([[0, 0, np.nan, 4]], (9, 9)), "not finite"),
-        (lambda: faces.check_landmarks(np.zeros((1, 68, 2))), r"\(faces, 5, 2\)"),
-        (lambda: faces.frame_around_landmarks(np.ones((5, 2)), 64), "do not span a face"),
+        (lambda: faces.of_boxes([1, 2, 3, 4], (9, 9), 64), r"must have shape \(faces, 4\)"),
+        (lambda: faces.of_boxes([[4, 2, 3, 4]], (9, 9), 64), "x0 < x1"),
+        (lambda: faces.of_boxes([[10, 2, 13, 4]], (9, 9), 64), "within the photo of 9 x 9"),
+        (lambda: faces.of_boxes([[0, 0, np.nan, 4]], (9, 9), 64), "not finite"),
+        (lambda: faces.of_landmarks(np.zeros((1, 68, 2)), 64), r"\(faces, 5, 2\)"),
+        (lambda: faces.of_landmarks(np.ones((1, 5, 2)), 64), "do not span a face"),
+        (lambda: faces.of_detector([1, 2, 3], (9, 9), 64), "detector returned .*boxes have shape"),
+        (lambda: faces.of_detector(np.ones((2, 68, 2)), (9, 9), 64), "detector .*landmarks have"),
     ],
 )
 def test_impossible_places_are_named(check, message):
@@ -98,6 +56,17 @@ def test_impossible_places_are_named(check, message):
         check()
 
 
-def test_no_boxes_are_no_error():
-    assert faces.check_boxes([], (9, 9)).shape == (0, 4)
-    assert faces.check_landmarks([]).shape == (0, 5, 2)
+@pytest.mark.parametrize("none", [[], np.zeros((0, 4)), np.zeros((0, 5, 2))])
+def test_no_faces_are_no_error(none):
+    assert faces.of_detector(none, (9, 9), 64) == ([], [])
+    assert faces.of_boxes([], (9, 9), 64) == ([], [])
+    assert faces.of_landmarks([], 64) == ([], [])
+
+
+def test_what_a_detector_returns_is_told_apart_by_its_shape():
+    boxes, matrices = faces.of_detector([(1, 2, 30, 40)], (99, 99), 64)
+    np.testing.assert_array_equal(boxes, [(1, 2, 30, 40)])
+    np.testing.assert_array_equal(matrices[0], faces.frame_around_box(boxes[0], 64))
+    boxes, matrices = faces.of_detector([POINTS.tolist()], (99, 99), 64)
+    np.testing.assert_array_equal(matrices[0], faces.frame_around_landmarks(POINTS, 64))
+    np.testing.assert_array_equal(boxes[0], faces.box_in_frame(matrices[0], 64))

@@ -28,11 +28,11 @@ LAYERS = (
 WITHIN = {
     "compilation": ("memory", "cache"),
     "sampling": ("grid", "lookup", "crop", "paste"),
-    "data": ("loader", "views", "augment", "occlusion"),
+    "data": ("loader", "views", "augment", "photometric", "occlusion"),
     "models": ("conv", "norm", "icnn", "unet", "localizer", "pipeline"),
     "scores": ("metrics", "report", "draw", "evaluation"),
     "files": ("weights", "convert_torch"),
-    "photos": ("reading", "resample", "faces", "photo_parse", "parser", "cli"),
+    "photos": ("reading", "resample", "detectors", "faces", "photo_parse", "parser", "cli"),
     "train": (
         "losses",
         "config",
@@ -54,7 +54,7 @@ ONLY_IN = {
     "grain": ("data.loader", "train."),
     "torch": ("files.convert_torch",),
     "matplotlib": ("scores.draw",),
-    "cv2": ("photos.faces", "photos.resample"),
+    "cv2": ("photos.detectors", "photos.resample"),
 }
 
 

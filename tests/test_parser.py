@@ -3,7 +3,6 @@
 import subprocess
 import sys
 
-import cv2
 import jax
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ import jax_stn_icnn
 from jax_stn_icnn import anatomy, sampling
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.files import weights
-from jax_stn_icnn.photos import faces
+from jax_stn_icnn.photos import detectors, faces
 from jax_stn_icnn.photos import parser as parser_module
 from jax_stn_icnn.photos.parser import FaceParser
 from jax_stn_icnn.photos.reading import PhotoError
@@ -164,17 +163,31 @@ class TestSeveralFaces:
             assert parse.faces == [] and parse.labels.shape == (S, S) and not parse.labels.any()
             np.testing.assert_array_equal(parse.overlay(), face_picture(0))
 
-    @pytest.mark.skipif(not hasattr(cv2, "CascadeClassifier"), reason="OpenCV 5 finds no faces")
     def test_drawn_faces_are_found(self, small_parser):
         canvas = np.full((600, 900, 3), 128, np.uint8)
         assert small_parser(canvas).faces == []
-        canvas[30:542, 50:562] = draw_face("train", 16).image.repeat(2, axis=0).repeat(2, axis=1)
-        canvas[200:456, 600:856] = draw_face("train", 27).image
+        canvas[30:542, 50:562] = draw_face("train", 0).image.repeat(2, axis=0).repeat(2, axis=1)
+        canvas[200:456, 600:856] = draw_face("train", 1).image
         parse = small_parser(canvas)
         large, small = (np.array(face.box) for face in parse.faces)
         assert np.all(large[:2] > (50, 30)) and np.all(large[2:] < (562, 542))
         assert np.all(small[:2] > (600, 200)) and np.all(small[2:] < (856, 456))
-        assert_same(small_parser(canvas, boxes=[large, small]), parse)
+        landmarks = detectors.find("yunet")(canvas)
+        assert_same(small_parser(canvas, landmarks=landmarks), parse)
+
+    def test_by_a_detector_of_ones_own(self, small_parser, single):
+        seen = []
+
+        def detector(image):
+            seen.append(image)
+            return [single.faces[0].box]
+
+        own = FaceParser(small_parser._variables, small_parser.model, S, detector)
+        assert_same(own(face_picture(0)), small_parser(face_picture(0), boxes=detector(None)))
+        np.testing.assert_array_equal(seen[0], face_picture(0))
+        own = FaceParser(small_parser._variables, small_parser.model, S, lambda image: [1, 2])
+        with pytest.raises(ValueError, match="what the detector returned does not fit"):
+            own(face_picture(0))
 
 
 class TestLandmarks:

@@ -125,6 +125,18 @@ def random_warp(key: jax.Array, chosen: jax.Array) -> Warp:
     )
 
 
+def _widened(key: jax.Array, warp: Warp, turn: float, zoom: float) -> Warp:
+    """A warp that turns and scales by more."""
+    # Other draws are from the key itself, or from its folds 1 to 3.
+    turned, zoomed, angle, scale = jax.random.split(jax.random.fold_in(key, 4), 4)
+    angle = jax.random.uniform(angle, minval=-turn, maxval=turn)
+    factor = jnp.exp(jax.random.uniform(scale, minval=-zoom, maxval=zoom))
+    return warp._replace(
+        angle=warp.angle + jnp.where(jax.random.bernoulli(turned), angle, 0.0),
+        scale=warp.scale * jnp.where(jax.random.bernoulli(zoomed), factor, 1.0),
+    )
+
+
 def random_noise(key: jax.Array, chosen: jax.Array, size: Size) -> jax.Array:
     """Draws the noise of one example.
 
@@ -171,12 +183,32 @@ def warp_matrix(warp: Warp, region: jax.Array, frame_size: Size) -> jax.Array:
     return jnp.stack([first, second], axis=-2)
 
 
+def inside(region: jax.Array, size: Size) -> jax.Array:
+    """Which pixels of the frame belong to the picture.
+
+    Args:
+        region: thetas (batch, 2, 3) of the picture's rectangle in the frame.
+        size: (height, width) of the frame.
+
+    Returns:
+        bool (batch, *size).
+    """
+    windows = jnp.round(geometry.windows_from_theta(region, size)).astype(jnp.int32)
+    left, top, right, bottom = windows.T[..., None]
+    rows, columns = (jnp.arange(length) for length in size)
+    in_rows = (rows >= top) & (rows <= bottom)
+    in_columns = (columns >= left) & (columns <= right)
+    return in_rows[:, :, None] & in_columns[:, None, :]
+
+
 def augment(
     keys: jax.Array,
     frame: jax.Array,
     label_map: jax.Array,
     region: jax.Array,
     variant: jax.Array,
+    turn: float = 0.0,
+    zoom: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
     """Augments a batch; compiles once for all variants.
 
@@ -189,6 +221,8 @@ def augment(
         label_map: class ids, integers of shape (batch, height, width).
         region: thetas (batch, 2, 3) of the picture's rectangle in the frame.
         variant: how many operations each example gets, integers 0..4 of shape (batch,).
+        turn: degrees by which every second example is turned at most, either way, besides.
+        zoom: logarithm of the factor by which every second one is scaled at most, besides.
 
     Returns:
         The frames, float32 in 0..1 but for the noise, and their labels, int32; variant 0 changes
@@ -204,14 +238,17 @@ def augment(
     check_same_batch(keys=keys, frame=frame, label_map=label_map, region=region, variant=variant)
     size = frame.shape[1:3]
     chosen = jax.vmap(choose_operations)(keys, variant)
-    theta = warp_matrix(jax.vmap(random_warp)(keys, chosen), region, size)
+    warp = jax.vmap(random_warp)(keys, chosen)
+    if turn or zoom:
+        warp = jax.vmap(lambda key, one: _widened(key, one, turn, zoom))(keys, warp)
+    theta = warp_matrix(warp, region, size)
     image = sampling.crop_bilinear(to_float(frame), theta, size)
     image += jax.vmap(random_noise, in_axes=(0, 0, None))(keys, chosen, size)
     warped_labels = sampling.crop_nearest(label_map[..., None], theta, size)[..., 0]
-    inside = _inside(region, size)
+    within = inside(region, size)
     return (
-        jnp.where(inside[..., None], image, 0.0),
-        jnp.where(inside, warped_labels, 0).astype(jnp.int32),
+        jnp.where(within[..., None], image, 0.0),
+        jnp.where(within, warped_labels, 0).astype(jnp.int32),
     )
 
 
@@ -249,13 +286,3 @@ def mirror_some(
         jnp.where(chosen[:, None, None], exchanged, label_map),
         jnp.where(chosen[:, None, None], region.at[:, 0, 2].multiply(-1), region),
     )
-
-
-def _inside(region: jax.Array, size: Size) -> jax.Array:
-    """Which pixels of the frame belong to the picture, bool (batch, *size)."""
-    windows = jnp.round(geometry.windows_from_theta(region, size)).astype(jnp.int32)
-    left, top, right, bottom = windows.T[..., None]
-    rows, columns = (jnp.arange(length) for length in size)
-    in_rows = (rows >= top) & (rows <= bottom)
-    in_columns = (columns >= left) & (columns <= right)
-    return in_rows[:, :, None] & in_columns[:, None, :]

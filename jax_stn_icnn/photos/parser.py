@@ -22,7 +22,8 @@ from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.geometry import windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.photos import faces, resample
+from jax_stn_icnn.photos import detectors, faces, resample
+from jax_stn_icnn.photos.detectors import Detector
 from jax_stn_icnn.photos.photo_parse import FaceParse, PhotoParse, merged
 from jax_stn_icnn.photos.reading import to_rgb
 from jax_stn_icnn.sampling import resize_bilinear
@@ -38,16 +39,25 @@ Photos = list[Any] | tuple[Any, ...]
 class FaceParser:
     """Parses the faces in photos; `FaceParser.load()` makes one."""
 
-    def __init__(self, variables: Mapping[str, Any], model: STNiCNN, frame_size: int):
+    def __init__(
+        self,
+        variables: Mapping[str, Any],
+        model: STNiCNN,
+        frame_size: int,
+        detector: str | Path | Detector = "yunet",
+    ):
         """Makes a parser of a model's variables.
 
         Args:
             variables: `{"params": ..., "batch_stats": ...}` of the model.
             model: the networks.
             frame_size: side of the frame that they were trained at, in pixels.
+            detector: what finds the faces, as in `load`.
 
         Raises:
-            ValueError: the variables are another model's, or a size is impossible.
+            FileNotFoundError: there is no such file of a detector.
+            ValueError: the variables are another model's, a size is impossible, or there is no such
+                detector.
         """
         for size in model.patch_sizes:
             if min(size) < 3 or any(n % 2 == 0 for n in size) or max(size) > frame_size:
@@ -57,6 +67,7 @@ class FaceParser:
                 )
         self.model = model
         self.frame_size = frame_size
+        self._detector = detectors.find(detector)
         expected = weights.shapes(variable_shapes(model))
         weights.check_entries("the tree of variables", weights.shapes(variables), expected)
         self._variables = jax.device_put(dict(variables))
@@ -68,23 +79,29 @@ class FaceParser:
         return self.model.anatomy.classes
 
     @classmethod
-    def load(cls, source: str | Path | None = None) -> "FaceParser":
+    def load(
+        cls, source: str | Path | None = None, *, detector: str | Path | Detector = "yunet"
+    ) -> "FaceParser":
         """Makes a parser of weights in a file.
 
         Args:
             source: what comes with the package, `"nineteen"`, the whole face, or `"nine"`, the
                 paper's brows, eyes, nose and lips; or a `.safetensors` file; or the directory of a
                 run of `train.py`. By default `"nineteen"`.
+            detector: what finds the faces: `"yunet"`; `"cascade"`, OpenCV's Haar cascade; an
+                `.onnx` file of YuNet; or a callable that takes a photo, uint8 (H, W, 3), and
+                returns `boxes` or `landmarks` as a call of the parser takes them.
 
         Returns:
             The parser.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is no file of weights, or does not say all that is needed.
+            ValueError: it is no file of weights, or does not say all that is needed; or there is no
+                such detector.
         """
         loaded = weights.load_weights(_file_of(DEFAULT if source is None else source))
-        return cls(loaded.variables, loaded.model, loaded.frame_size)
+        return cls(loaded.variables, loaded.model, loaded.frame_size, detector)
 
     @overload
     def __call__(
@@ -104,8 +121,8 @@ class FaceParser:
     ) -> PhotoParse | list[PhotoParse]:
         """Parses the faces in a photo, or in several.
 
-        By default OpenCV's Haar cascade looks for upright frontal faces. Other detectors find more:
-        give what they say as `boxes` or, better, as `landmarks`.
+        By default the parser's detector finds them. A face with landmarks, as YuNet gives them, is
+        turned upright before it is parsed; boxes are of upright faces.
 
         Args:
             image: a path; a Pillow image; an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats
@@ -123,8 +140,8 @@ class FaceParser:
 
         Raises:
             OSError: a file cannot be opened.
-            ValueError: a photo cannot be read (`photos.PhotoError`), or an argument does not fit.
-            ImportError: faces are to be found, but the installed OpenCV cannot.
+            ValueError: a photo cannot be read (`photos.PhotoError`), or an argument, or what the
+                detector returns, does not fit.
         """
         if sum([boxes is not None, landmarks is not None, not detect]) > 1:
             raise ValueError("boxes, landmarks and detect=False exclude each other: give one")
@@ -145,16 +162,15 @@ class FaceParser:
 
     def _parse(self, image: np.ndarray, boxes: Any, landmarks: Any, detect: bool) -> PhotoParse:
         size, side = image.shape[:2], self.frame_size
-        if landmarks is not None:
-            points = faces.check_landmarks(landmarks)
-            matrices = [faces.frame_around_landmarks(face, side) for face in points]
-            found = [faces.box_in_frame(matrix, side) for matrix in matrices]
-        elif not detect:
+        if not detect:
             matrices = [faces.frame_around_photo(size, side)]
             found = [faces.box_in_frame(matrices[0], side)]
+        elif boxes is not None:
+            found, matrices = faces.of_boxes(boxes, size, side)
+        elif landmarks is not None:
+            found, matrices = faces.of_landmarks(landmarks, side)
         else:
-            found = list(faces.detect(image) if boxes is None else faces.check_boxes(boxes, size))
-            matrices = [faces.frame_around_box(box, side) for box in found]
+            found, matrices = faces.of_detector(self._detector(image), size, side)
         parsed = [
             self._parse_face(image, box, matrix)
             for box, matrix in zip(found, matrices, strict=True)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jax_stn_icnn import anatomy
+from jax_stn_icnn.data.photometric import Strengths
 from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models.localizer import LOCALIZERS
 from jax_stn_icnn.models.pipeline import CENTROID, COARSE_NETWORKS, STNiCNN
@@ -74,6 +75,7 @@ _NAME = _Rule(lambda value: isinstance(value, str) and value != "", "text, not e
 _FLAG = _Rule(lambda value: isinstance(value, bool), "True or False")
 _POSITIVE = _Rule(lambda value: _number(value) and value > 0, "a number above 0")
 _NOT_NEGATIVE = _Rule(lambda value: _number(value) and value >= 0, "a number of at least 0")
+_SHARE = _Rule(lambda value: _number(value) and 0 <= value <= 1, "a number in 0..1")
 _ROWS = _Rule(
     lambda value: (
         isinstance(value, tuple | list) and 2 <= len(value) <= 6 and all(map(_whole(1).fits, value))
@@ -111,6 +113,10 @@ FIELDS: dict[str, _Rule] = {
     "eval_batch_size": _whole(1),
     "augment": _FLAG,
     "mirror": _FLAG,
+    **{
+        f"photo.{field.name}": _SHARE if field.name == "grey" else _NOT_NEGATIVE
+        for field in dataclasses.fields(Strengths)
+    },
     "stages": _some_of(STAGES),
     "halve_every_epochs": _POSITIVE,
     "part_weights": _Rule(
@@ -229,6 +235,11 @@ def make_model(config: ConfigDict) -> STNiCNN:
         following=windows == "following",
         dtype=jnp.dtype(config.model.dtype).type,
     )
+
+
+def make_strengths(config: ConfigDict) -> Strengths:
+    """How strongly a config makes training examples like photos as people take them."""
+    return Strengths(**config.photo)
 
 
 def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -195,6 +195,7 @@ class Run:
             seed=self.config.seed,
             augmented=self.config.augment,
             mirrored=self.config.mirror,
+            photo=configs.make_strengths(self.config),
         )
 
     def _may_compile_ahead(self) -> bool:

@@ -13,6 +13,7 @@ from flax import struct
 from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
+from jax_stn_icnn.data.photometric import OFF, Strengths, photometric
 from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.localizer import centroid_theta
@@ -70,6 +71,7 @@ def make_views(
     model: STNiCNN,
     augmented: bool,
     mirrored: bool,
+    photo: Strengths = OFF,
 ) -> Views:
     """Turns a batch of the loader into what the networks see.
 
@@ -79,6 +81,7 @@ def make_views(
         model: the parser that is to see them.
         augmented: whether each example becomes a random one of its five variants.
         mirrored: whether every second example, at random, is mirrored.
+        photo: how strongly examples are made like photos as people take them.
 
     Returns:
         The views.
@@ -87,8 +90,12 @@ def make_views(
     if mirrored:
         pixels, label_map, region = mirror_some(keys, pixels, label_map, region, model.anatomy)
     frame = to_float(pixels)
-    if augmented:
-        frame, label_map = augment(keys, pixels, label_map, region, random_variants(keys))
+    if augmented or photo.turn or photo.zoom:
+        variants = random_variants(keys) if augmented else jnp.zeros(len(pixels), jnp.int32)
+        frame, label_map = augment(
+            keys, pixels, label_map, region, variants, photo.turn, photo.zoom
+        )
+    frame = photometric(keys, frame, region, photo)
     label_map = label_map.astype(jnp.int32)
     coarse_image, whole_labels = coarse_view(frame, label_map, region, model.coarse_image_size)
     # Every so many rows and columns: the same as those of a view of 128 x 128.

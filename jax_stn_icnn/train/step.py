@@ -13,6 +13,7 @@ import optax
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.compilation.memory import compile_program
 from jax_stn_icnn.data.augment import example_keys
+from jax_stn_icnn.data.photometric import OFF, Strengths
 from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
@@ -61,6 +62,7 @@ def compile_train_step(
     seed: int,
     augmented: bool,
     mirrored: bool = False,
+    photo: Strengths = OFF,
     devices: Sequence[jax.Device] | None = None,
 ) -> Step:
     """Compiles a stage's step for all devices, once for all of its batches.
@@ -75,6 +77,7 @@ def compile_train_step(
         seed: of augmentation and jitter.
         augmented: whether examples are augmented.
         mirrored: whether every second one, at random, is mirrored.
+        photo: how strongly examples are made like photos as people take them.
         devices: where to run; all devices by default.
 
     Returns:
@@ -95,6 +98,7 @@ def compile_train_step(
         seed=seed,
         augmented=augmented,
         mirrored=mirrored,
+        photo=photo,
     )
     # The state goes in and comes out as one, not stacked by device; the batch is split.
     mapped = jax.pmap(
@@ -114,7 +118,15 @@ def compile_train_step(
         num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_sizes)
         run = cached_program(
             "training step",
-            (model, stage, steps_per_epoch, halve_every_epochs, seed, augmented, mirrored, given),
+            (
+                model,
+                stage,
+                steps_per_epoch,
+                halve_every_epochs,
+                seed,
+                (augmented, mirrored, photo),
+                given,
+            ),
             lambda: mapped.lower(state, shards),
             functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
             used,
@@ -143,10 +155,11 @@ def train_step(
     seed: int,
     augmented: bool,
     mirrored: bool,
+    photo: Strengths,
 ) -> tuple[TrainState, Metrics]:
     """One step on this device's share of a batch, within a mapped axis AXIS."""
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
-    views = objective.make_views(batch, keys, model, augmented, mirrored)
+    views = objective.make_views(batch, keys, model, augmented, mirrored, photo)
 
     def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
         found, updated = model.apply(

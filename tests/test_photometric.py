@@ -1,0 +1,138 @@
+import dataclasses
+from io import BytesIO
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from jax_stn_icnn.data import augment, photometric
+from jax_stn_icnn.data.photometric import OFF, Strengths
+from tfds_builders.synthetic_faces.face import draw_face
+
+PICTURE = draw_face("train", 3)[0][64:192, 64:192]
+FLOATS = jnp.float32(PICTURE) / 255
+REGION = jnp.array([[[1.0, 0, 0], [0, 1, 0]]])
+ALL = Strengths(
+    grey=0.3, colour=0.3, gamma=0.4, contrast=0.4, cover=0.3, blur=0.01, resolution=2, noise=0.05,
+    blocks=2,
+)  # fmt: skip
+
+
+def several(count):
+    return (
+        jax.random.split(jax.random.key(0), count),
+        jnp.broadcast_to(FLOATS, (count, *FLOATS.shape)),
+        jnp.broadcast_to(REGION, (count, 2, 3)),
+    )
+
+
+class TestOneOperation:
+    def test_grey_is_pillows(self):
+        expected = np.asarray(Image.fromarray(PICTURE).convert("L"))
+        got = np.asarray(photometric.grey(FLOATS)) * 255
+        assert np.abs(got - expected[..., None]).max() <= 1
+
+    @pytest.mark.parametrize("sigma", [1.0, 4.0])
+    def test_blur_is_opencvs(self, sigma):
+        got = photometric.shrink(FLOATS, 1.0, sigma)
+        expected = cv2.GaussianBlur(np.asarray(FLOATS), (0, 0), sigma)
+        inner = slice(20, -20)  # They differ beyond the edges.
+        np.testing.assert_allclose(got[inner, inner], expected[inner, inner], atol=0.01)
+
+    def test_low_resolution_is_opencvs(self):
+        small = photometric.shrink(FLOATS, 4.0, 0.0)
+        area = cv2.resize(np.asarray(FLOATS), (32, 32), interpolation=cv2.INTER_AREA)
+        assert np.abs(small[:32, :32] - area).mean() < 0.02
+        expected = cv2.resize(np.asarray(small[:32, :32]), (128, 128))
+        np.testing.assert_allclose(photometric.enlarge(small, 4.0), expected, atol=1e-5)
+
+    @pytest.mark.parametrize(("quality", "level"), [(50, 1.0), (25, 2.0), (10, 5.0)])
+    def test_compression_is_a_jpegs(self, quality, level):
+        file = BytesIO()
+        Image.fromarray(PICTURE).save(file, "JPEG", quality=quality, subsampling=0)
+        expected = np.asarray(Image.open(file), np.float32)
+        got = np.asarray(photometric.compress(FLOATS, level)) * 255
+        # A decoder rounds, and clips what is beyond 0..255.
+        assert np.abs(got - expected).mean() < 1
+        assert np.abs(PICTURE - expected).mean() > 2
+
+    def test_gamma_and_contrast(self):
+        np.testing.assert_allclose(photometric.change_gamma(FLOATS, 2.0), FLOATS**2, rtol=1e-5)
+        assert np.all(np.isfinite(photometric.change_gamma(FLOATS - 0.5, 0.7)))
+        got = photometric.change_contrast(FLOATS, 0.5)
+        assert np.isclose(got.mean(), FLOATS.mean(), atol=1e-5)
+        assert np.isclose(got.std(), FLOATS.std() / 2, rtol=1e-4)
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_a_cover_is_one_patch_no_larger_than_said(self, seed):
+        image = jnp.linspace(0, 1, 100 * 100 * 3).reshape(100, 100, 3)
+        got = photometric.cover(jax.random.key(seed), image, 0.3)
+        rows, columns = np.nonzero(np.any(got != image, axis=-1))
+        assert len(rows)
+        assert max(np.ptp(rows), np.ptp(columns)) < 0.3 * 100 * np.sqrt(2)
+        np.testing.assert_array_equal(photometric.cover(jax.random.key(seed), image, 0.0), image)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [(f.name, 0.5) for f in dataclasses.fields(Strengths) if f.name not in ("turn", "zoom")],
+)
+def test_each_strength_changes_some_examples_and_leaves_others(name, value):
+    keys, frames, region = several(16)
+    got = photometric.photometric(keys, frames, region, dataclasses.replace(OFF, **{name: value}))
+    changed = np.abs(got - frames).max(axis=(1, 2, 3)) > 1e-5
+    assert 2 <= changed.sum() <= 14
+
+
+def test_off_is_the_same_array():
+    keys, frames, region = several(2)
+    assert photometric.photometric(keys, frames, region, OFF) is frames
+    turned = Strengths(turn=20.0, zoom=0.2)  # They are `augment`'s.
+    assert photometric.photometric(keys, frames, region, turned) is frames
+
+
+def test_an_example_depends_on_its_key_alone():
+    keys, frames, region = several(4)
+    together = photometric.photometric(keys, frames, region, ALL)
+    again = photometric.photometric(keys[2:3], frames[:1], region[:1], ALL)
+    np.testing.assert_allclose(together[2], again[0], atol=1e-5)
+    assert np.abs(together[2] - together[3]).max() > 0.1
+
+
+def test_beyond_the_picture_all_stays_black():
+    keys, frames, region = several(8)
+    region = region.at[:, 0, 0].set(0.5)  # the middle half of the columns
+    got = photometric.photometric(keys, frames, region, ALL)
+    assert not np.any(got[:, :, :31])
+    assert not np.any(got[:, :, -31:])
+    assert np.any(got[:, :, 64])
+
+
+@pytest.mark.parametrize("given", [{"grey": 1.5}, {"noise": -0.1}])
+def test_impossible_strengths_are_named(given):
+    with pytest.raises(ValueError, match=f"{next(iter(given))} is"):
+        Strengths(**given)
+
+
+def test_turn_and_zoom_widen_the_warp():
+    keys, _, region = several(64)
+    frames = jnp.broadcast_to(jnp.uint8(PICTURE), (64, *PICTURE.shape))
+    # A wedge that points to the right from the middle, whose direction says by how much it turned.
+    y, x = np.mgrid[-64:64, -64:64] + 0.5
+    wedge = jnp.broadcast_to(jnp.uint8((abs(y) < x / 4) & (x < 40)), (64, 128, 128))
+    none = jnp.zeros(64, jnp.int32)
+    plain, same = augment.augment(keys, frames, wedge, region, none)
+    np.testing.assert_array_equal(same, wedge)
+    _, labels = augment.augment(keys, frames, wedge, region, none, 40.0, 0.5)
+    weights = np.asarray(labels, float)
+    area = weights.sum(axis=(1, 2))
+    angles = np.degrees(np.arctan2(-(weights * y).sum((1, 2)), (weights * x).sum((1, 2))))
+    turned = np.abs(angles) > 2
+    assert 20 <= turned.sum() <= 44
+    assert 25 < np.abs(angles).max() < 41
+    scale = np.sqrt(area / np.asarray(wedge[0]).sum())
+    assert 0.58 < scale.min() < 0.8
+    assert 1.2 < scale.max() < 1.68
