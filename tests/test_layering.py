@@ -32,7 +32,16 @@ WITHIN = {
     "models": ("conv", "norm", "icnn", "unet", "localizer", "pipeline"),
     "scores": ("metrics", "report", "draw", "evaluation"),
     "files": ("weights", "convert_torch"),
-    "photos": ("reading", "resample", "detectors", "faces", "photo_parse", "parser", "cli"),
+    "photos": (
+        "reading",
+        "resample",
+        "detectors",
+        "faces",
+        "photo_parse",
+        "stream",
+        "parser",
+        "cli",
+    ),
     "train": (
         "losses",
         "config",

@@ -6,7 +6,6 @@ them. Landmarks are better: they say which way up a face is.
 """
 
 import importlib.resources
-import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -89,9 +88,12 @@ class YuNet:
         """
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file} for the face detector")
-        self._file = file
-        self._own = threading.local()  # A network serves one thread at a time.
-        self._network()
+        try:
+            self._network = cv2.FaceDetectorYN.create(
+                str(file), "", (320, 320), _YUNET_SCORE, _YUNET_OVERLAP
+            )
+        except cv2.error as error:
+            raise ValueError(f"{file} is no face detector of OpenCV: {error}") from error
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Finds faces.
@@ -106,25 +108,13 @@ class YuNet:
         small, scale = _shrunk(image, _YUNET_SIDE)
         if min(small.shape[:2]) < _YUNET_SMALLEST:
             return np.empty((0, 5, 2))  # In narrower strips it sees faces everywhere.
-        network = self._network()
-        network.setInputSize(small.shape[1::-1])
-        _, found = network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+        self._network.setInputSize(small.shape[1::-1])
+        _, found = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
         rows = np.reshape([] if found is None else found, (-1, 15)).astype(np.float64)
         rows = rows[np.argsort(-rows[:, 2] * rows[:, 3], kind="stable")]
         landmarks = rows[:, 4:14].reshape(-1, 5, 2)
         # Whole numbers are the centres of pixels, in the photo as in the smaller one.
         return (landmarks + 0.5) * scale - 0.5
-
-    def _network(self) -> Any:
-        """This thread's network."""
-        if not hasattr(self._own, "network"):
-            try:
-                self._own.network = cv2.FaceDetectorYN.create(
-                    str(self._file), "", (320, 320), _YUNET_SCORE, _YUNET_OVERLAP
-                )
-            except cv2.error as error:
-                raise ValueError(f"{self._file} is no face detector of OpenCV: {error}") from error
-        return self._own.network
 
 
 def cascade(image: np.ndarray) -> np.ndarray:
@@ -137,7 +127,6 @@ def cascade(image: np.ndarray) -> np.ndarray:
         Boxes, the largest first, float64 (faces, 4).
     """
     small, scale = _shrunk(image, _CASCADE_SIDE)
-    # A classifier serves one thread at a time, so each call has its own.
     classifier = cv2.CascadeClassifier(cv2.data.haarcascades + _CASCADE)
     found = classifier.detectMultiScale(
         cv2.cvtColor(small, cv2.COLOR_RGB2GRAY),

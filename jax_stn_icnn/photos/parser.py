@@ -1,4 +1,4 @@
-"""A photo in, a parse out.
+"""A photo in, a parse out; or many.
 
     photo -> faces -> frames of one size -> networks -> class scores -> the photo's own pixels
 
@@ -6,10 +6,11 @@ The networks see every face at the size of their frame, so one compilation serve
 sizes. The photo itself never goes to the device.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +27,27 @@ from jax_stn_icnn.photos import detectors, faces, resample
 from jax_stn_icnn.photos.detectors import Detector
 from jax_stn_icnn.photos.photo_parse import FaceParse, PhotoParse, merged
 from jax_stn_icnn.photos.reading import to_rgb
+from jax_stn_icnn.photos.stream import Prepared, Steps, run
 from jax_stn_icnn.sampling import resize_bilinear
 
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 # Which of the weights that come with the package are taken if none are named.
 DEFAULT = "nineteen"
+# How many faces of several photos go through the networks at once.
+BATCH_SIZE = 4
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
+
+
+class _Request(NamedTuple):
+    """A photo to be parsed; what messages call it, and where its faces are."""
+
+    image: Any
+    name: str
+    boxes: Any = None
+    landmarks: Any = None
+    detect: bool = True
 
 
 class FaceParser:
@@ -68,10 +82,11 @@ class FaceParser:
         self.model = model
         self.frame_size = frame_size
         self._detector = detectors.find(detector)
+        self._detecting = threading.Lock()  # Detectors serve one thread at a time.
         expected = weights.shapes(variable_shapes(model))
         weights.check_entries("the tree of variables", weights.shapes(variables), expected)
         self._variables = jax.device_put(dict(variables))
-        self._networks: Callable[..., Any] | None = None
+        self._networks: dict[int, Callable[..., Any]] = {}  # by the size of the batch
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -146,10 +161,12 @@ class FaceParser:
         if sum([boxes is not None, landmarks is not None, not detect]) > 1:
             raise ValueError("boxes, landmarks and detect=False exclude each other: give one")
         if not _is_several(image):
-            return self._parse(to_rgb(image), boxes, landmarks, detect)
+            request = _Request(image, "image", boxes, landmarks, detect)
+            (parse,) = self._results([request], batch_size=1)
+            return _or_raise(parse)
         count = len(image)
-        return [
-            self._parse(to_rgb(one, f"image {i}"), own_boxes, own_landmarks, detect)
+        requests = [
+            _Request(one, f"image {i}", own_boxes, own_landmarks, detect)
             for i, (one, own_boxes, own_landmarks) in enumerate(
                 zip(
                     image,
@@ -159,50 +176,128 @@ class FaceParser:
                 )
             )
         ]
+        return [_or_raise(parse) for parse in self._results(requests, BATCH_SIZE)]
 
-    def _parse(self, image: np.ndarray, boxes: Any, landmarks: Any, detect: bool) -> PhotoParse:
+    @overload
+    def stream(
+        self,
+        photos: Iterable[Any],
+        *,
+        detect: bool = ...,
+        batch_size: int = ...,
+        errors: Literal["raise"] = ...,
+    ) -> Iterator[PhotoParse]: ...
+    @overload
+    def stream(
+        self, photos: Iterable[Any], *, detect: bool = ..., batch_size: int = ..., errors: str
+    ) -> Iterator[PhotoParse | OSError | ValueError]: ...
+
+    def stream(
+        self,
+        photos: Iterable[Any],
+        *,
+        detect: bool = True,
+        batch_size: int = BATCH_SIZE,
+        errors: str = "raise",
+    ) -> Iterator[PhotoParse | OSError | ValueError]:
+        """Parses photos one after another, however many, in bounded memory.
+
+        Reading, detecting, the networks and what comes after them overlap, and faces of several
+        photos go through the networks together. Photos are asked for as results are taken.
+
+        Args:
+            photos: each as in a call of the parser.
+            detect: likewise.
+            batch_size: how many faces go through the networks at once; accelerators like more.
+            errors: "raise" ends the stream with the first photo that cannot be read; "yield" gives
+                its error in place of its parse, and goes on.
+
+        Yields:
+            The parses, in the order of the photos.
+
+        Raises:
+            OSError: a file cannot be opened.
+            ValueError: a photo cannot be read, or an argument does not fit.
+        """
+        if batch_size < 1 or errors not in ("raise", "yield"):
+            raise ValueError(
+                f"batch_size is {batch_size} and errors is {errors!r}, but they must be at least "
+                "1, and raise or yield"
+            )
+        requests = (_Request(photo, f"photo {i}", detect=detect) for i, photo in enumerate(photos))
+        results = self._results(requests, batch_size)
+        return results if errors == "yield" else map(_or_raise, results)
+
+    def _results(self, requests: Iterable[_Request], batch_size: int) -> Iterator[Any]:
+        steps = Steps(
+            self._prepare,
+            lambda frames: self._program(frames)(self._variables, frames),
+            self._finish_face,
+            self._finish,
+        )
+        return run(requests, steps, batch_size)
+
+    def _prepare(self, request: _Request) -> Prepared:
+        image = to_rgb(request.image, request.name)
         size, side = image.shape[:2], self.frame_size
-        if not detect:
+        if not request.detect:
             matrices = [faces.frame_around_photo(size, side)]
             found = [faces.box_in_frame(matrices[0], side)]
-        elif boxes is not None:
-            found, matrices = faces.of_boxes(boxes, size, side)
-        elif landmarks is not None:
-            found, matrices = faces.of_landmarks(landmarks, side)
+        elif request.boxes is not None:
+            found, matrices = faces.of_boxes(request.boxes, size, side)
+        elif request.landmarks is not None:
+            found, matrices = faces.of_landmarks(request.landmarks, side)
         else:
-            found, matrices = faces.of_detector(self._detector(image), size, side)
-        parsed = [
-            self._parse_face(image, box, matrix)
-            for box, matrix in zip(found, matrices, strict=True)
-        ]
-        return PhotoParse(image, merged(parsed, size), parsed, self.model.anatomy)
+            with self._detecting:
+                seen = self._detector(image)
+            found, matrices = faces.of_detector(seen, size, side)
+        frames = [resample.pull(image, matrix, (side, side)) for matrix in matrices]
+        return Prepared(image, found, matrices, frames)
 
-    def _parse_face(self, image: np.ndarray, box: np.ndarray, matrix: np.ndarray) -> FaceParse:
-        frame = resample.pull(image, matrix, (self.frame_size, self.frame_size))
-        if self._networks is None:
-            self._networks = cached_program(
-                "parse of a frame",
-                (self.model, shapes_and_types((self._variables, frame))),
-                lambda: _networks.lower(self.model, self._variables, frame),
+    def _program(self, frames: np.ndarray) -> Callable[..., Any]:
+        """The networks, compiled for a batch of this size."""
+        if len(frames) not in self._networks:
+            self._networks[len(frames)] = cached_program(
+                "parse of a batch",
+                (self.model, shapes_and_types((self._variables, frames))),
+                lambda: _networks.lower(self.model, self._variables, frames),
                 Lowered.compile,
                 list(jax.tree.leaves(self._variables)[0].devices()),
             )
-        seen = jax.device_get(self._networks(self._variables, frame))
+        return self._networks[len(frames)]
+
+    def _finish_face(
+        self, prepared: Prepared, number: int, seen: Mapping[str, np.ndarray]
+    ) -> FaceParse:
         return FaceParse.of_frame(
-            **seen, anatomy=self.model.anatomy, box=box, matrix=matrix, photo_size=image.shape[:2]
+            **seen,
+            anatomy=self.model.anatomy,
+            box=prepared.boxes[number],
+            matrix=prepared.matrices[number],
+            photo_size=prepared.image.shape[:2],
         )
+
+    def _finish(self, prepared: Prepared, parsed: list[FaceParse]) -> PhotoParse:
+        label_map = merged(parsed, prepared.image.shape[:2])
+        return PhotoParse(prepared.image, label_map, parsed, self.model.anatomy)
 
 
 @partial(jax.jit, static_argnames="model")
-def _networks(model: STNiCNN, variables: Mapping[str, Any], frame: jax.Array) -> dict[str, Any]:
-    """What is kept of a frame's parse, in pixels of the frame, uint8 (S, S, 3)."""
-    batch = to_float(frame)[None]
+def _networks(model: STNiCNN, variables: Mapping[str, Any], frames: jax.Array) -> dict[str, Any]:
+    """What is kept of frames' parses, in pixels of the frame, uint8 (batch, S, S, 3)."""
+    batch = to_float(frames)
     parse: Any = model.apply(variables, resize_bilinear(batch, model.coarse_image_size), batch)
     return {
-        "scores": jnp.moveaxis(parse.scores[0], -1, 0),
-        "rough": jnp.argmax(parse.mask[0], axis=-1).astype(jnp.uint8),
-        "windows": windows_from_theta(parse.theta[0], frame.shape[:2]),
+        "scores": jnp.moveaxis(parse.scores, -1, 1),
+        "rough": jnp.argmax(parse.mask, axis=-1).astype(jnp.uint8),
+        "windows": windows_from_theta(parse.theta, frames.shape[1:3]),
     }
+
+
+def _or_raise(result: Any) -> PhotoParse:
+    if isinstance(result, Exception):
+        raise result
+    return result
 
 
 def _is_several(image: Any) -> bool:

@@ -14,6 +14,7 @@ from jax_stn_icnn.scores import draw
 
 Box = tuple[float, float, float, float]
 Area = tuple[slice, slice]  # rows and columns of a photo
+_OPEN = 255  # no class: where pixels of the frame disagree
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -174,13 +175,37 @@ def merged(faces: Sequence[FaceParse], photo_size: tuple[int, ...]) -> np.ndarra
 
 
 def _argmax(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndarray:
-    """Class ids in an area of the photo; one class at a time, for photos are large."""
-    best = _carry(frame_scores, 0, matrix, area)
+    """Class ids in an area of the photo, of the scores as `_carry` carries them."""
+    if np.linalg.det(matrix[:, :2]) < 1:  # The photo is coarser than the frame: it is small.
+        return _best([_carry(frame_scores, c, matrix, area) for c in range(len(frame_scores))])
+    # Bilinear scores lie between those of four pixels: a class that is the best of all four is the
+    # best between them. So only where the four disagree are scores needed.
+    inner = _best(frame_scores)
+    label_map = np.pad(inner, 1)  # Beyond the frame all is background.
+    corners = label_map[:-1, :-1], label_map[:-1, 1:], label_map[1:, :-1], label_map[1:, 1:]
+    agree = np.all([corner == corners[0] for corner in corners[1:]], axis=0)
+    cells = np.where(agree, corners[0], _OPEN)
+    size = tuple(edge.stop - edge.start for edge in area)
+    to_frame = resample.shift(resample.invert(matrix), *area)
+    found = resample.look_up(cells, to_frame + [[0, 0, 0.5], [0, 0, 0.5]], size)
+    rows, columns = np.nonzero(found == _OPEN)
+    points = resample.apply(to_frame, np.stack([columns, rows], axis=1).astype(np.float64))
+    found[rows, columns] = _best(
+        [
+            resample.look_up_bilinear(frame_scores[c], points, outside=float(c == 0))
+            for c in range(len(frame_scores))
+        ]
+    )
+    return found
+
+
+def _best(scores: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    """The class of the highest score; one class at a time, for photos are large."""
+    best = scores[0].copy()
     label_map = np.zeros(best.shape, np.uint8)
-    for c in range(1, len(frame_scores)):
-        scores = _carry(frame_scores, c, matrix, area)
-        np.copyto(label_map, np.uint8(c), where=scores > best)
-        np.maximum(best, scores, out=best)
+    for c in range(1, len(scores)):
+        np.copyto(label_map, np.uint8(c), where=scores[c] > best)
+        np.maximum(best, scores[c], out=best)
     return label_map
 
 

@@ -48,6 +48,46 @@ def pull(
     )
 
 
+def look_up(image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Looks up the nearest pixel for each of the result's; beyond the picture's edges, 0.
+
+    Args:
+        image: uint8 (height, width).
+        matrix: pixels of the result -> pixels of the picture.
+        size: (height, width) of the result.
+
+    Returns:
+        uint8 of that size.
+    """
+    if 0 in size:
+        return np.empty(size, np.uint8)
+    flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
+    return np.asarray(cv2.warpAffine(image, matrix, size[::-1], flags=flags))
+
+
+def look_up_bilinear(image: np.ndarray, points: np.ndarray, outside: float = 0) -> np.ndarray:
+    """Looks up points between pixels.
+
+    Args:
+        image: float32 (height, width).
+        points: (x, y), (points, 2).
+        outside: the value beyond the picture's edges.
+
+    Returns:
+        float32 (points,).
+    """
+    if not len(points):
+        return np.empty(0, np.float32)
+    # OpenCV takes pictures of points only, and none that are very long.
+    count, width = len(points), 4096
+    padded = np.pad(np.float32(points), ((0, -count % width), (0, 0)), mode="edge")
+    x, y = padded.T.reshape(2, -1, width)
+    found = cv2.remap(
+        image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 3
+    )
+    return np.asarray(found).ravel()[:count]
+
+
 def footprint(
     matrix: np.ndarray, size: tuple[int, ...], within: tuple[int, ...]
 ) -> tuple[slice, slice]:
