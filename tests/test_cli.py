@@ -7,7 +7,7 @@ from PIL import Image
 
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos import cli
+from jax_stn_icnn.photos import cli, results
 from jax_stn_icnn.photos.parser import FaceParser
 from jax_stn_icnn.scores import draw
 
@@ -25,7 +25,7 @@ def loads(monkeypatch, small_parser):
     """Lets the command use the small parser; lists the weights that it asked for."""
     asked = []
 
-    def load(path=None):
+    def load(path=None, detector="yunet"):
         asked.append(path)
         return small_parser
 
@@ -116,7 +116,7 @@ def test_a_file_is_whole_or_not_there(loads, small_parser, folder, tmp_path, mon
         raise OSError("no space left")
 
     with monkeypatch.context() as patch:
-        patch.setattr(cli.os, "replace", full)
+        patch.setattr(results.os, "replace", full)
         assert cli.main(command) == 1
     assert "no space left" in capsys.readouterr().err
     assert not [path for path in out.iterdir() if not path.name.startswith(".")]

@@ -40,6 +40,9 @@ WITHIN = {
         "photo_parse",
         "stream",
         "parser",
+        "sources",
+        "results",
+        "video",
         "cli",
     ),
     "train": (
@@ -63,7 +66,7 @@ ONLY_IN = {
     "grain": ("data.loader", "train."),
     "torch": ("files.convert_torch",),
     "matplotlib": ("scores.draw",),
-    "cv2": ("photos.detectors", "photos.resample"),
+    "cv2": ("photos.detectors", "photos.resample", "photos.video"),
 }
 
 

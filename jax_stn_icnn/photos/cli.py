@@ -1,32 +1,29 @@
-"""The command `stn-icnn`: parses photos into files.
+"""The command `stn-icnn`: parses photos, folders of them, and videos, into files.
 
-    stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--masks NAMES] [--ckpt PATH] [--no-detect]
+    stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--masks NAMES] [--recursive] [--ckpt PATH]
 
-For `face.jpg` it writes `face.jpg.labels.png` (class ids with a palette), `face.jpg.overlay.png`, a
-black and white `face.jpg.nose.png` for each of the masks asked for and, last, `face.jpg.json`; a
-photo that has all of them is skipped when the command runs again.
+`results` says what it writes for a photo; for a video `clip.mp4` it writes `clip.mp4.overlay.mp4`.
+What has all of its files is skipped when the command runs again.
 Compiled programs stay in `~/.cache/jax_stn_icnn`, or where JAX_COMPILATION_CACHE_DIR says.
 """
 
 import argparse
-import json
-import os
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, BinaryIO
 
-import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.photos import results, sources, video
+from jax_stn_icnn.photos.parser import BATCH_SIZE, FaceParser
 from jax_stn_icnn.photos.photo_parse import PhotoParse
-from jax_stn_icnn.photos.reading import SUFFIXES
+from jax_stn_icnn.photos.sources import Source
 
-_LABELS, _OVERLAY, _FACTS = ".labels.png", ".overlay.png", ".json"
+WRITERS = 2  # threads
+WRITING = 4  # photos that may wait for them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,124 +31,102 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments().parse_args(argv)
     cache.enable_cache(None)
     try:
-        photos = find_photos(args.photos, args.out)
+        found = sources.find(args.photos, args.out, args.recursive)
         args.out.mkdir(parents=True, exist_ok=True)
-        todo = [photo for photo in photos if not _is_done(args.out, photo, args.masks)]
-        parser = FaceParser.load(args.ckpt) if todo else None
+        todo = [source for source in found.sources if not _is_done(source, args)]
+        parser = FaceParser.load(args.ckpt, detector=args.detector) if todo else None
         if parser is not None:
             parser.model.anatomy.ids(args.masks)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    for line in found.skipped:
+        print(f"skipped: {line}", file=sys.stderr)
     failed = 0
-    for photo in tqdm(todo, unit="photo", disable=len(photos) == 1):
-        assert parser is not None
+    if parser is not None:
+        with tqdm(total=len(todo), unit="photo", disable=len(found.sources) == 1) as progress:
+            for failure in _parse_all(parser, todo, args, progress):
+                tqdm.write(f"error: {failure}", file=sys.stderr)
+                failed += 1
+    there, done = len(found.sources) - len(todo), len(todo) - failed
+    print(
+        f"{args.out}: {done} parsed, {there} there already, {failed} failed"
+        + (f", {len(found.skipped)} skipped" if found.skipped else "")
+    )
+    return 1 if failed or found.skipped else 0
+
+
+def _parse_all(
+    parser: FaceParser, todo: Sequence[Source], args: argparse.Namespace, progress: tqdm
+) -> Iterator[Exception]:
+    """Parses everything, and yields the errors."""
+    photos = [source for source in todo if not source.is_video]
+    parses = parser.stream(
+        (photo.path for photo in photos),
+        detect=args.detect,
+        batch_size=args.batch,
+        errors="yield",
+    )
+    num_faces = 0
+    for result in _written(zip(photos, parses, strict=True), args):
+        if isinstance(result, Exception):
+            yield result
+        else:
+            num_faces += result
+        progress.update()
+        seconds = progress.format_dict["elapsed"]
+        progress.set_postfix_str(f"{num_faces / seconds:.1f} face/s" if seconds else "")
+    for source in todo:
+        if source.is_video:
+            base = args.out / source.name
+            try:
+                video.parse_video(parser, source.path, base, args.detect, args.batch)
+            except (OSError, ValueError) as error:
+                yield error
+            progress.update()
+
+
+def _written(
+    parses: Iterator[tuple[Source, PhotoParse | OSError | ValueError]], args: argparse.Namespace
+) -> Iterator[int | Exception]:
+    """Writes parses beside all else that goes on; gives numbers of faces, and errors."""
+
+    def write(photo: Source, parse: PhotoParse) -> int | Exception:
         try:
-            write_parse(args.out, photo, parser(photo, detect=args.detect), args.masks)
-        except (OSError, ValueError, ImportError) as error:
-            tqdm.write(f"error: {error}", file=sys.stderr)
-            failed += 1
-    done = len(todo) - failed
-    print(f"{args.out}: {done} parsed, {len(photos) - len(todo)} there already, {failed} failed")
-    return 1 if failed else 0
+            results.write(args.out / photo.name, parse, args.masks)
+        except OSError as error:
+            return error
+        return len(parse.faces)
+
+    waiting: deque[Future] = deque()
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for photo, parse in parses:
+            if isinstance(parse, Exception):
+                yield parse
+                continue
+            waiting.append(writers.submit(write, photo, parse))
+            while waiting and (len(waiting) > WRITING or waiting[0].done()):
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
-def find_photos(sources: Sequence[Path], out: Path) -> list[Path]:
-    """Lists the photos that the command's arguments name.
-
-    Args:
-        sources: files, taken whatever they are called; and folders, of which the files that are
-            called like pictures are taken, without those in folders inside.
-        out: the folder to write to.
-
-    Returns:
-        The photos, a folder's in the order of their names.
-
-    Raises:
-        FileNotFoundError: there is no such file or folder, or no photo in a folder.
-        ValueError: results would mix with the photos, or two photos would write the same files.
-    """
-    photos: list[Path] = []
-    for source in sources:
-        if not source.is_dir():
-            if not source.exists():
-                raise FileNotFoundError(f"there is no file or folder {source}")
-            photos.append(source)
-            continue
-        if out.resolve() == source.resolve():
-            raise ValueError(f"--out is {out}, the photos' own folder: name another")
-        found = [path for path in sorted(source.iterdir()) if path.suffix.lower() in SUFFIXES]
-        if not found:
-            raise FileNotFoundError(f"{source} holds no file called *{', *'.join(SUFFIXES)}")
-        photos += found
-    photos = list(dict.fromkeys(photos))
-    by_name: dict[str, Path] = {}
-    for photo in photos:
-        if (other := by_name.setdefault(photo.name, photo)) is not photo:
-            raise ValueError(f"{other} and {photo} would write the same files: parse them apart")
-    return photos
-
-
-def write_parse(out: Path, photo: Path, parse: PhotoParse, masks: Sequence[str] = ()) -> None:
-    """Writes a photo's files, each whole or not at all, the JSON last.
-
-    Args:
-        out: the folder to write to.
-        photo: the photo's path, for the files' names.
-        parse: its parse.
-        masks: names of classes that get a file of their own.
-    """
-    indexed = Image.fromarray(parse.labels)
-    indexed.putpalette(np.array(parse.anatomy.colours, np.uint8).tobytes())  # makes its mode "P"
-    overlay = Image.fromarray(parse.overlay(legend=True))
-    _write(out / (photo.name + _LABELS), lambda file: indexed.save(file, "PNG"))
-    _write(out / (photo.name + _OVERLAY), lambda file: overlay.save(file, "PNG"))
-    for name in masks:
-        mask = Image.fromarray(parse.mask(name))
-        _write(out / _mask_name(photo, name), partial(mask.save, format="PNG"))
-    text = json.dumps(_facts(photo, parse), indent=2, allow_nan=False) + "\n"
-    _write(out / (photo.name + _FACTS), lambda file: file.write(text.encode()))
-
-
-def _facts(photo: Path, parse: PhotoParse) -> dict[str, Any]:
-    """What the JSON says; boxes are (x0, y0, x1, y1), centres of corner pixels."""
-    height, width = parse.labels.shape
-    return {
-        "photo": photo.name,
-        "width": width,
-        "height": height,
-        "classes": parse.anatomy.classes,
-        "palette": parse.anatomy.colours,
-        "faces": [
-            {"box": face.box, "windows": face.windows, "parts_found": face.found}
-            for face in parse.faces
-        ],
-    }
-
-
-def _is_done(out: Path, photo: Path, masks: Sequence[str]) -> bool:
-    names = [photo.name + ending for ending in (_LABELS, _OVERLAY, _FACTS)]
-    return all((out / name).exists() for name in names + [_mask_name(photo, m) for m in masks])
-
-
-def _mask_name(photo: Path, mask: str) -> str:
-    return f"{photo.name}.{mask}.png"
-
-
-def _write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    with open(partial, "wb") as file:
-        write(file)
-    os.replace(partial, path)
+def _is_done(source: Source, args: argparse.Namespace) -> bool:
+    base = args.out / source.name
+    return video.is_there(base) if source.is_video else results.are_there(base, args.masks)
 
 
 def _arguments() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="stn-icnn", description="Face parsing of photos.")
     parse = command.add_subparsers(required=True).add_parser(
-        "parse", help="label the parts of the faces in photos"
+        "parse", help="label the parts of the faces in photos and videos"
     )
     parse.add_argument(
-        "photos", nargs="+", type=Path, metavar="PHOTO_OR_FOLDER", help="photos, or folders of them"
+        "photos",
+        nargs="+",
+        type=Path,
+        metavar="PHOTO_OR_FOLDER",
+        help="photos, videos, or folders of them",
     )
     parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write")
     parse.add_argument(
@@ -161,6 +136,7 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="NAMES",
         help="classes that get a black and white picture each, such as hair,skin",
     )
+    parse.add_argument("--recursive", action="store_true", help="search folders inside folders too")
     parse.add_argument(
         "--ckpt",
         metavar="PATH",
@@ -168,12 +144,32 @@ def _arguments() -> argparse.ArgumentParser:
         "file, or a run's directory",
     )
     parse.add_argument(
+        "--detector",
+        default="yunet",
+        metavar="NAME",
+        help="what finds faces: yunet (the default), cascade, or an .onnx file of YuNet",
+    )
+    parse.add_argument(
         "--no-detect",
         dest="detect",
         action="store_false",
         help="take each photo as one face, framed as in CelebAMask-HQ",
     )
+    parse.add_argument(
+        "--batch",
+        type=_at_least_one,
+        default=BATCH_SIZE,
+        metavar="N",
+        help=f"faces that go through the networks at once (default {BATCH_SIZE})",
+    )
     return command
+
+
+def _at_least_one(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(f"{number} is less than 1")
+    return number
 
 
 if __name__ == "__main__":

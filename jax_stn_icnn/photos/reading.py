@@ -5,9 +5,10 @@ show it; the camera's rotation (EXIF) is applied; of several frames the first is
 """
 
 import os
+import stat
 import struct
 import zlib
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -66,7 +67,7 @@ def to_rgb(photo: Any, name: str = "image") -> np.ndarray:
 
 
 def _read(path: str | os.PathLike[str]) -> np.ndarray:
-    with open(path, "rb") as file:
+    with _open(path) as file:
         try:
             # Reads the header only.
             image = Image.open(file, formats=FORMATS)
@@ -79,6 +80,19 @@ def _read(path: str | os.PathLike[str]) -> np.ndarray:
             raise PhotoError(f"{path} is damaged: {_say(error)}") from error
         with image:
             return _decode(image, str(path))
+
+
+def _open(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file; a FIFO, say, would be waited for."""
+    # Without waiting, should it have become one since it was found; that changes nothing for files.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder, but must be a picture")
+    file = open(os.open(path, flags), "rb")
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise PhotoError(f"{path} is no regular file, but must be a picture")
+    return file
 
 
 def _decode(image: Image.Image, name: str) -> np.ndarray:

@@ -1,0 +1,77 @@
+"""A video in, a video of overlays out; its sound is left behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.photos.reading import PhotoError
+
+ENDING = ".overlay.mp4"
+_CODEC = "mp4v"  # of all that OpenCV's wheels can write the one that most players know
+
+
+def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_size: int) -> int:
+    """Writes a video of a video's overlays, whole or not at all.
+
+    Args:
+        parser: the parser.
+        path: of the video.
+        base: of the result, without its ending; its folder is made if need be.
+        detect: whether faces are looked for; otherwise each frame is one.
+        batch_size: how many faces go through the networks at once.
+
+    Returns:
+        How many frames it has.
+
+    Raises:
+        PhotoError: it is no video, or has no frame.
+        OSError: the result cannot be written.
+    """
+    base.parent.mkdir(parents=True, exist_ok=True)
+    target = base.with_name(base.name + ENDING)
+    partial = target.with_name(f".{target.stem}.partial.mp4")
+    video = cv2.VideoCapture(str(path))
+    try:
+        if not video.isOpened():
+            raise PhotoError(f"{path} is not a video of a known format")
+        rate = video.get(cv2.CAP_PROP_FPS)
+        expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        parses = parser.stream(_frames(video), detect=detect, batch_size=batch_size)
+        writer, count = None, 0
+        for parse in tqdm(
+            parses, path.name, expected if expected > 0 else None, unit="frame", leave=False
+        ):
+            picture = cv2.cvtColor(parse.overlay(), cv2.COLOR_RGB2BGR)
+            if writer is None:
+                fourcc = cv2.VideoWriter.fourcc(*_CODEC)
+                size = picture.shape[1::-1]
+                writer = cv2.VideoWriter(str(partial), fourcc, rate if rate > 0 else 25.0, size)
+                if not writer.isOpened():
+                    raise OSError(f"{partial} cannot be written by the installed OpenCV")
+            writer.write(picture)
+            count += 1
+        if writer is None:
+            raise PhotoError(f"{path} holds no frame that can be read")
+        writer.release()
+        os.replace(partial, target)
+        return count
+    finally:
+        video.release()
+
+
+def is_there(base: Path) -> bool:
+    """Whether a video has its result."""
+    return os.path.exists(base.with_name(base.name + ENDING))
+
+
+def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
+    while True:
+        read, frame = video.read()
+        if not read:
+            return
+        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)

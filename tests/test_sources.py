@@ -1,0 +1,130 @@
+import os
+import socket
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.photos import cli, sources
+from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.photos.reading import PhotoError, to_rgb
+
+
+@pytest.fixture
+def command(monkeypatch, small_parser):
+    """Runs the command with the small parser."""
+    monkeypatch.setattr(cache, "enable_cache", lambda _: None)
+    monkeypatch.setattr(FaceParser, "load", lambda path, detector: small_parser)
+    return lambda *given: cli.main(["parse", *map(str, given), "--no-detect"])
+
+
+@pytest.fixture
+def hostile(tmp_path):
+    """A folder of one picture and of all that is no file, and folders inside it."""
+    folder = tmp_path / "photos"
+    (folder / "deep" / "deeper").mkdir(parents=True)
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
+    picture.save(folder / "good.png")
+    picture.save(folder / "deep" / "good.png")
+    picture.save(folder / "deep" / "deeper" / "third.jpg")
+    (folder / "empty.png").touch()
+    os.mkfifo(folder / "fifo.png")
+    with socket.socket(socket.AF_UNIX) as listener:
+        here = os.getcwd()
+        os.chdir(folder)  # The path of a socket may not be long.
+        try:
+            listener.bind("socket.png")
+        finally:
+            os.chdir(here)
+    (folder / "null.png").symlink_to("/dev/null")
+    (folder / "nowhere.png").symlink_to("nothing")
+    (folder / "circle.png").symlink_to("circle.png")
+    (folder / "linked.png").symlink_to("good.png")
+    (folder / "folder.png").mkdir()
+    (folder / "deep" / "up").symlink_to(folder)
+    (folder / ("n" * 240 + ".png")).write_bytes((folder / "good.png").read_bytes())
+    return folder
+
+
+SKIPPED = {
+    "fifo.png": "a FIFO",
+    "socket.png": "a socket",
+    "null.png": "a device",
+    "nowhere.png": "unreadable",
+    "circle.png": "unreadable",
+}
+
+
+def test_nothing_in_a_hostile_folder_hangs_or_is_passed_over_in_silence(
+    command, hostile, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    assert command(hostile, "--out", out) == 1
+    captured = capsys.readouterr()
+    for name, kind in SKIPPED.items():
+        assert any(name in line and kind in line for line in captured.err.splitlines())
+    assert "empty.png is not a picture" in captured.err
+    assert "File name too long" in captured.err
+    assert "2 parsed, 0 there already, 2 failed, 5 skipped" in captured.out
+    assert (out / "good.png.json").exists() and (out / "linked.png.json").exists()
+
+
+def test_folders_inside_folders(command, hostile, capsys):
+    out = hostile / "out"  # It lies among the photos, and its pictures are none.
+    for there in (0, 4):
+        assert command(hostile, "--out", out, "--recursive") == 1
+        assert f"{4 - there} parsed, {there} there already" in capsys.readouterr().out
+    assert (out / "deep" / "good.png.json").exists()
+    assert (out / "deep" / "deeper" / "third.jpg.overlay.png").exists()
+    assert (out / "good.png.labels.png").read_bytes() == (
+        out / "deep" / "good.png.labels.png"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("name", SKIPPED)
+def test_what_is_no_file_is_an_error_where_it_is_named(command, hostile, tmp_path, capsys, name):
+    assert command(hostile / name, "--out", tmp_path / "out") == 1
+    assert f"{name} is {SKIPPED[name]}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fifo.png", "null.png"])
+def test_a_file_that_has_become_something_else_is_not_waited_for(hostile, name):
+    with pytest.raises(PhotoError, match=f"{name} is no regular file"):
+        to_rgb(hostile / name)
+
+
+def test_a_folder_that_cannot_be_searched_is_named(hostile, monkeypatch):
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", str(folder / "deep")))
+        return iter([(str(folder), [], ["good.png"])])
+
+    monkeypatch.setattr(sources.os, "walk", walk)
+    found = sources.find([hostile], hostile / "out", recursive=True)
+    assert [source.name.name for source in found.sources] == ["good.png"]
+    assert found.skipped == [f"{hostile / 'deep'} cannot be searched: Permission denied"]
+
+
+def test_a_video_becomes_a_video_of_overlays(command, tmp_path, small_parser, capsys):
+    frames = np.random.default_rng(0).integers(0, 256, (7, 48, 64, 3), np.uint8)
+    writer = cv2.VideoWriter(
+        str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (64, 48)
+    )
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    out = tmp_path / "out"
+    assert command(tmp_path, "--out", out) == 1
+    captured = capsys.readouterr()
+    assert "bad.mp4 is not a video" in captured.err
+    assert "1 parsed, 0 there already, 1 failed" in captured.out
+    video = cv2.VideoCapture(str(out / "clip.avi.overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == 12.5
+    seen = []
+    while (read := video.read())[0]:
+        seen.append(read[1])
+    assert np.shape(seen) == (7, 48, 64, 3)
+    assert command(tmp_path, "--out", out) == 1
+    assert "0 parsed, 1 there already, 1 failed" in capsys.readouterr().out
