@@ -44,6 +44,7 @@ TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "pipeline": pipeline.rows,
     "loader": loader.rows,
     "whole_face": whole_face.rows,
+    "windows": whole_face.windows,
     "scaling": scaling.rows,
 }
 APART: dict[str, Callable[[Settings], list[Result]]] = {

@@ -21,13 +21,17 @@ CONFIGS = {"nineteen": celebamask_whole.get_config, "nine": celebamask.get_confi
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """One face; and training steps whose cost the windows decide."""
+    """One face."""
     calls = {name: _parsing(name) for name in CONFIGS}
     yield Row(
         f"one face, frame {FRAME}, nineteen classes; beside nine",
         {"ours": calls["nineteen"], "nine classes": calls["nine"]},
         None,
     )
+
+
+def windows(settings: Settings) -> Iterator[Row]:
+    """Training steps whose cost the windows decide."""
     batch = settings.batch(BATCH)
     for stage in ("fine", "joint"):
         yield Row(

@@ -178,12 +178,12 @@ def _odd(length: float) -> int:
 
 
 _PARTS = (
-    Part("brow_1", ("brow_1",), "brow", False, (67, 135)),
-    Part("brow_2", ("brow_2",), "brow", True, (67, 135)),
-    Part("eye_1", ("eye_1",), "eye", False, (51, 133)),
-    Part("eye_2", ("eye_2",), "eye", True, (51, 133)),
-    Part("nose", ("nose",), "nose", False, (145, 119)),
-    Part("mouth", ("upper_lip", "inner_mouth", "lower_lip"), "mouth", False, (103, 159)),
+    Part("brow_1", ("brow_1",), "brow", False, (79, 131)),
+    Part("brow_2", ("brow_2",), "brow", True, (79, 131)),
+    Part("eye_1", ("eye_1",), "eye", False, (69, 115)),
+    Part("eye_2", ("eye_2",), "eye", True, (69, 115)),
+    Part("nose", ("nose",), "nose", False, (147, 101)),
+    Part("mouth", ("upper_lip", "inner_mouth", "lower_lip"), "mouth", False, (107, 149)),
 )
 _LIPS = ("upper_lip", "inner_mouth", "lower_lip")
 _EIGHT = ("brow_1", "brow_2", "eye_1", "eye_2", "nose", *_LIPS)

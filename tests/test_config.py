@@ -81,8 +81,8 @@ def test_unknown_and_missing_fields_are_named_together():
     ("changes", "message"),
     [
         ({"model__patch_size": 301}, "model.patch_size is 301"),
-        ({"model__patch_size": 209, "model__windows": "fitted"}, "largest window has 261 pixels"),
-        ({"model__patch_size": 209, "model__windows": "following"}, "largest window has 261 pix"),
+        ({"model__patch_size": 221, "model__windows": "fitted"}, "largest window has 259 pixels"),
+        ({"model__patch_size": 221, "model__windows": "following"}, "largest window has 259 pix"),
         ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
         ({"model__detail": 2}, "model.detail is 2, but must be 1"),
         ({"model__detail": 2, "classes": "eleven"}, "model.detail is 2, which only .*'unet'"),
