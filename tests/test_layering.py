@@ -43,6 +43,7 @@ WITHIN = {
         "sources",
         "results",
         "video",
+        "cluster",
         "cli",
     ),
     "train": (
@@ -64,6 +65,8 @@ ONLY_IN = {
     "orbax": ("train.",),
     "tensorflow_datasets": ("data.loader",),
     "grain": ("data.loader", "train."),
+    "ray": ("photos.cluster",),
+    "fsspec": ("photos.cluster",),
     "torch": ("files.convert_torch",),
     "matplotlib": ("scores.draw",),
     "cv2": ("photos.detectors", "photos.resample", "photos.video"),

@@ -1,6 +1,7 @@
 """The command `stn-icnn`: parses photos, folders of them, and videos, into files.
 
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--masks NAMES] [--recursive] [--ckpt PATH]
+    stn-icnn parse PHOTO_OR_FOLDER... --out DIR --ray [ADDRESS]    # over a Ray cluster
 
 `results` says what it writes for a photo; for a video `clip.mp4` it writes `clip.mp4.overlay.mp4`.
 What has all of its files is skipped when the command runs again.
@@ -13,6 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -31,35 +33,75 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _arguments().parse_args(argv)
     cache.enable_cache(None)
     try:
-        found = sources.find(args.photos, args.out, args.recursive)
-        args.out.mkdir(parents=True, exist_ok=True)
-        todo = [source for source in found.sources if not _is_done(source, args)]
-        parser = FaceParser.load(args.ckpt, detector=args.detector) if todo else None
-        if parser is not None:
-            parser.model.anatomy.ids(args.masks)
-    except (OSError, ValueError) as error:
+        run = _here(args) if args.ray is None else _on_cluster(args)
+    except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    for line in found.skipped:
+    for line in run.skipped:
         print(f"skipped: {line}", file=sys.stderr)
-    failed = 0
-    if parser is not None:
-        with tqdm(total=len(todo), unit="photo", disable=len(found.sources) == 1) as progress:
-            for failure in _parse_all(parser, todo, args, progress):
-                tqdm.write(f"error: {failure}", file=sys.stderr)
+    failed = num_faces = 0
+    with tqdm(total=run.left, unit="photo", disable=run.there + run.left == 1) as progress:
+        for result in run.results:
+            if isinstance(result, int):
+                num_faces += result
+            else:
+                tqdm.write(f"error: {result}", file=sys.stderr)
                 failed += 1
-    there, done = len(found.sources) - len(todo), len(todo) - failed
+            progress.update()
+            seconds = progress.format_dict["elapsed"]
+            progress.set_postfix_str(f"{num_faces / seconds:.1f} face/s" if seconds else "")
     print(
-        f"{args.out}: {done} parsed, {there} there already, {failed} failed"
-        + (f", {len(found.skipped)} skipped" if found.skipped else "")
+        f"{args.out}: {run.left - failed} parsed, {run.there} there already, {failed} failed"
+        + (f", {len(run.skipped)} skipped" if run.skipped else "")
     )
-    return 1 if failed or found.skipped else 0
+    return 1 if failed or run.skipped else 0
+
+
+class _Run(NamedTuple):
+    """What is to be done, and the doing of it.
+
+    Attributes:
+        there: how many photos have all of their files.
+        left: how many have not.
+        skipped: what was left out, and why.
+        results: of each that is left: how many faces it has, or why it failed.
+    """
+
+    there: int
+    left: int
+    skipped: list[str]
+    results: Iterator[int | str]
+
+
+def _here(args: argparse.Namespace) -> _Run:
+    """On this machine."""
+    out = Path(args.out)
+    found = sources.find([Path(photo) for photo in args.photos], out, args.recursive)
+    out.mkdir(parents=True, exist_ok=True)
+    todo = [source for source in found.sources if not _is_done(source, args)]
+    results: Iterator[int | str] = iter(())
+    if todo:
+        parser = FaceParser.load(args.ckpt, detector=args.detector)
+        parser.model.anatomy.ids(args.masks)
+        results = _parse_all(parser, todo, args)
+    return _Run(len(found.sources) - len(todo), len(todo), found.skipped, results)
+
+
+def _on_cluster(args: argparse.Namespace) -> _Run:
+    """On many machines."""
+    from jax_stn_icnn.photos import cluster
+
+    system, jobs, skipped = cluster.find(args.photos, args.out, args.recursive)
+    todo = cluster.todo(jobs, args.out, args.masks)
+    done = (finished for _, finished in cluster.run(system, todo, args)) if todo else iter(())
+    results = (one.faces if one.error is None else one.error for one in done)
+    return _Run(len(jobs) - len(todo), len(todo), skipped, results)
 
 
 def _parse_all(
-    parser: FaceParser, todo: Sequence[Source], args: argparse.Namespace, progress: tqdm
-) -> Iterator[Exception]:
-    """Parses everything, and yields the errors."""
+    parser: FaceParser, todo: Sequence[Source], args: argparse.Namespace
+) -> Iterator[int | str]:
+    """Photos first, then videos; of each how many faces it has, or why it failed."""
     photos = [source for source in todo if not source.is_video]
     parses = parser.stream(
         (photo.path for photo in photos),
@@ -67,42 +109,33 @@ def _parse_all(
         batch_size=args.batch,
         errors="yield",
     )
-    num_faces = 0
-    for result in _written(zip(photos, parses, strict=True), args):
-        if isinstance(result, Exception):
-            yield result
-        else:
-            num_faces += result
-        progress.update()
-        seconds = progress.format_dict["elapsed"]
-        progress.set_postfix_str(f"{num_faces / seconds:.1f} face/s" if seconds else "")
+    yield from _written(zip(photos, parses, strict=True), args)
     for source in todo:
         if source.is_video:
-            base = args.out / source.name
+            base = Path(args.out) / source.name
             try:
-                video.parse_video(parser, source.path, base, args.detect, args.batch)
+                yield video.parse_video(parser, source.path, base, args.detect, args.batch)
             except (OSError, ValueError) as error:
-                yield error
-            progress.update()
+                yield str(error)
 
 
 def _written(
     parses: Iterator[tuple[Source, PhotoParse | OSError | ValueError]], args: argparse.Namespace
-) -> Iterator[int | Exception]:
+) -> Iterator[int | str]:
     """Writes parses beside all else that goes on; gives numbers of faces, and errors."""
 
-    def write(photo: Source, parse: PhotoParse) -> int | Exception:
+    def write(photo: Source, parse: PhotoParse) -> int | str:
         try:
-            results.write(args.out / photo.name, parse, args.masks)
+            results.write(Path(args.out) / photo.name, parse, args.masks)
         except OSError as error:
-            return error
+            return str(error)
         return len(parse.faces)
 
     waiting: deque[Future] = deque()
     with ThreadPoolExecutor(WRITERS) as writers:
         for photo, parse in parses:
             if isinstance(parse, Exception):
-                yield parse
+                yield str(parse)
                 continue
             waiting.append(writers.submit(write, photo, parse))
             while waiting and (len(waiting) > WRITING or waiting[0].done()):
@@ -112,7 +145,7 @@ def _written(
 
 
 def _is_done(source: Source, args: argparse.Namespace) -> bool:
-    base = args.out / source.name
+    base = Path(args.out) / source.name
     return video.is_there(base) if source.is_video else results.are_there(base, args.masks)
 
 
@@ -124,11 +157,10 @@ def _arguments() -> argparse.ArgumentParser:
     parse.add_argument(
         "photos",
         nargs="+",
-        type=Path,
         metavar="PHOTO_OR_FOLDER",
         help="photos, videos, or folders of them",
     )
-    parse.add_argument("--out", required=True, type=Path, metavar="DIR", help="where to write")
+    parse.add_argument("--out", required=True, metavar="DIR", help="where to write")
     parse.add_argument(
         "--masks",
         type=lambda text: [name for name in text.split(",") if name],
@@ -161,6 +193,14 @@ def _arguments() -> argparse.ArgumentParser:
         default=BATCH_SIZE,
         metavar="N",
         help=f"faces that go through the networks at once (default {BATCH_SIZE})",
+    )
+    parse.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="work on a Ray cluster, by default one of this machine alone; photos and results may "
+        "then be URLs of any file system that fsspec knows (extra: ray)",
     )
     return command
 

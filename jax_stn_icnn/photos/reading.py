@@ -4,10 +4,13 @@ The one place that reads bytes of unknown origin. Transparency is laid over whit
 show it; the camera's rotation (EXIF) is applied; of several frames the first is taken.
 """
 
+import math
 import os
 import stat
 import struct
+import threading
 import zlib
+from contextlib import nullcontext
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -19,6 +22,10 @@ SUFFIXES = tuple(
     ".bmp .gif .jpg .jpeg .jp2 .png .pbm .pgm .ppm .tif .tiff .webp".split()
 )  # by which a folder's pictures are known; a file named by itself may have any
 MAX_SIDE = 32_766  # pixels: OpenCV, which resamples the picture, takes no more
+# Photos of more pixels are decoded one at a time: a transparent one of the largest size takes over
+# a gigabyte until it is RGB.
+LARGE = 12_000_000
+_ONE_AT_A_TIME = threading.Lock()
 
 # Decoders are written for whole files. On hostile bytes Pillow's raise whatever their parsing
 # stumbles over, so here, and only here, so many kinds of errors become the one that is documented.
@@ -98,7 +105,8 @@ def _open(path: str | os.PathLike[str]) -> BinaryIO:
 def _decode(image: Image.Image, name: str) -> np.ndarray:
     _check_size(image.size, name)
     try:
-        return _upright_rgb(image)
+        with _ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext():
+            return _upright_rgb(image)
     except _DECODING_ERRORS as error:
         raise PhotoError(f"{name} cannot be decoded: {_say(error)}") from error
 

@@ -37,16 +37,25 @@ def write(base: Path, parse: PhotoParse, masks: Sequence[str] = ()) -> None:
     write_whole(_path(base, _OVERLAY), partial(overlay.save, format="PNG", compress_level=_FAST))
     for name in masks:
         mask = Image.fromarray(parse.mask(name))
-        write_whole(_path(base, f".{name}.png"), partial(mask.save, format="PNG"))
+        write_whole(_path(base, _mask(name)), partial(mask.save, format="PNG"))
     text = json.dumps(_facts(base, parse), indent=2, allow_nan=False) + "\n"
     write_whole(_path(base, _FACTS), lambda file: file.write(text.encode()))
 
 
+def names(base: str, masks: Sequence[str] = ()) -> list[str]:
+    """The names of a photo's files, in the order in which they are written.
+
+    Args:
+        base: their name without its ending.
+        masks: names of classes that get a file of their own.
+    """
+    return [base + ending for ending in (_LABELS, _OVERLAY, *map(_mask, masks), _FACTS)]
+
+
 def are_there(base: Path, masks: Sequence[str] = ()) -> bool:
     """Whether a photo has all of its files."""
-    endings = [_LABELS, _OVERLAY, _FACTS, *(f".{name}.png" for name in masks)]
     # Of a name that is too long `Path.exists` would raise what writing will say.
-    return all(os.path.exists(_path(base, ending)) for ending in endings)
+    return all(os.path.exists(base.with_name(name)) for name in names(base.name, masks))
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -55,6 +64,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     with open(partial, "wb") as file:
         write(file)
     os.replace(partial, path)
+
+
+def _mask(name: str) -> str:
+    return f".{name}.png"
 
 
 def _path(base: Path, ending: str) -> Path:

@@ -26,7 +26,7 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
         batch_size: how many faces go through the networks at once.
 
     Returns:
-        How many frames it has.
+        How many faces its frames have.
 
     Raises:
         PhotoError: it is no video, or has no frame.
@@ -42,7 +42,7 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
         rate = video.get(cv2.CAP_PROP_FPS)
         expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         parses = parser.stream(_frames(video), detect=detect, batch_size=batch_size)
-        writer, count = None, 0
+        writer, num_faces = None, 0
         for parse in tqdm(
             parses, path.name, expected if expected > 0 else None, unit="frame", leave=False
         ):
@@ -54,12 +54,12 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
                 if not writer.isOpened():
                     raise OSError(f"{partial} cannot be written by the installed OpenCV")
             writer.write(picture)
-            count += 1
+            num_faces += len(parse.faces)
         if writer is None:
             raise PhotoError(f"{path} holds no frame that can be read")
         writer.release()
         os.replace(partial, target)
-        return count
+        return num_faces
     finally:
         video.release()
 

@@ -1,0 +1,189 @@
+import argparse
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jax_stn_icnn.files import weights
+from jax_stn_icnn.photos import cli
+from jax_stn_icnn.photos.reading import SUFFIXES
+
+fsspec = pytest.importorskip("fsspec")
+ray = pytest.importorskip("ray")
+
+from jax_stn_icnn.photos import cluster  # noqa: E402
+
+
+def picture(seed):
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (90, 120, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def ckpt(small_parser, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    weights.save_weights(path, small_parser._variables, small_parser.model, 64)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "photos"
+    (folder / "deep").mkdir(parents=True)
+    for seed in range(60):
+        picture(seed).save(folder / ("deep" if seed % 3 else ".") / f"{seed:02d}.png")
+    (folder / "bad.jpg").write_bytes(b"no picture")
+    return folder
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def given(ckpt, out, **changes):
+    fields = dict(ckpt=ckpt, detector="yunet", out=out, masks=["nose"], detect=False, batch=4)
+    return argparse.Namespace(**fields, ray="", **changes)
+
+
+@pytest.fixture
+def two_nodes(monkeypatch):
+    """A cluster of two nodes with a CPU each; gives the address, and kills the second."""
+    from ray.cluster_utils import Cluster
+
+    # What the nodes import is what is tested.
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    second = nodes.add_node(num_cpus=1)
+    yield nodes.address, lambda: nodes.remove_node(second, allow_graceful=False)
+    ray.shutdown()
+    nodes.shutdown()
+
+
+def test_a_node_that_dies_loses_nothing(two_nodes, ckpt, folder, tmp_path, capsys):
+    address, kill = two_nodes
+    options = ["--ckpt", str(ckpt), "--no-detect", "--recursive", "--masks", "nose"]
+    assert cli.main(["parse", str(folder), "--out", str(tmp_path / "here"), *options]) == 1
+    out = tmp_path / "there"
+    seen = []
+
+    def kill_when_some_are_done():
+        while len(seen) < 5:
+            time.sleep(0.05)
+            seen[:] = out.rglob("*.json")
+        kill()
+
+    killer = threading.Thread(target=kill_when_some_are_done)
+    killer.start()
+    command = ["parse", str(folder), "--out", str(out), *options, "--ray", address]
+    assert cli.main(command) == 1
+    killer.join()
+    assert 5 <= len(seen) < 60, "it was too late to kill anything"
+    captured = capsys.readouterr()
+    assert "60 parsed, 0 there already, 1 failed" in captured.out
+    assert "bad.jpg is not a picture" in captured.err
+    assert contents(out) == contents(tmp_path / "here")
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
+    (out / "00.png.json").unlink()
+    assert cli.main(command) == 1
+    assert "1 parsed, 59 there already, 1 failed" in capsys.readouterr().out
+    changed = [path.name for path, when in times.items() if path.stat().st_mtime_ns != when]
+    assert changed == ["00.png.json"]
+
+
+class TestAnyFileSystem:
+    @pytest.fixture
+    def stored(self, folder):
+        memory = fsspec.filesystem("memory")
+        memory.put(str(folder), "/bucket/photos", recursive=True)
+        yield memory
+        memory.rm("/bucket", recursive=True)
+
+    def test_photos_are_found_and_parsed_where_they_lie(self, stored, ckpt, folder, tmp_path):
+        url, out = "memory://bucket/photos", "memory://bucket/out"
+        system, jobs, skipped = cluster.find([url], out, recursive=True)
+        assert len(jobs) == 61 and not skipped
+        assert all(job.name.endswith(SUFFIXES) for job in jobs)
+        assert len(cluster.find([url], out, recursive=False)[1]) == 21
+        some = [job for job in jobs if job.name in ("00.png", "deep/01.png", "bad.jpg")]
+        finished = cluster._Worker(system, vars(given(ckpt, out))).parse(some)
+        assert {job.name: done.faces for job, done in zip(some, finished, strict=True)} == {
+            "00.png": 1, "deep/01.png": 1, "bad.jpg": 0,
+        }  # fmt: skip
+        (error,) = [done.error for done in finished if done.error]
+        assert "photos/bad.jpg is not a picture" in error
+        assert {job.name for job in jobs} - {job.name for job in cluster.todo(jobs, out, [])} == {
+            "00.png", "deep/01.png",
+        }  # fmt: skip
+        cli.main(
+            ["parse", str(folder / "00.png"), "--out", str(tmp_path / "here")]
+            + ["--ckpt", str(ckpt), "--no-detect", "--masks", "nose"]
+        )
+        for name, expected in contents(tmp_path / "here").items():
+            assert stored.cat_file(f"/bucket/out/{name}") == expected
+
+    def test_what_is_not_there_is_named(self, stored, tmp_path):
+        with pytest.raises(FileNotFoundError, match="memory://bucket/nothing"):
+            cluster.find(["memory://bucket/nothing"], "memory://bucket/out", False)
+        stored.makedirs("/bucket/empty")
+        with pytest.raises(FileNotFoundError, match="empty holds no file called"):
+            cluster.find(["memory://bucket/empty"], "memory://bucket/out", False)
+        with pytest.raises(ValueError, match="several file systems"):
+            cluster.find(["memory://bucket", str(tmp_path)], "memory://bucket/out", False)
+
+
+def test_a_photo_on_which_actors_die_is_given_up_and_the_others_are_not(
+    monkeypatch, ckpt, folder, tmp_path
+):
+    """Ray itself is played here: the actor dies on every work that holds photo 07."""
+    started = []
+
+    class Dead(Exception):
+        pass
+
+    class Exceptions:
+        RayActorError = Dead
+
+    class Actors:
+        resting: list = []
+
+        def __init__(self, *_):
+            self.work = []
+
+        def start(self):
+            started.append(1)
+            self.work.append(("actor", None))
+
+        def give(self, actor, work):
+            self.work.append((actor, work))
+
+        def rest(self, actor):
+            pass
+
+        def next(self):
+            actor, work = self.work.pop(0)
+            return work, actor, work
+
+        def stop(self):
+            pass
+
+    def get(work):
+        if work and any(job.name == "07" for job in work[0]):
+            raise Dead
+        return work and [cluster.Finished(1, None)] * len(work[0])
+
+    monkeypatch.setattr(cluster, "_Actors", Actors)
+    monkeypatch.setattr(cluster, "_num_actors", lambda _: 1)
+    monkeypatch.setattr(ray, "exceptions", Exceptions)
+    for name, value in (("init", None), ("get", get), ("is_initialized", True), ("shutdown", None)):
+        monkeypatch.setattr(ray, name, value if callable(value) else lambda value=value, **_: value)
+    jobs = [cluster.Job(f"/{n:02d}", f"{n:02d}") for n in range(20)]
+    done = dict(cluster.run(None, jobs, given(ckpt, tmp_path)))
+    assert len(done) == 20 and len(started) == 1 + cluster.ATTEMPTS
+    assert [job.name for job, one in done.items() if one.error] == ["07"]
+    assert done[jobs[7]].error == "/07: its worker died, 3 times"
