@@ -48,6 +48,8 @@ def test_configs_of_the_project_pass(name):
         ("model__coarse_channels", (8,)),
         ("model__detail", 0),
         ("mirror", 1),
+        ("photo__grey", 1.5),
+        ("photo__blur", -0.1),
         ("init_networks", ("fine", "coarse")),
         ("model__patch_size", 80),
         ("model__cropper", "vgg16"),

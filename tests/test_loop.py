@@ -28,6 +28,7 @@ def make_config():
     config.model.patch_size = 15
     config.model.cropper = "vgg9"
     config.model.coarse_channels = config.model.fine_channels = (4, 4)  # compiles sooner
+    config.photo.grey, config.photo.noise, config.photo.turn = 0.5, 0.1, 20.0
     config.batch_size = BATCH
     config.stages = ("localizer",)
     config.localizer.epochs = 2

@@ -8,6 +8,7 @@ import pytest
 
 from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.data.loader import region_theta
+from jax_stn_icnn.data.photometric import Strengths
 from jax_stn_icnn.files.convert_torch import convert_icnn
 from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.icnn import ICNN
@@ -111,7 +112,7 @@ def test_targets_follow_the_parts_where_the_model_says_so():
 
 
 def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
-    """More classes, finer logits, windows of several sizes, mirrored faces: the coarse stage."""
+    """More classes, finer logits, windows of several sizes, photo-like faces: the coarse stage."""
     model = STNiCNN(
         ELEVEN.fitted_sizes(15),
         "vgg9",
@@ -141,6 +142,7 @@ def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
             seed=1,
             augmented=False,
             mirrored=True,
+            photo=Strengths(grey=0.5, cover=0.3, resolution=1.0, noise=0.1, blocks=1.0, turn=20.0),
             devices=jax.devices()[:count],
         )
         found = []

@@ -97,9 +97,9 @@ def photometric(
         ValueError: shapes do not fit.
     """
     check_shape("frame", frame, ("batch", "height", "width", 3))
-    check_same_batch(keys=keys, frame=frame, region=region)
     if dataclasses.replace(strengths, turn=0.0, zoom=0.0) == OFF:
-        return frame
+        return frame  # No key is needed.
+    check_same_batch(keys=keys, frame=frame, region=region)
     changed = jax.vmap(lambda key, image: _one(key, image, strengths))(keys, frame)
     return jnp.where(inside(region, frame.shape[1:3])[..., None], changed, 0.0)
 

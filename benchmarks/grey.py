@@ -1,0 +1,62 @@
+"""Whether a parser says the same of a picture in grey as in colour.
+
+    python -m benchmarks.grey --config configs/celebamask_whole.py [--ckpt PATH] [--split test]
+
+The parse in colour counts as the truth; F1 of the parse in grey against it.
+"""
+
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from ml_collections import config_flags
+from PIL import Image
+from tqdm import tqdm
+
+from jax_stn_icnn import FaceParser
+from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.data.loader import open_source
+from jax_stn_icnn.scores import metrics
+
+
+def agreement(parser: FaceParser, pictures: list[np.ndarray]) -> np.ndarray:
+    """Counts how often each class in colour becomes each in grey.
+
+    Args:
+        parser: the parser.
+        pictures: uint8 (height, width, 3), each one face framed as in CelebAMask-HQ.
+
+    Returns:
+        int64 (classes, classes), rows the parse in colour.
+    """
+    classes = len(parser.classes)
+    counts = np.zeros((classes, classes), np.int64)
+    for picture in tqdm(pictures, unit="face"):
+        grey = Image.fromarray(picture).convert("L")
+        colour, without = (parser(photo, detect=False).labels for photo in (picture, grey))
+        pair = jnp.asarray(colour[None]), jnp.asarray(without[None])
+        counts += np.asarray(metrics.confusion(*pair, num_classes=classes), np.int64)
+    return counts
+
+
+def main(argv: list[str]) -> None:
+    """Prints F1 of every group and class."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    cache.enable_cache(None)
+    dataset = flags.FLAGS.config.dataset
+    source = open_source(dataset.data_dir, dataset.name, flags.FLAGS.split)
+    parser = FaceParser.load(flags.FLAGS.ckpt)
+    anatomy = parser.model.anatomy
+    counts = agreement(parser, [source[i]["image"] for i in range(len(source))])
+    for name, score in metrics.f1_scores(counts, anatomy).items():
+        print(f"{name:16s}{score:.3f}")
+    for name, score in zip(anatomy.classes[1:], metrics.class_f1(counts)[1:], strict=True):
+        print(f"  {name:14s}{score:.3f}")
+
+
+if __name__ == "__main__":
+    config_flags.DEFINE_config_file("config", None, "Names the data set.")
+    flags.DEFINE_string("ckpt", None, "Weights, as for `stn-icnn parse`.")
+    flags.DEFINE_string("split", "test", "Such as test[:20].")
+    flags.mark_flag_as_required("config")
+    app.run(main)
