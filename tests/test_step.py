@@ -111,6 +111,7 @@ def test_targets_follow_the_parts_where_the_model_says_so():
     np.testing.assert_array_equal(found[0][:, :5, 0, 0] < 13 / 47, found[1][:, :5])
 
 
+@pytest.mark.slow
 def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
     """More classes, finer logits, windows of several sizes, photo-like faces: the coarse stage."""
     model = STNiCNN(

@@ -24,7 +24,9 @@ def detector(image):
 
 @pytest.fixture(scope="module")
 def parser(small_parser):
-    return FaceParser(small_parser._variables, small_parser.model, S, detector)
+    parser = FaceParser(small_parser._variables, small_parser.model, S, detector)
+    parser._networks = small_parser._networks  # compiled already
+    return parser
 
 
 PHOTOS = [photo(seed, faces) for seed, faces in enumerate((1, 0, 3, 2, 0, 6, 1, 1, 0))]
@@ -80,6 +82,7 @@ def test_a_detector_is_never_called_by_two_threads(small_parser):
         return detector(image)
 
     parser = FaceParser(small_parser._variables, small_parser.model, S, careful)
+    parser._networks = small_parser._networks
     assert len(list(parser.stream(PHOTOS))) == len(PHOTOS)
 
 
