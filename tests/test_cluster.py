@@ -11,6 +11,9 @@ from jax_stn_icnn.files import weights
 from jax_stn_icnn.photos import cli
 from jax_stn_icnn.photos.reading import SUFFIXES
 
+# A cluster in a worker of pytest-xdist does not come to an end.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    pytest.skip("run it with -n0", allow_module_level=True)
 fsspec = pytest.importorskip("fsspec")
 ray = pytest.importorskip("ray")
 
