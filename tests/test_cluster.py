@@ -140,53 +140,69 @@ class TestAnyFileSystem:
             cluster.find(["memory://bucket", str(tmp_path)], "memory://bucket/out", False)
 
 
-def test_a_photo_on_which_actors_die_is_given_up_and_the_others_are_not(
-    monkeypatch, ckpt, folder, tmp_path
-):
-    """Ray itself is played here: the actor dies on every work that holds photo 07."""
-    started = []
+class Dead(Exception):
+    pass
 
-    class Dead(Exception):
+
+class PlayedActors:
+    """Ray itself is played: actors are numbers, and `lives` says on which work one dies."""
+
+    places = 9  # how many actors may ever stand
+
+    def __init__(self, *_):
+        self.work, self.resting, self.started = [], [], 0
+
+    def start(self):
+        self.started += 1
+        if self.started <= self.places:
+            self.work.append((self.started, None))
+
+    def give(self, actor, work):
+        self.work.append((actor, work))
+
+    def next(self):
+        assert self.work, "nothing is being done, and nothing will be"
+        actor, work = self.work.pop(0)
+        return (actor, work), actor, work
+
+    def stop(self):
         pass
 
-    class Exceptions:
-        RayActorError = Dead
 
-    class Actors:
-        resting: list = []
+@pytest.fixture
+def play(monkeypatch, ckpt, tmp_path):
+    """Runs photos by so many actors, of which `lives(actor, names)` says whether it lives."""
 
-        def __init__(self, *_):
-            self.work = []
+    def play(num_actors, lives, places=9, photos=20):
+        def get(ref):
+            actor, work = ref
+            if work is None:
+                return True
+            if not lives(actor, [job.name for job in work[0]]):
+                raise Dead
+            return [cluster.Finished(1, None)] * len(work[0])
 
-        def start(self):
-            started.append(1)
-            self.work.append(("actor", None))
+        monkeypatch.setattr(PlayedActors, "places", places)
+        monkeypatch.setattr(cluster, "_Actors", PlayedActors)
+        monkeypatch.setattr(cluster, "_num_actors", lambda _: num_actors)
+        monkeypatch.setattr(ray, "exceptions", argparse.Namespace(RayActorError=Dead))
+        monkeypatch.setattr(ray, "get", get)
+        monkeypatch.setattr(ray, "is_initialized", lambda: True)
+        jobs = [cluster.Job(f"/{n:02d}", f"{n:02d}") for n in range(photos)]
+        return {job.name: one.error for job, one in cluster.run(None, jobs, given(ckpt, tmp_path))}
 
-        def give(self, actor, work):
-            self.work.append((actor, work))
+    return play
 
-        def rest(self, actor):
-            pass
 
-        def next(self):
-            actor, work = self.work.pop(0)
-            return work, actor, work
+def test_a_photo_on_which_actors_die_is_given_up_and_the_others_are_not(play):
+    errors = play(1, lambda actor, names: "07" not in names)
+    assert len(errors) == 20
+    assert {name: error for name, error in errors.items() if error} == {
+        "07": "/07: its worker died, 3 times"
+    }
 
-        def stop(self):
-            pass
 
-    def get(work):
-        if work and any(job.name == "07" for job in work[0]):
-            raise Dead
-        return work and [cluster.Finished(1, None)] * len(work[0])
-
-    monkeypatch.setattr(cluster, "_Actors", Actors)
-    monkeypatch.setattr(cluster, "_num_actors", lambda _: 1)
-    monkeypatch.setattr(ray, "exceptions", Exceptions)
-    for name, value in (("init", None), ("get", get), ("is_initialized", True), ("shutdown", None)):
-        monkeypatch.setattr(ray, name, value if callable(value) else lambda value=value, **_: value)
-    jobs = [cluster.Job(f"/{n:02d}", f"{n:02d}") for n in range(20)]
-    done = dict(cluster.run(None, jobs, given(ckpt, tmp_path)))
-    assert len(done) == 20 and len(started) == 1 + cluster.ATTEMPTS
-    assert [job.name for job, one in done.items() if one.error] == ["07"]
-    assert done[jobs[7]].error == "/07: its worker died, 3 times"
+def test_an_actor_that_rests_takes_what_a_dead_one_leaves(play):
+    """The second dies while the first has nothing left to do; there is no place for a third."""
+    errors = play(2, lambda actor, names: actor == 1, places=2, photos=2 * cluster.PHOTOS_AT_A_TIME)
+    assert len(errors) == 16 and not any(errors.values())

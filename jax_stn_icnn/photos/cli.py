@@ -79,12 +79,12 @@ def _here(args: argparse.Namespace) -> _Run:
     found = sources.find([Path(photo) for photo in args.photos], out, args.recursive)
     out.mkdir(parents=True, exist_ok=True)
     todo = [source for source in found.sources if not _is_done(source, args)]
-    results: Iterator[int | str] = iter(())
+    outcomes: Iterator[int | str] = iter(())
     if todo:
         parser = FaceParser.load(args.ckpt, detector=args.detector)
         parser.model.anatomy.ids(args.masks)
-        results = _parse_all(parser, todo, args)
-    return _Run(len(found.sources) - len(todo), len(todo), found.skipped, results)
+        outcomes = _parse_all(parser, todo, args)
+    return _Run(len(found.sources) - len(todo), len(todo), found.skipped, outcomes)
 
 
 def _on_cluster(args: argparse.Namespace) -> _Run:
@@ -94,8 +94,8 @@ def _on_cluster(args: argparse.Namespace) -> _Run:
     system, jobs, skipped = cluster.find(args.photos, args.out, args.recursive)
     todo = cluster.todo(jobs, args.out, args.masks)
     done = (finished for _, finished in cluster.run(system, todo, args)) if todo else iter(())
-    results = (one.faces if one.error is None else one.error for one in done)
-    return _Run(len(jobs) - len(todo), len(todo), skipped, results)
+    outcomes = (one.faces if one.error is None else one.error for one in done)
+    return _Run(len(jobs) - len(todo), len(todo), skipped, outcomes)
 
 
 def _parse_all(

@@ -152,6 +152,9 @@ def run(
             actors.start()
         left = len(waiting)
         while left:
+            # Also what a dead actor leaves: a new one may never find a place.
+            while waiting and actors.resting:
+                actors.give(actors.resting.pop(), waiting.popleft())
             ref, actor, given = actors.next()
             try:
                 finished = ray.get(ref)
@@ -174,12 +177,7 @@ def run(
             if given is not None:
                 left -= 1
                 yield from zip(given[0], finished, strict=True)
-            if waiting:
-                actors.give(actor, waiting.popleft())
-            else:
-                actors.rest(actor)
-            while waiting and actors.resting:
-                actors.give(actors.resting.pop(), waiting.popleft())
+            actors.resting.append(actor)
     finally:
         actors.stop()
         if not was_connected:
@@ -205,9 +203,6 @@ class _Actors:
 
     def give(self, actor: Any, work: tuple[list[Job], int]) -> None:
         self._busy[actor.parse.remote(work[0])] = actor, work
-
-    def rest(self, actor: Any) -> None:
-        self.resting.append(actor)
 
     def next(self) -> tuple[Any, Any, Any]:
         """Waits for an actor to be done, or dead: the reference, the actor, and its work."""
