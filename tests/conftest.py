@@ -23,7 +23,14 @@ GOLDEN = Path(__file__).parent / "golden"
 # who sets it, as .ci/run does, shares it between runs.
 SHARED = "JAX_STN_ICNN_TESTS_CACHE"
 # Files by how long they take.
-LONGEST = ("test_step.py", "test_loop.py", "test_pipeline.py", "test_programs.py", "test_parser.py")
+LONGEST = (
+    "test_step.py",
+    "test_loop.py",
+    "test_celebamask_hq.py",
+    "test_parser.py",
+    "test_pipeline.py",
+    "test_programs.py",
+)
 # Of this package's own cache, the values that tests take from it.
 SHAPES = "shapes of variables"
 # How this package's own cache finds a file, for tests of that cache.

@@ -16,6 +16,9 @@ from jax_stn_icnn.models.localizer import VGG9Localizer
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
 
+# The peers come with an extra, which CI installs before its slow tests.
+pytestmark = pytest.mark.slow
+
 SIZE, PATCH = 128, 21
 
 

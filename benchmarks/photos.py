@@ -1,0 +1,137 @@
+"""Whether a folder of photos goes through `stn-icnn parse` as fast as the networks alone allow.
+
+    python -m benchmarks.photos --dir DIR [--photos 400]
+
+Draws photos of one to four faces, of 512 to 3000 pixels, unless they are in DIR already; parses
+them as the command does; then has the networks parse as many batches of frames in memory. Prints
+faces a second of both, their ratio, and the most memory in each tenth of the photos.
+"""
+
+import json
+import math
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import psutil
+from absl import app, flags
+from PIL import Image
+from tqdm import tqdm
+
+from benchmarks.inputs import random_frames
+from benchmarks.process import peak_bytes
+from jax_stn_icnn import FaceParser
+from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.photos import cli
+from jax_stn_icnn.photos.parser import BATCH_SIZE
+from tfds_builders.synthetic_faces.face import draw_face
+
+SIDES = 512, 3000  # of a photo's longer side, in pixels
+MOST_FACES = 4
+TENTHS = 10
+
+_DIR = flags.DEFINE_string("dir", None, "Where the photos are, or are drawn.")
+_PHOTOS = flags.DEFINE_integer("photos", 400, "How many.")
+_BATCH = flags.DEFINE_integer("batch", BATCH_SIZE, "Faces that go through the networks at once.")
+
+
+def draw_photo(number: int) -> Image.Image:
+    """Draws a photo: faces side by side, in as many rows as needed, on a plain ground.
+
+    Args:
+        number: of the photo; each has its own faces, size and colour.
+
+    Returns:
+        The photo.
+    """
+    rng = np.random.default_rng(number)
+    long = int(rng.integers(*SIDES, endpoint=True))
+    short = int(long * rng.uniform(0.6, 1))
+    count = int(rng.integers(1, MOST_FACES, endpoint=True))
+    columns, rows = ((1, 1), (2, 1), (2, 2), (2, 2))[count - 1]
+    photo = Image.new("RGB", (long, short), tuple(rng.integers(60, 220, 3).tolist()))
+    width, height = long // columns, short // rows
+    for i in range(count):
+        side = int(min(width, height) * rng.uniform(0.7, 0.95))
+        image, labels = draw_face("train", MOST_FACES * number + i, side)
+        left = (i % columns) * width + int(rng.integers(0, width - side, endpoint=True))
+        top = (i // columns) * height + int(rng.integers(0, height - side, endpoint=True))
+        photo.paste(
+            Image.fromarray(image), (left, top), Image.fromarray(np.uint8(labels > 0) * 255)
+        )
+    return photo
+
+
+def draw_photos(folder: Path, count: int) -> None:
+    """Draws those that are not there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in tqdm(range(count), unit="photo drawn"):
+        path = folder / f"{number:04d}.jpg"
+        if not path.exists():
+            draw_photo(number).save(path.with_suffix(".partial"), format="JPEG", quality=90)
+            path.with_suffix(".partial").rename(path)
+
+
+def parse_all(folder: Path, out: Path, batch: int) -> tuple[float, list[float]]:
+    """Runs the command on a folder; gives its seconds, and memory in use as it went, in MB."""
+    memory, done = [], threading.Event()
+
+    def watch() -> None:
+        process = psutil.Process()
+        while not done.wait(0.05):
+            memory.append(process.memory_info().rss / 1e6)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    began = time.perf_counter()
+    try:
+        status = cli.main(["parse", str(folder), "--out", str(out), "--batch", str(batch)])
+    finally:
+        done.set()
+        watcher.join()
+    if status:
+        raise RuntimeError("the command failed")
+    return time.perf_counter() - began, memory
+
+
+def networks_alone(batch: int, count: int) -> float:
+    """Seconds that the networks take for batches of frames that are in memory."""
+    parser = FaceParser.load()
+    frames = random_frames(batch, parser.frame_size)
+    program = parser._program(frames)
+    jax.block_until_ready(program(parser._variables, frames))
+    began = time.perf_counter()
+    for _ in range(count):
+        jax.block_until_ready(program(parser._variables, frames))
+    return time.perf_counter() - began
+
+
+def main(argv: list[str]) -> None:
+    """Prints the figures."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    folder, batch = Path(_DIR.value), _BATCH.value
+    draw_photos(folder, _PHOTOS.value)
+    cache.enable_cache(None)
+    networks_alone(batch, 1)  # Whatever is compiled is compiled before the clock starts.
+    with tempfile.TemporaryDirectory() as out:
+        seconds, memory = parse_all(folder, Path(out), batch)
+        facts = [json.loads(path.read_text()) for path in Path(out).glob("*.json")]
+    faces = sum(len(photo["faces"]) for photo in facts)
+    alone = batch / (networks_alone(batch, math.ceil(faces / batch)) / math.ceil(faces / batch))
+    print(f"{len(facts)} photos, {faces} faces, batch {batch}")
+    print(f"command   {faces / seconds:8.2f} face/s {len(facts) / seconds:8.2f} photo/s")
+    print(
+        f"networks  {alone:8.2f} face/s, of which the command reaches {faces / seconds / alone:.3f}"
+    )
+    tenths = [f"{part.max():.0f}" for part in np.array_split(memory, TENTHS)]
+    print(f"most memory in each tenth of the time, MB: {' '.join(tenths)}")
+    print(f"peak of the process, MB: {peak_bytes() / 1e6:.0f}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("dir")
+    app.run(main)
