@@ -33,7 +33,7 @@ SIDES = 512, 3000  # of a photo's longer side, in pixels
 MOST_FACES = 4
 TENTHS = 10
 
-_DIR = flags.DEFINE_string("dir", None, "Where the photos are, or are drawn.")
+flags.DEFINE_string("dir", None, "Where the photos are, or are drawn.")
 _PHOTOS = flags.DEFINE_integer("photos", 400, "How many.")
 _BATCH = flags.DEFINE_integer("batch", BATCH_SIZE, "Faces that go through the networks at once.")
 
@@ -113,15 +113,18 @@ def main(argv: list[str]) -> None:
     """Prints the figures."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
-    folder, batch = Path(_DIR.value), _BATCH.value
+    folder, batch = Path(flags.FLAGS.dir), _BATCH.value
     draw_photos(folder, _PHOTOS.value)
     cache.enable_cache(None)
     networks_alone(batch, 1)  # Whatever is compiled is compiled before the clock starts.
+    count = math.ceil(_PHOTOS.value * (1 + MOST_FACES) / 2 / batch / 2)
+    # Half before and half after, for machines grow slower and faster.
+    alone = networks_alone(batch, count)
     with tempfile.TemporaryDirectory() as out:
         seconds, memory = parse_all(folder, Path(out), batch)
         facts = [json.loads(path.read_text()) for path in Path(out).glob("*.json")]
+    alone = 2 * count * batch / (alone + networks_alone(batch, count))
     faces = sum(len(photo["faces"]) for photo in facts)
-    alone = batch / (networks_alone(batch, math.ceil(faces / batch)) / math.ceil(faces / batch))
     print(f"{len(facts)} photos, {faces} faces, batch {batch}")
     print(f"command   {faces / seconds:8.2f} face/s {len(facts) / seconds:8.2f} photo/s")
     print(

@@ -69,7 +69,7 @@ ONLY_IN = {
     "fsspec": ("photos.cluster",),
     "torch": ("files.convert_torch",),
     "matplotlib": ("scores.draw",),
-    "cv2": ("photos.detectors", "photos.resample", "photos.video"),
+    "cv2": ("photos.detectors", "photos.resample", "photos.video", "scores.draw"),
 }
 
 

@@ -77,7 +77,7 @@ def test_folders_inside_folders(command, hostile, capsys):
         assert command(hostile, "--out", out, "--recursive") == 1
         assert f"{4 - there} parsed, {there} there already" in capsys.readouterr().out
     assert (out / "deep" / "good.png.json").exists()
-    assert (out / "deep" / "deeper" / "third.jpg.overlay.png").exists()
+    assert (out / "deep" / "deeper" / "third.jpg.overlay.jpg").exists()
     assert (out / "good.png.labels.png").read_bytes() == (
         out / "deep" / "good.png.labels.png"
     ).read_bytes()

@@ -12,7 +12,7 @@ import argparse
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from jax_stn_icnn.photos import results, sources, video
 from jax_stn_icnn.photos.parser import BATCH_SIZE, FaceParser
 from jax_stn_icnn.photos.photo_parse import PhotoParse
 from jax_stn_icnn.photos.sources import Source
+from jax_stn_icnn.photos.stream import threads
 
 WRITERS = 2  # threads
 WRITING = 4  # photos that may wait for them
@@ -132,7 +133,7 @@ def _written(
         return len(parse.faces)
 
     waiting: deque[Future] = deque()
-    with ThreadPoolExecutor(WRITERS) as writers:
+    with threads(WRITERS) as writers:
         for photo, parse in parses:
             if isinstance(parse, Exception):
                 yield str(parse)

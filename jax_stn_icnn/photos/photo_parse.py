@@ -75,7 +75,7 @@ class FaceParse:
         """
         area = resample.footprint(matrix, scores.shape[1:], photo_size)
         label_map = _argmax(scores, matrix, area)
-        present = np.bincount(label_map.ravel(), minlength=anatomy.num_classes) > 0
+        present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
             windows={
@@ -85,7 +85,7 @@ class FaceParse:
             found=tuple(
                 part.name
                 for part, ids in zip(anatomy.parts, anatomy.part_ids, strict=True)
-                if present[list(ids)].any()
+                if present.intersection(ids)
             ),
             rough=rough,
             matrix=matrix,

@@ -7,6 +7,9 @@ which is filled up at the end, so one compilation serves all. Results come in th
 photos, and no more photos are held than a bound on their pixels allows.
 """
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +19,7 @@ import jax
 import numpy as np
 
 THREADS = 2  # for reading, and as many for finishing
+NICER = 10  # than the networks' threads, on Linux
 # Photos are taken in as long as those that are held have fewer pixels than this, and are fewer.
 PIXELS = 32_000_000
 PHOTOS = 32
@@ -65,16 +69,28 @@ def run(items: Iterable[Any], steps: Steps, batch_size: int) -> Iterator[Any]:
     Yields:
         For each item, in order, its result, or the error of reading it.
     """
-    with (
-        ThreadPoolExecutor(THREADS, "photos-in") as readers,
-        ThreadPoolExecutor(THREADS, "photos-out") as finishers,
-    ):
+    with threads(THREADS) as readers, threads(THREADS) as finishers:
         flow = _Flow(steps, batch_size, readers, finishers)
         try:
             yield from flow.results(iter(items))
         finally:
             readers.shutdown(cancel_futures=True)
             finishers.shutdown(cancel_futures=True)
+
+
+def threads(count: int) -> ThreadPoolExecutor:
+    """A pool of threads that give way to the networks.
+
+    The networks run on several cores, and where one core is late the others wait: what goes on
+    beside them is to fill such gaps, not to make them.
+    """
+    return ThreadPoolExecutor(count, initializer=_give_way)
+
+
+def _give_way() -> None:
+    if sys.platform == "linux":  # Elsewhere niceness is the whole process's.
+        own = os.PRIO_PROCESS, threading.get_native_id()
+        os.setpriority(*own, min(os.getpriority(*own) + NICER, 19))
 
 
 class _Photo:

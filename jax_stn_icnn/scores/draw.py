@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -64,6 +65,13 @@ def colours(label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
     return np.array(anatomy.colours, np.uint8)[label_map]
 
 
+def ids_in(label_map: np.ndarray, num_classes: int) -> list[int]:
+    """Those ids below a number of classes that a label map of any shape holds, in order."""
+    # A search for a byte ends where the first is found: quicker than to sort or count a photo's.
+    data = np.asarray(label_map, np.uint8).tobytes()
+    return [i for i in range(num_classes) if i in data]
+
+
 def overlay(
     image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy, alpha: float = 0.6
 ) -> np.ndarray:
@@ -86,10 +94,13 @@ def overlay(
             f"image has shape {image.shape}, but label_map {label_map.shape} "
             f"asks for {(*label_map.shape, 3)}"
         )
-    part = label_map > 0  # parts are small, and a photo is large
-    mixed = image.copy()
-    mixed[part] = np.round((1 - alpha) * image[part] + alpha * colours(label_map[part], anatomy))
-    return mixed
+    # By OpenCV, several times as fast as by NumPy's indices: photos are large.
+    label_map = np.asarray(label_map, np.uint8)
+    table = np.zeros((3, 256), np.uint8)
+    table[:, : anatomy.num_classes] = np.transpose(anatomy.colours)
+    coloured = cv2.merge([cv2.LUT(label_map, channel) for channel in table])
+    mixed = cv2.addWeighted(image, 1 - alpha, coloured, alpha, 0)
+    return np.asarray(cv2.copyTo(image, np.asarray(label_map == 0, np.uint8), mixed))
 
 
 def with_legend(image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
@@ -104,7 +115,7 @@ def with_legend(image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy) -> n
         uint8 (more rows, width, 3): the picture, and names in their colours below it. A label map
         of background only gives the picture as it is.
     """
-    shown = [int(i) for i in np.unique(label_map) if i > 0]
+    shown = [i for i in ids_in(label_map, anatomy.num_classes) if i > 0]
     if not shown:
         return image
     width = image.shape[1]
