@@ -13,6 +13,6 @@ from configs import celebamask, whole_face
 
 def get_config() -> ConfigDict:
     """`celebamask.py` with all nineteen classes."""
-    config = whole_face.apply(celebamask.get_config())
+    config = whole_face.as_people_photograph(whole_face.apply(celebamask.get_config()))
     config.classes = "nineteen"
     return config
