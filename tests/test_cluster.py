@@ -99,6 +99,13 @@ def test_a_node_that_dies_loses_nothing(two_nodes, ckpt, folder, tmp_path, capsy
     assert changed == ["00.png.json"]
 
 
+def test_a_mask_without_a_class_is_said_before_there_is_a_cluster(ckpt, folder, tmp_path, capsys):
+    command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", str(ckpt), "--ray"]
+    assert cli.main([*command, "--masks", "hare"]) == 1
+    assert "no class 'hare'" in capsys.readouterr().err
+    assert not ray.is_initialized()
+
+
 class TestAnyFileSystem:
     @pytest.fixture
     def stored(self, folder):

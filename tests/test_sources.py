@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos import cli, sources
+from jax_stn_icnn.photos import cli, sources, video
 from jax_stn_icnn.photos.parser import FaceParser
 from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 
@@ -106,25 +106,40 @@ def test_a_folder_that_cannot_be_searched_is_named(hostile, monkeypatch):
     assert found.skipped == [f"{hostile / 'deep'} cannot be searched: Permission denied"]
 
 
-def test_a_video_becomes_a_video_of_overlays(command, tmp_path, small_parser, capsys):
+def write_video(path):
     frames = np.random.default_rng(0).integers(0, 256, (7, 48, 64, 3), np.uint8)
-    writer = cv2.VideoWriter(
-        str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (64, 48)
-    )
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (64, 48))
     for frame in frames:
         writer.write(frame)
     writer.release()
+
+
+def test_a_video_becomes_a_video_of_overlays(command, tmp_path, small_parser, capsys):
+    write_video(tmp_path / "clip.avi")
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     out = tmp_path / "out"
     assert command(tmp_path, "--out", out) == 1
     captured = capsys.readouterr()
     assert "bad.mp4 is not a video" in captured.err
     assert "1 parsed, 0 there already, 1 failed" in captured.out
-    video = cv2.VideoCapture(str(out / "clip.avi.overlay.mp4"))
-    assert video.get(cv2.CAP_PROP_FPS) == 12.5
+    written = cv2.VideoCapture(str(out / "clip.avi.overlay.mp4"))
+    assert written.get(cv2.CAP_PROP_FPS) == 12.5
     seen = []
-    while (read := video.read())[0]:
+    while (read := written.read())[0]:
         seen.append(read[1])
     assert np.shape(seen) == (7, 48, 64, 3)
     assert command(tmp_path, "--out", out) == 1
     assert "0 parsed, 1 there already, 1 failed" in capsys.readouterr().out
+
+
+def test_a_video_that_fails_midway_leaves_nothing(small_parser, tmp_path, monkeypatch):
+    write_video(tmp_path / "clip.avi")
+
+    def stream(frames, **_):
+        yield small_parser(next(frames), detect=False)
+        raise ValueError("a frame that cannot be parsed")
+
+    monkeypatch.setattr(small_parser, "stream", stream)
+    with pytest.raises(ValueError, match="cannot be parsed"):
+        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", False, 1)
+    assert not list((tmp_path / "out").iterdir())

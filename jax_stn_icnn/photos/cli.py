@@ -19,8 +19,9 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.files import weights
 from jax_stn_icnn.photos import results, sources, video
-from jax_stn_icnn.photos.parser import BATCH_SIZE, FaceParser
+from jax_stn_icnn.photos.parser import BATCH_SIZE, FaceParser, weights_file
 from jax_stn_icnn.photos.photo_parse import PhotoParse
 from jax_stn_icnn.photos.sources import Source
 from jax_stn_icnn.photos.stream import threads
@@ -92,6 +93,8 @@ def _on_cluster(args: argparse.Namespace) -> _Run:
     """On many machines."""
     from jax_stn_icnn.photos import cluster
 
+    # Said here, once, rather than by every worker.
+    weights.load_weights(weights_file(args.ckpt)).model.anatomy.ids(args.masks)
     system, jobs, skipped = cluster.find(args.photos, args.out, args.recursive)
     todo = cluster.todo(jobs, args.out, args.masks)
     done = (finished for _, finished in cluster.run(system, todo, args)) if todo else iter(())

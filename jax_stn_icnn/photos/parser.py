@@ -115,7 +115,7 @@ class FaceParser:
             ValueError: it is no file of weights, or does not say all that is needed; or there is no
                 such detector.
         """
-        loaded = weights.load_weights(_file_of(DEFAULT if source is None else source))
+        loaded = weights.load_weights(weights_file(source))
         return cls(loaded.variables, loaded.model, loaded.frame_size, detector)
 
     @overload
@@ -313,11 +313,24 @@ def _for_each(name: str, values: Any, count: int) -> Sequence[Any]:
     return list(values)
 
 
-def _file_of(source: str | Path) -> Path:
-    """The file that holds the weights of what `FaceParser.load` is given."""
+def weights_file(source: str | Path | None) -> Path:
+    """The file that holds the weights of what `FaceParser.load` is given.
+
+    Args:
+        source: as there.
+
+    Returns:
+        Its path.
+
+    Raises:
+        FileNotFoundError: there is no such file; the message lists what comes with the package.
+    """
     shipped = {path.stem: path for path in PRETRAINED.glob("*.safetensors")}
-    if source in shipped:
-        return shipped[str(source)]
+    if source is None or source in shipped:
+        name = DEFAULT if source is None else str(source)
+        if name in shipped:
+            return shipped[name]
+        source = name
     path = Path(source).expanduser()
     file = path / weights.WEIGHTS if path.is_dir() else path
     if not file.exists():

@@ -35,14 +35,14 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
     base.parent.mkdir(parents=True, exist_ok=True)
     target = base.with_name(base.name + ENDING)
     partial = target.with_name(f".{target.stem}.partial.mp4")
-    video = cv2.VideoCapture(str(path))
+    video, writer = cv2.VideoCapture(str(path)), None
     try:
         if not video.isOpened():
             raise PhotoError(f"{path} is not a video of a known format")
         rate = video.get(cv2.CAP_PROP_FPS)
         expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         parses = parser.stream(_frames(video), detect=detect, batch_size=batch_size)
-        writer, num_faces = None, 0
+        num_faces = 0
         for parse in tqdm(
             parses, path.name, expected if expected > 0 else None, unit="frame", leave=False
         ):
@@ -62,6 +62,9 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
         return num_faces
     finally:
         video.release()
+        if writer is not None:
+            writer.release()
+            partial.unlink(missing_ok=True)  # what an error has left
 
 
 def is_there(base: Path) -> bool:
