@@ -89,6 +89,15 @@ def get_config() -> ConfigDict:
     config.joint.coarse_weight = 1000.0
     config.joint.localizer_weight = 10000.0
 
+    # Structure via consensus (Masi et al.): regions are to be right as a whole, and to agree.
+    config.consensus = ConfigDict()
+    config.consensus.coarse = 0.0  # weight beside the coarse network's loss; 0 is off
+    config.consensus.fine = 0.0  # weight beside the fine networks' losses
+    config.consensus.regions = "labels"  # or connected: each connected region of a label
+    config.consensus.alpha = 10.0  # of the regions' likelihood
+    config.consensus.beta = 5.0  # of the disagreement within regions
+    config.consensus.warmup_epochs = 0.0  # of each stage, over which the weights rise from 0
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 500  # besides the end of each epoch; 0: only there
     config.checkpoint.keep = 2  # of the last ones; the best one stays besides

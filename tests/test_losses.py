@@ -21,24 +21,34 @@ def test_consensus_equals_the_original(golden, alpha, beta):
     assert error < 1e-5
 
 
-def test_consensus_over_connected_regions_equals_a_loop():
-    logits = jax.random.normal(jax.random.key(0), (1, 12, 10, 3))
-    label_map = np.asarray(jax.random.randint(jax.random.key(1), (1, 12, 10), 0, 3))
-    regions = losses.connected_regions(jnp.array(label_map))
-    probs = np.asarray(jax.nn.softmax(logits), np.float64)[0]
+def consensus_by_a_loop(probs, label_map, connected):
+    """Of one image, in float64: probabilities (height, width, labels)."""
     terms = []
-    for c in range(3):
-        numbered, count = scipy.ndimage.label(label_map[0] == c)
+    for c in np.unique(label_map):
+        numbered, count = scipy.ndimage.label(label_map == c)
+        if not connected:
+            numbered, count = np.minimum(numbered, 1), 1
         for k in range(1, count + 1):
             p = probs[numbered == k]
             mean = p.mean(axis=0)
             kl = (mean * (np.log(mean) - np.log(p))).mean()  # over pixels and labels
             terms.append(10 * -np.log(mean[c]) + 5 * kl)
-    loss, gradient = jax.value_and_grad(losses.consensus_loss)(
-        logits, jnp.array(label_map), regions
+    return np.mean(terms)
+
+
+@pytest.mark.parametrize("connected", [True, False])
+def test_consensus_of_images_equals_a_loop(connected):
+    logits = jax.random.normal(jax.random.key(0), (2, 12, 10, 4))
+    label_map = np.array(jax.random.randint(jax.random.key(1), (2, 12, 10), 0, 3))
+    label_map[1] = np.minimum(label_map[1], 1)  # has fewer labels than the other
+    probs = np.asarray(jax.nn.softmax(logits), np.float64)
+    each = [consensus_by_a_loop(probs[i], label_map[i], connected) for i in range(2)]
+    loss, gradient = jax.value_and_grad(losses.mean_consensus_loss)(
+        logits, jnp.array(label_map), connected=connected
     )
-    np.testing.assert_allclose(loss, np.mean(terms), rtol=1e-5)
+    np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
     chex.assert_tree_all_finite(gradient)
+    assert (np.abs(gradient).sum(axis=(1, 2)) > 0).all()
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,13 +14,14 @@ from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
-from jax_stn_icnn.train.config import Stage
+from jax_stn_icnn.train.config import Consensus, Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState, init_variables
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 10
 STAGE = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
+STAGE_OF_COARSE = Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0})
 
 
 def make_batch(seed, batch=4, size=48, num_classes=9):
@@ -125,7 +126,8 @@ def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
         axis_name=step.AXIS,
     )
     variables = init_variables(model, 0)
-    stage = Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0})
+    consensus = Consensus(coarse=0.1, regions="connected")
+    stage = Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0}, consensus=consensus)
     tx = optax.sgd(1e-2)
     monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
     states, losses_found = {}, {}
@@ -202,6 +204,76 @@ def test_only_a_large_batch_is_ordered_for_memory(examples, patch_size, save_mem
     batch = make_batch(0, batch=examples)
     step.compile_train_step(model, STAGE, 1, 1, {}, batch, seed=0, augmented=False)
     assert asked == [{"save_memory": save_memory}]
+
+
+@pytest.fixture(scope="module")
+def joint_views():
+    """A small parser, its variables, and what it sees of a batch in joint training."""
+    sizes = {"coarse_channels": (4, 4), "fine_channels": (4, 4)}
+    model = STNiCNN((15, 15), "centroid", **sizes)
+    batch, keys = make_batch(0, batch=2), jax.random.split(jax.random.key(0), 2)
+    views = objective.make_views(batch, keys, model, augmented=False, mirrored=False)
+    return model, init_variables(model, 0), views, keys
+
+
+def joint_stage(**consensus):
+    weights = {"coarse": 1.0, "fine": 1.0}
+    return Stage("joint", 1, weights, weights, consensus=Consensus(**consensus))
+
+
+@pytest.mark.slow
+def test_consensus_is_added_by_its_weight_and_share(joint_views):
+    model, variables, views, keys = joint_views
+
+    @jax.jit  # in one program, which runs the networks once
+    def means(variables):
+        def terms(share=1.0, **consensus):
+            given = variables, views, keys, joint_stage(**consensus), share
+            found, _ = model.apply(*given, method=objective.terms, mutable=["batch_stats"])
+            return {name: term.mean for name, term in found.items()}
+
+        (logits, _), _ = model.apply(
+            variables,
+            views.coarse_image,
+            train=True,
+            method=model.coarse_stage,
+            mutable=["batch_stats"],
+        )
+        alone = losses.mean_consensus_loss(logits, views.coarse_labels, connected=False)
+        return terms(), terms(0.5, coarse=0.5, fine=2.0), alone
+
+    plain, added, alone = means(variables)
+    np.testing.assert_allclose(added["coarse"] - plain["coarse"], alone / 4, rtol=1e-4)
+    assert added["fine"] > plain["fine"] + 0.1
+
+
+def test_without_weights_consensus_leaves_the_program_as_it_is(joint_views):
+    model, variables, views, keys = joint_views
+
+    def lowered(stage):
+        def loss(variables, share):
+            out = model.apply(variables, views, keys, stage, share, method=objective.terms,
+                              mutable=["batch_stats"])  # fmt: skip
+            return out[0]
+
+        return jax.jit(loss, keep_unused=True).lower(variables, 1.0).as_text()
+
+    off = lowered(joint_stage(regions="connected", alpha=1.0, warmup_epochs=2.0))
+    assert off == lowered(joint_stage())
+    assert off != lowered(joint_stage(fine=0.1))
+
+
+def test_consensus_warms_up_over_a_stages_first_steps():
+    consensus = Consensus(coarse=1.0, warmup_epochs=0.5)
+    params = {"coarse": {"w": np.ones(1, np.float32)}, "fine": {"w": np.ones(1, np.float32)}}
+    tx = make_optimizer(STAGE_OF_COARSE, 8, 5)
+    state, shares = tx.init(params), []
+    for _ in range(5):
+        shares.append(float(step.consensus_share(consensus, state, 8)))
+        _, state = tx.update(params, state, params)
+    assert shares == [0.25, 0.5, 0.75, 1, 1]
+    assert step.consensus_share(Consensus(warmup_epochs=0.5), state, 8) == 1
+    assert step.consensus_share(Consensus(coarse=1.0), state, 8) == 1
 
 
 @pytest.mark.slow

@@ -22,6 +22,7 @@ STAGES = ("coarse", "localizer", "fine", "joint")
 NETWORKS = ("coarse", "localizer", "fine")
 PIXEL_LOSSES = ("cross_entropy", "binary_cross_entropy", "balanced_cross_entropy")
 WINDOWS = ("square", "fitted", "following")
+REGIONS = ("labels", "connected")
 DTYPES = ("float32", "bfloat16")
 
 # What may differ between a run and its continuation: nothing of it reaches the parameters.
@@ -138,6 +139,12 @@ FIELDS: dict[str, _Rule] = {
     "joint.warmup_epochs": _NOT_NEGATIVE,
     "joint.coarse_weight": _NOT_NEGATIVE,
     "joint.localizer_weight": _NOT_NEGATIVE,
+    "consensus.coarse": _NOT_NEGATIVE,
+    "consensus.fine": _NOT_NEGATIVE,
+    "consensus.regions": _one_of(*REGIONS),
+    "consensus.alpha": _NOT_NEGATIVE,
+    "consensus.beta": _NOT_NEGATIVE,
+    "consensus.warmup_epochs": _NOT_NEGATIVE,
     "checkpoint.every_steps": _whole(0),
     "checkpoint.keep": _whole(1),
     "pictures": _whole(0),
@@ -279,6 +286,27 @@ def differences(config: ConfigDict, earlier: Mapping[str, Any]) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
+class Consensus:
+    """What structure via consensus adds to a loss (`losses.mean_consensus_loss`).
+
+    Attributes:
+        coarse: its weight beside the coarse network's loss of pixels; 0 leaves it out.
+        fine: likewise beside that of the fine networks.
+        regions: one of REGIONS.
+        alpha: weight of the regions' likelihood.
+        beta: weight of the disagreement within regions.
+        warmup_epochs: of a stage, over which the weights rise from 0.
+    """
+
+    coarse: float = 0.0
+    fine: float = 0.0
+    regions: str = "labels"
+    alpha: float = 10.0
+    beta: float = 5.0
+    warmup_epochs: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of training, as the step and the optimiser need it.
 
@@ -292,6 +320,7 @@ class Stage:
         true_windows: whether patches are cut around the true centres, rather than by the cropper.
         jitter: how far the true windows are moved at most, in pixels along each axis.
         warmup_epochs: over which the rates of coarse network and localizer rise from 0.
+        consensus: what structure via consensus adds.
     """
 
     name: str
@@ -303,6 +332,7 @@ class Stage:
     true_windows: bool = False
     jitter: int = 0
     warmup_epochs: float = 0.0
+    consensus: Consensus = Consensus()
 
 
 def make_stages(config: ConfigDict) -> list[Stage]:
@@ -331,6 +361,7 @@ def _stage(config: ConfigDict, name: str) -> Stage:
         true_windows=name == "fine",
         jitter=config.fine.jitter if name == "fine" else 0,
         warmup_epochs=config.joint.warmup_epochs if name == "joint" else 0.0,
+        consensus=Consensus(**config.consensus),
     )
 
 

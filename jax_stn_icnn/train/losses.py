@@ -1,5 +1,6 @@
 """Losses of the four stages, and the consensus loss over regions. Means over what takes part."""
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -128,18 +129,23 @@ def fine_losses(
     Raises:
         ValueError: shapes do not fit.
     """
-    if isinstance(part_labels, Sequence):
-        each = list(part_labels)
-    else:
-        wanted = ("batch", len(fine_logits), "height", "width")
-        check_shape("part_labels", part_labels, wanted)
-        each = [part_labels[:, i] for i in range(len(fine_logits))]
+    each = each_parts(part_labels)
+    if len(each) != len(fine_logits):
+        raise ValueError(f"part_labels are of {len(each)} parts, but logits of {len(fine_logits)}")
     return jnp.stack(
         [
             cross_entropy(logits, own_labels, mask)
             for logits, own_labels in zip(fine_logits, each, strict=True)
         ]
     )
+
+
+def each_parts(part_labels: jax.Array | Sequence[jax.Array]) -> list[jax.Array]:
+    """The labels of each part's patch, (batch, height, width), as `fine_losses` takes them."""
+    if isinstance(part_labels, Sequence):
+        return list(part_labels)
+    check_shape("part_labels", part_labels, ("batch", "parts", "height", "width"))
+    return [part_labels[:, i] for i in range(part_labels.shape[1])]
 
 
 def windowless_cross_entropy(
@@ -223,6 +229,7 @@ def consensus_loss(
     regions: jax.Array,
     alpha: float = 10.0,
     beta: float = 5.0,
+    num_regions: int | None = None,
 ) -> jax.Array:
     """Asks each region to be right as a whole and to agree with itself (structure via consensus).
 
@@ -239,6 +246,7 @@ def consensus_loss(
             `connected_regions`, or the label map itself for whole-label regions.
         alpha: weight of the mean's likelihood.
         beta: weight of the disagreement.
+        num_regions: how many numbers there are, if fewer than pixels: it is faster then.
 
     Returns:
         A float32 scalar.
@@ -248,7 +256,10 @@ def consensus_loss(
     """
     _check_logits(logits, label_map)
     check_shape("regions", regions, logits.shape[:3])
-    per_image = jax.vmap(_region_terms)(logits.astype(jnp.float32), label_map, regions)
+    if num_regions is None:
+        num_regions = logits.shape[1] * logits.shape[2]
+    terms = functools.partial(_region_terms, num_regions=num_regions)
+    per_image = jax.vmap(terms)(logits.astype(jnp.float32), label_map, regions)
     count, likelihood, disagreement = (jnp.sum(term, axis=0) for term in per_image)
     batch, num_labels = logits.shape[0], logits.shape[-1]
     disagreement = disagreement / (jnp.maximum(count, 1) * num_labels)
@@ -256,17 +267,54 @@ def consensus_loss(
     return jnp.sum(per_region) / jnp.sum(count > 0)
 
 
+def mean_consensus_loss(
+    logits: jax.Array,
+    label_map: jax.Array,
+    *,
+    connected: bool,
+    alpha: float = 10.0,
+    beta: float = 5.0,
+) -> jax.Array:
+    """`consensus_loss` of each image by itself, averaged over the images.
+
+    So every region of an image weighs alike, and the loss does not hang on how images are shared
+    out among devices; that is ours, where the original code takes a batch as one.
+
+    Args:
+        logits: (batch, height, width, labels).
+        label_map: integers below `labels`, (batch, height, width).
+        connected: whether each connected region of a label is one, or all pixels of a label.
+        alpha: weight of the mean's likelihood.
+        beta: weight of the disagreement.
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+    """
+    _check_logits(logits, label_map)
+    regions = connected_regions(label_map) if connected else label_map
+    num_regions = None if connected else logits.shape[-1]
+
+    def of_image(logits: jax.Array, label_map: jax.Array, regions: jax.Array) -> jax.Array:
+        batch = logits[None], label_map[None], regions[None]
+        return consensus_loss(*batch, alpha, beta, num_regions)
+
+    return jnp.mean(jax.vmap(of_image)(logits, label_map, regions))
+
+
 def _region_terms(
-    logits: jax.Array, label_map: jax.Array, regions: jax.Array
+    logits: jax.Array, label_map: jax.Array, regions: jax.Array, num_regions: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Pixel count, likelihood and summed KL of each region number of one image; zero if unused."""
-    num_regions, num_labels = regions.size, logits.shape[-1]
+    num_labels = logits.shape[-1]
     log_probs = jax.nn.log_softmax(logits).reshape(-1, num_labels)
 
     def total(values: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(values, regions.ravel(), num_segments=num_regions)
 
-    count = total(jnp.ones(num_regions))
+    count = total(jnp.ones(regions.size))
     there = count > 0
     mean = total(jnp.exp(log_probs)) / jnp.maximum(count, 1)[:, None]
     # Unused numbers get a harmless one inside the logarithm: no infinity reaches the gradient.

@@ -19,7 +19,7 @@ from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.train import losses
-from jax_stn_icnn.train.config import Stage
+from jax_stn_icnn.train.config import Consensus, Stage
 
 PIXEL_LOSSES = {
     "cross_entropy": losses.cross_entropy,
@@ -127,7 +127,13 @@ def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) ->
     return theta.at[..., 2].add(jax.vmap(shift)(keys) * (2.0 / (frame_size - 1)))
 
 
-def terms(parser: STNiCNN, views: Views, keys: jax.Array, stage: Stage) -> dict[str, Term]:
+def terms(
+    parser: STNiCNN,
+    views: Views,
+    keys: jax.Array,
+    stage: Stage,
+    consensus_share: jax.Array | float = 1.0,
+) -> dict[str, Term]:
     """Runs the networks that a stage needs, each in its mode; for `model.apply(..., method=terms)`.
 
     Args:
@@ -136,6 +142,7 @@ def terms(parser: STNiCNN, views: Views, keys: jax.Array, stage: Stage) -> dict[
         keys: one for each example, (batch,), for the jitter of the true windows.
         stage: says which terms are wanted and which networks learn; the others run frozen, with
             their running statistics.
+        consensus_share: how much of the consensus' weights counts, 0..1.
 
     Returns:
         The wanted terms by name.
@@ -152,6 +159,9 @@ def terms(parser: STNiCNN, views: Views, keys: jax.Array, stage: Stage) -> dict[
             # Without detail these are the same logits: said twice, they would outweigh the parts.
             if whole is not None and parser.detail > 1:
                 loss += _whole_loss(whole, views, parser.anatomy)
+            if weight := stage.consensus.coarse:
+                agreement = _consensus(logits, views.coarse_labels, stage.consensus)
+                loss += weight * consensus_share * agreement
             found["coarse"] = Term(loss, examples)
         if wanted.keys() == {"coarse"}:
             return found
@@ -165,6 +175,10 @@ def terms(parser: STNiCNN, views: Views, keys: jax.Array, stage: Stage) -> dict[
             views.labels, theta, parser.patch_size, parser.anatomy
         )
         by_part = losses.fine_losses(fine_logits, part_labels)
+        if weight := stage.consensus.fine:
+            each = zip(fine_logits, losses.each_parts(part_labels), strict=True)
+            agreement = jnp.stack([_consensus(*one, stage.consensus) for one in each])
+            by_part += weight * consensus_share * agreement
         found["fine"] = Term(jnp.sum(by_part * jnp.array(stage.part_weights)), examples)
     return found
 
@@ -174,6 +188,13 @@ def _windows(parser: STNiCNN, mask: jax.Array, views: Views, *, train: bool) -> 
         size = views.frame.shape[1:3]
         return centroid_theta(mask, views.region, size, parser.patch_size, parser.anatomy)
     return parser.localize(mask, train=train)
+
+
+def _consensus(logits: jax.Array, label_map: jax.Array, settings: Consensus) -> jax.Array:
+    connected = settings.regions == "connected"
+    return losses.mean_consensus_loss(
+        logits, label_map, connected=connected, alpha=settings.alpha, beta=settings.beta
+    )
 
 
 def _whole_loss(logits: jax.Array, views: Views, anatomy: Anatomy) -> jax.Array:

@@ -17,7 +17,7 @@ from jax_stn_icnn.data.photometric import OFF, Strengths
 from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.train.config import Stage
+from jax_stn_icnn.train.config import Consensus, Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
 
@@ -95,6 +95,7 @@ def compile_train_step(
         model=model,
         tx=tx,
         stage=stage,
+        steps_per_epoch=steps_per_epoch,
         seed=seed,
         augmented=augmented,
         mirrored=mirrored,
@@ -152,6 +153,7 @@ def train_step(
     model: STNiCNN,
     tx: optax.GradientTransformation,
     stage: Stage,
+    steps_per_epoch: int,
     seed: int,
     augmented: bool,
     mirrored: bool,
@@ -160,15 +162,36 @@ def train_step(
     """One step on this device's share of a batch, within a mapped axis AXIS."""
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
     views = objective.make_views(batch, keys, model, augmented, mirrored, photo)
+    share = consensus_share(stage.consensus, state.opt_state, steps_per_epoch)
 
     def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
         found, updated = model.apply(
-            variables, views, keys, stage, method=objective.terms, mutable=["batch_stats"]
+            variables, views, keys, stage, share, method=objective.terms, mutable=["batch_stats"]
         )
         loss, metrics = objective.weigh(found, stage, AXIS)
         return loss, (metrics | {"loss": loss}, updated["batch_stats"])
 
     return descend(state, loss_of, tx, list(stage.learning_rates))
+
+
+def consensus_share(
+    consensus: Consensus, opt_state: Any, steps_per_epoch: int
+) -> jax.Array | float:
+    """How much of the consensus' weights counts at a step of a stage: it rises from 0 to 1.
+
+    Args:
+        consensus: the stage's.
+        opt_state: of `make_optimizer`; Adam counts the stage's steps.
+        steps_per_epoch: of the training split.
+
+    Returns:
+        A share in 0..1; 1 where there is no warm-up.
+    """
+    warmup = round(consensus.warmup_epochs * steps_per_epoch)
+    if warmup == 0 or not (consensus.coarse or consensus.fine):
+        return 1.0
+    taken = optax.tree.get_all_with_path(opt_state, "count")[0][1]
+    return jnp.minimum((taken + 1) / warmup, 1.0)
 
 
 def descend(
