@@ -151,6 +151,7 @@ def _evaluate() -> None:
             occlude=_OCCLUDE.value,
             seed=_SEED.value,
             true_centres=_TRUE_CENTRES.value,
+            edges=True,
         )
         for name in croppers
     }

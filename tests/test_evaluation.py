@@ -11,9 +11,9 @@ from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import make_theta, part_centres, theta_target, windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.sampling import resize_bilinear
-from jax_stn_icnn.scores import evaluation, metrics
+from jax_stn_icnn.scores import edges, evaluation, metrics
 from jax_stn_icnn.scores.evaluation import evaluate, parse_faces
-from jax_stn_icnn.scores.report import align, occlusion_table, score_table
+from jax_stn_icnn.scores.report import align, class_table, occlusion_table, score_table
 
 SIZE, PATCH = 64, (17, 17)
 IDENTITY = np.eye(2, 3, dtype=np.float32)
@@ -242,6 +242,25 @@ def test_occlusion_is_scored_apart_and_deterministic(model, variables, report):
     assert "small" in occlusion_table({"small": one, "centroid": other})
 
 
+def test_edges_are_those_of_the_parse(model, variables, report):
+    frame, label_map = drawn_faces()
+    assert not report.boundary_f and math.isnan(report.stray_regions_per_face)
+    assert "boundary" not in class_table({"small": report})
+    batches = loader(frame, label_map, 3)  # the last one is filled up
+    counted = evaluate(model, variables, batches, progress=False, edges=True)
+    parses = [face.parse for face in parse_faces(model, variables, loader(frame, label_map, 5),
+                                                 range(FACES))]  # fmt: skip
+    expected = sum(edges.edge_counts(*pair, 9) for pair in zip(label_map, parses, strict=True))
+    np.testing.assert_allclose(
+        list(counted.boundary_f.values()), edges.boundary_f(expected)[1:], rtol=1e-12
+    )
+    strays = [edges.stray_regions(*pair, 9) for pair in zip(label_map, parses, strict=True)]
+    assert counted.stray_regions_per_face == np.mean(strays) > 0
+    text = class_table({"small": counted})
+    assert f"stray regions a face, small: {np.mean(strays):.1f}" in text
+    assert f"{counted.boundary_f['nose']:.3f}" in text
+
+
 def test_report_as_json_and_as_text(report):
     loaded = json.loads(json.dumps(report.as_json(), allow_nan=False))
     assert set(loaded) == {
@@ -254,6 +273,9 @@ def test_report_as_json_and_as_text(report):
         "window_error_px",
         "window_error_px_by_part",
         "faces_per_second",
+        "boundary_f",
+        "boundary_f_by_class",
+        "stray_regions_per_face",
     }
     assert loaded["images"] == FACES
     assert loaded["faces_per_second"] > 0

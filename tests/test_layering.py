@@ -30,7 +30,7 @@ WITHIN = {
     "sampling": ("grid", "lookup", "crop", "paste"),
     "data": ("loader", "views", "augment", "photometric", "occlusion"),
     "models": ("conv", "norm", "icnn", "unet", "localizer", "pipeline"),
-    "scores": ("metrics", "report", "draw", "evaluation"),
+    "scores": ("metrics", "edges", "report", "draw", "evaluation"),
     "files": ("weights", "convert_torch"),
     "photos": (
         "reading",
@@ -69,7 +69,7 @@ ONLY_IN = {
     "fsspec": ("photos.cluster",),
     "torch": ("files.convert_torch",),
     "matplotlib": ("scores.draw",),
-    "cv2": ("photos.detectors", "photos.resample", "photos.video", "scores.draw"),
+    "cv2": ("photos.detectors", "photos.resample", "photos.video", "scores.draw", "scores.edges"),
 }
 
 

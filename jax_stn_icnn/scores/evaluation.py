@@ -22,6 +22,7 @@ from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.geometry import invert, theta_target, unit_to_pixel, windows_from_theta
 from jax_stn_icnn.models.pipeline import Parse, STNiCNN
 from jax_stn_icnn.scores import draw, metrics
+from jax_stn_icnn.scores.edges import edge_counts, stray_regions
 from jax_stn_icnn.scores.report import Report
 
 Variables = Mapping[str, Any]
@@ -38,6 +39,7 @@ def evaluate(
     occlude: int = 0,
     seed: int = 0,
     true_centres: bool = False,
+    edges: bool = False,
 ) -> Report:
     """Scores a model at the size of the frame.
 
@@ -55,6 +57,7 @@ def evaluate(
             the uncovered face.
         seed: of the choice of parts to cover; a record's choice depends on it and its index only.
         true_centres: cut the true windows instead of where the model puts them.
+        edges: count edges and stray regions too, on the host.
 
     Returns:
         The report.
@@ -71,7 +74,10 @@ def evaluate(
         for batch in loader:
             found = _parse(model, variables, dict(batch), seed, occlude, true_centres)
             tally = _tally(found, batch["labels"], batch["region"], model.anatomy)
-            rows.append({"index": batch["index"], "mask": batch["mask"], **jax.device_get(tally)})
+            row = {"index": batch["index"], "mask": batch["mask"], **jax.device_get(tally)}
+            if edges:
+                row |= _edge_rows(batch["labels"], np.asarray(found.labels), model.anatomy)
+            rows.append(row)
             ends.append(time.perf_counter())
             bar.update(int(batch["mask"].sum()))
     if not rows:
@@ -222,6 +228,15 @@ def _tally(
         "window_error": jnp.linalg.norm(window_yx - true_yx, axis=-1),
         "present": parsed.present,
         "covered": parsed.covered,
+    }
+
+
+def _edge_rows(truth: np.ndarray, found: np.ndarray, anatomy: Anatomy) -> dict[str, np.ndarray]:
+    """The rest of a batch's rows of a `Report`."""
+    pairs = list(zip(np.asarray(truth), found, strict=True))
+    return {
+        "edges": np.stack([edge_counts(*pair, anatomy.num_classes) for pair in pairs]),
+        "stray": np.array([stray_regions(*pair, anatomy.num_classes) for pair in pairs]),
     }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.scores import metrics
+from jax_stn_icnn.scores.edges import boundary_f
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +26,8 @@ class Report:
         present: which parts the face has, bool (images, parts).
         covered: which parts were covered before parsing, bool (images, parts).
         faces_per_second: loading included, compilation not.
+        edges: `edges.edge_counts` of each face, (images, classes, 4), if they were asked for.
+        stray: `edges.stray_regions` of each face, (images,), likewise.
     """
 
     anatomy: Anatomy
@@ -35,6 +38,8 @@ class Report:
     present: np.ndarray
     covered: np.ndarray
     faces_per_second: float
+    edges: np.ndarray | None = None
+    stray: np.ndarray | None = None
 
     @property
     def images(self) -> int:
@@ -94,6 +99,25 @@ class Report:
             name: (float(f1[i]), int(faces[i])) for i, name in enumerate(self.anatomy.classes) if i
         }
 
+    @property
+    def boundary_f(self) -> dict[str, float]:
+        """For each class but background the boundary F of its edge; empty where not counted."""
+        if self.edges is None:
+            return {}
+        scores = boundary_f(self.edges.sum(axis=0))
+        return {name: float(scores[i]) for i, name in enumerate(self.anatomy.classes) if i}
+
+    @property
+    def mean_boundary_f(self) -> float:
+        """Its mean over the classes that have one; NaN if there is none."""
+        found = [score for score in self.boundary_f.values() if not math.isnan(score)]
+        return float(np.mean(found)) if found else math.nan
+
+    @property
+    def stray_regions_per_face(self) -> float:
+        """How many regions of a face's parse hold no true pixel of their class; NaN if unknown."""
+        return math.nan if self.stray is None else float(np.mean(self.stray))
+
     def as_json(self) -> dict[str, Any]:
         """The report for `json.dump`; a score that does not exist is None."""
         return _without_nan(
@@ -103,6 +127,9 @@ class Report:
                 "f1": self.f1,
                 "f1_by_class": {name: f1 for name, (f1, _) in self.by_class.items()},
                 "faces_by_class": {name: faces for name, (_, faces) in self.by_class.items()},
+                "boundary_f": self.mean_boundary_f,
+                "boundary_f_by_class": self.boundary_f,
+                "stray_regions_per_face": self.stray_regions_per_face,
                 "rough_f1": self.rough_f1,
                 "window_error_px": self.window_error_px,
                 "window_error_px_by_part": self.window_error_px_by_part,
@@ -149,7 +176,7 @@ def score_table(reports: Mapping[str, Report]) -> str:
 
 
 def class_table(reports: Mapping[str, Report]) -> str:
-    """Every class with its F1 and the number of faces that have it, as text.
+    """Every class with its F1, boundary F and the number of faces that have it, as text.
 
     Args:
         reports: row name -> report of the same faces.
@@ -159,10 +186,22 @@ def class_table(reports: Mapping[str, Report]) -> str:
     """
     first = next(iter(reports.values()))
     rows = [["class", "faces", *(f"F1, {name}" for name in reports)]]
+    counted = {name: report for name, report in reports.items() if report.edges is not None}
+    rows[0] += [f"boundary F, {name}" for name in counted]
     for name, (_, faces) in first.by_class.items():
         scores = [_text(report.by_class[name][0], 3) for report in reports.values()]
+        scores += [_text(report.boundary_f[name], 3) for report in counted.values()]
         rows.append([name.replace("_", " "), str(faces), *scores])
-    return align(rows)
+    means = [
+        float(np.nanmean([f1 for f1, _ in each.by_class.values()])) for each in reports.values()
+    ]
+    means += [report.mean_boundary_f for report in counted.values()]
+    rows.append(["mean", str(first.images), *(_text(mean, 3) for mean in means)])
+    strays = "\n".join(
+        f"stray regions a face, {name}: {_text(report.stray_regions_per_face, 1)}"
+        for name, report in counted.items()
+    )
+    return align(rows) + (f"\n\n{strays}" if strays else "")
 
 
 def occlusion_table(reports: Mapping[str, Report]) -> str:

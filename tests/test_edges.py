@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from jax_stn_icnn.scores import edges
+
+
+def blobs(seed, shape=(40, 56), classes=4):
+    noise = np.random.default_rng(seed).normal(size=(classes, *shape))
+    smooth = scipy.ndimage.gaussian_filter(noise, (0, 2, 2))
+    return smooth.argmax(axis=0).astype(np.uint8)
+
+
+def edge_by_a_loop(mask):
+    height, width = mask.shape
+    for y, x in zip(*np.nonzero(mask), strict=True):
+        around = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
+        inside = ((v, u) for v, u in around if 0 <= v < height and 0 <= u < width)
+        if not all(mask[v, u] for v, u in inside):
+            yield y, x
+
+
+@pytest.mark.parametrize("within", [0, 1, 2, 3])
+def test_edges_equal_a_loop(within):
+    truth, prediction = blobs(0), blobs(1)
+    prediction[:, :30] = truth[:, :30]
+    counts = edges.edge_counts(truth, prediction, 5, within)
+    for c in range(4):
+        true = np.array(list(edge_by_a_loop(truth == c)))
+        found = np.array(list(edge_by_a_loop(prediction == c)))
+        apart = np.linalg.norm(true[:, None] - found[None], axis=-1) <= within
+        expected = len(found), apart.any(axis=0).sum(), len(true), apart.any(axis=1).sum()
+        np.testing.assert_array_equal(counts[c], expected)
+    assert not counts[4].any()
+
+
+def test_boundary_f_is_the_harmonic_mean():
+    counts = np.array([[10, 5, 20, 20], [4, 0, 4, 0], [0, 0, 7, 0], [0, 0, 0, 0], [3, 3, 5, 5]])
+    score = edges.boundary_f(counts)
+    np.testing.assert_allclose(score[[0, 1, 2, 4]], [2 * 0.5 * 1 / 1.5, 0, 0, 1])
+    assert np.isnan(score[3])
+
+
+def test_stray_regions_touch_nothing_of_their_own():
+    truth = np.zeros((8, 12), np.uint8)
+    truth[1:4, 1:4], truth[5:7, 6:9] = 1, 2
+    prediction = truth.copy()
+    assert edges.stray_regions(truth, prediction, 3) == 0
+    prediction[0, 11] = prediction[7, 0] = 1  # two of one class
+    prediction[2, 2] = 2  # a hole in the one, stray as the other
+    prediction[4, 4] = 1  # touches its own class by a corner only
+    prediction[0, :4] = 1  # grows over its edge, but holds true pixels of it
+    assert edges.stray_regions(truth, prediction, 3) == 4
+    prediction[:] = 0  # a hole as large as all: background does not count
+    assert edges.stray_regions(truth, prediction, 3) == 0
+
+
+@pytest.mark.parametrize("score", [edges.edge_counts, edges.stray_regions])
+def test_shapes_are_checked(score):
+    with pytest.raises(ValueError, match=r"truth has shape \(4, 4\) and prediction \(4, 5\)"):
+        score(np.zeros((4, 4)), np.zeros((4, 5)), 3)
