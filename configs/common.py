@@ -31,6 +31,8 @@ def get_config() -> ConfigDict:
     # Sides of the picture that the coarse network sees over the 128 pixels of the rough mask; 1 is
     # the paper's. Above it, by a unet, what has no window is scored at that size.
     config.model.detail = 1
+    # How many of a unet's lowest rows have self-attention (Han and Yoon): 2 are 16 x 16 and 8 x 8.
+    config.model.attention = 0
     config.model.fine_channels = (8, 16, 24, 32)  # of the fine networks' rows
     config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
 

@@ -87,6 +87,11 @@ def test_unknown_and_missing_fields_are_named_together():
         ({"model__patch_size": 221, "model__windows": "following"}, "largest window has 259 pix"),
         ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
         ({"model__detail": 2}, "model.detail is 2, but must be 1"),
+        ({"model__attention": 1}, "model.attention is 1, but only a .*'unet'"),
+        (
+            {"model__attention": 5, "model__coarse_network": "unet"},
+            "model.attention is 5, .* in at most its 4 rows",
+        ),
         ({"model__detail": 2, "classes": "eleven"}, "model.detail is 2, which only .*'unet'"),
         ({"classes": "nineteen"}, "'synthetic_faces' does not label ear_1.* 'nineteen'"),
         ({"model__cropper": "centroid"}, "stages holds 'localizer'"),

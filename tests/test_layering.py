@@ -29,7 +29,7 @@ WITHIN = {
     "compilation": ("memory", "cache"),
     "sampling": ("grid", "lookup", "crop", "paste"),
     "data": ("loader", "views", "augment", "photometric", "occlusion"),
-    "models": ("conv", "norm", "icnn", "unet", "localizer", "pipeline"),
+    "models": ("conv", "norm", "attention", "icnn", "unet", "localizer", "pipeline"),
     "scores": ("metrics", "edges", "report", "draw", "evaluation"),
     "files": ("weights", "convert_torch"),
     "photos": (

@@ -14,10 +14,11 @@ MODEL = STNiCNN(
     ((17, 19), (17, 19), (9, 11), (9, 11), (15, 15), (13, 21)),
     "small",
     anatomy=NINETEEN,
-    coarse_channels=(4, 4, 4),
+    coarse_channels=(4, 4, 16),
     fine_channels=(4, 4),
     coarse_network="unet",
     detail=2,
+    attention=1,
     following=True,
 )
 
@@ -47,13 +48,15 @@ def test_round_trip(file, variables):
     assert_same(loaded.variables, variables)
 
 
-def test_a_file_that_does_not_say_whether_windows_follow_is_of_those_that_do_not(file):
+def test_a_file_older_than_a_switch_is_of_a_model_without_it(file, variables):
+    plain = MODEL.clone(attention=0, following=False)
+    weights.save_weights(file, init_variables(plain, 0), plain, FRAME)
     with safetensors.safe_open(file, "numpy") as opened:
         metadata = opened.metadata()
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-    del metadata["following"]
+    del metadata["following"], metadata["attention"]
     safetensors.numpy.save_file(arrays, file, metadata)
-    assert weights.load_weights(file).model == MODEL.clone(following=False)
+    assert weights.load_weights(file).model == plain
 
 
 def test_half_the_size(tmp_path, file, variables):

@@ -81,6 +81,7 @@ def save_weights(
         "detail": model.detail,
         "fine_channels": model.fine_channels,
         "following": model.following,
+        "attention": model.attention,
         "frame_size": frame_size,
     }
     metadata = {name: json.dumps(value) for name, value in described.items()}
@@ -145,8 +146,9 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             coarse_channels=tuple(said["coarse_channels"]),
             detail=int(said["detail"]),
             fine_channels=tuple(said["fine_channels"]),
-            # Files older than such windows do not say it.
+            # Files older than these do not say them.
             following=bool(json.loads(metadata.get("following", "false"))),
+            attention=int(json.loads(metadata.get("attention", "0"))),
         ), int(said["frame_size"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

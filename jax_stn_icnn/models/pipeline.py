@@ -119,6 +119,7 @@ class STNiCNN(nn.Module):
         coarse_channels: of the coarse network's rows; the paper's four by default.
         detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
             what has no window is scored at the coarse image's size, by a `unet` only.
+        attention: how many of a `unet`'s lowest rows have self-attention.
         fine_channels: of the fine networks' rows; the paper's four by default.
         following: whether true windows follow their parts (`geometry.theta_target`). The networks
             are the same; what the localizer is to say differs.
@@ -132,6 +133,7 @@ class STNiCNN(nn.Module):
     coarse_network: str = "icnn"
     coarse_channels: tuple[int, ...] = CHANNELS
     detail: int = 1
+    attention: int = 0
     fine_channels: tuple[int, ...] = CHANNELS
     following: bool = False
     axis_name: str | None = None
@@ -157,14 +159,19 @@ class STNiCNN(nn.Module):
         if self.coarse_network == "unet":
             windowless = self.anatomy.windowless
             self.coarse: nn.Module = UNet(
-                **coarse, windowless=windowless, detail=self.detail, **how
+                **coarse,
+                windowless=windowless,
+                detail=self.detail,
+                attention=self.attention,
+                **how,
             )
-        elif self.coarse_network == "icnn" and self.detail == 1:
+        elif self.coarse_network == "icnn" and self.detail == 1 and not self.attention:
             self.coarse = ICNN(**coarse, **how)
         else:
             raise ValueError(
-                f"coarse_network is {self.coarse_network!r} with detail {self.detail}, but must be "
-                f"one of {', '.join(COARSE_NETWORKS)}, and only a unet has a detail above 1"
+                f"coarse_network is {self.coarse_network!r} with detail {self.detail} and "
+                f"attention {self.attention}, but must be one of {', '.join(COARSE_NETWORKS)}, and "
+                "only a unet has a detail above 1 or attention"
             )
         if self.cropper != CENTROID:
             if self.cropper not in LOCALIZERS:

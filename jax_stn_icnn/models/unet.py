@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jax_stn_icnn.checks import check_shape
+from jax_stn_icnn.models.attention import SelfAttention
 from jax_stn_icnn.models.conv import Conv
 from jax_stn_icnn.models.icnn import ConvNorm, max_pool
 
@@ -30,6 +31,7 @@ class UNet(nn.Module):
         windowless: the labels without a window, which get finer logits if `detail` is above one.
         channels: of each row, from the finest to the coarsest.
         detail: pixels of the picture in one of the rough mask, along an axis.
+        attention: how many of the lowest rows have self-attention.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
     """
@@ -38,6 +40,7 @@ class UNet(nn.Module):
     windowless: tuple[int, ...]
     channels: tuple[int, ...] = CHANNELS
     detail: int = 1
+    attention: int = 0
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -79,6 +82,8 @@ class UNet(nn.Module):
         for r, channels in enumerate(self.channels):
             x = self._conv_norm(channels, f"down_{r}")(x if r == 0 else max_pool(x), train)
             x += self._conv_norm(channels, f"own_{r}")(x, train)
+            if r >= len(self.channels) - self.attention:
+                x = SelfAttention(self.dtype, name=f"attention_{r}")(x)
             rows.append(x)
         mean = jnp.mean(x.astype(jnp.float32), axis=(2, 3))
         mean = nn.Dense(x.shape[1], dtype=self.dtype, name="mean")(mean)

@@ -107,6 +107,7 @@ FIELDS: dict[str, _Rule] = {
     "model.coarse_channels": _ROWS,
     "model.fine_channels": _ROWS,
     "model.detail": _whole(1),
+    "model.attention": _whole(0),
     "model.dtype": _one_of(*DTYPES),
     "init_from": _TEXT,
     "init_networks": _some_of(NETWORKS),
@@ -199,6 +200,12 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"model.detail is {values['model.detail']}, which only model.coarse_network='unet' "
             f"knows, but that is {values['model.coarse_network']!r}"
         )
+    rows = len(values["model.coarse_channels"])
+    if values["model.attention"] > (rows if values["model.coarse_network"] == "unet" else 0):
+        problems.append(
+            f"model.attention is {values['model.attention']}, but only a "
+            f"model.coarse_network='unet' has it, in at most its {rows} rows"
+        )
     if len(values["part_weights"]) != chosen.num_parts:
         problems.append(
             f"part_weights holds {len(values['part_weights'])} numbers, but the classes "
@@ -238,6 +245,7 @@ def make_model(config: ConfigDict) -> STNiCNN:
         coarse_network=config.model.coarse_network,
         coarse_channels=tuple(config.model.coarse_channels),
         detail=config.model.detail,
+        attention=config.model.attention,
         fine_channels=tuple(config.model.fine_channels),
         following=windows == "following",
         dtype=jnp.dtype(config.model.dtype).type,

@@ -22,7 +22,9 @@ from jax_stn_icnn.train.config import NETWORKS
 CHECKPOINTS = "checkpoints"
 # The standard deviation of a standard normal distribution cut off at -2 and 2.
 CUT_OFF_DEVIATION = 0.87962566103423978
-NEUTRAL = {"bias": 0, "scale": 1, "mean": 0, "var": 1}
+NEUTRAL = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "share": 0}
+# Modules that a config can add to a network, by how their names begin.
+ADDITIONS = ("attention_",)
 
 
 @struct.dataclass
@@ -88,7 +90,8 @@ def load_variables(
         networks: those that are taken from the file.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}`.
+        `{"params": ..., "batch_stats": ...}`. What the config adds to a network of the file, such
+        as self-attention, is as in `variables`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -109,8 +112,20 @@ def load_variables(
         for collection, tree in found.variables.items()
     }
     joined = {name: kept[name] | taken[name] for name in variables}
+    joined = _with_additions(joined, variables)
     weights.check_entries(path, weights.shapes(joined), weights.shapes(variables))
     return joined
+
+
+def _with_additions(found: Mapping[str, Any], initial: Mapping[str, Any]) -> dict[str, Any]:
+    """What weights lack because a switch of the config adds it, as it is initialised."""
+    has, whole = traverse_util.flatten_dict(dict(found)), traverse_util.flatten_dict(dict(initial))
+    added = {
+        path: value
+        for path, value in whole.items()
+        if any(name.startswith(ADDITIONS) for name in path)
+    }
+    return traverse_util.unflatten_dict({**added, **has})
 
 
 def _check_same_kind(path: Path, found: STNiCNN, wanted: STNiCNN, networks: Sequence[str]) -> None:
