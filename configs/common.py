@@ -100,6 +100,13 @@ def get_config() -> ConfigDict:
     config.consensus.beta = 5.0  # of the disagreement within regions
     config.consensus.warmup_epochs = 0.0  # of each stage, over which the weights rise from 0
 
+    # Edges between labels (Han and Yoon).
+    config.edges = ConfigDict()
+    config.edges.coarse = 0.0  # weight of pixels near an edge, in the coarse network's loss besides
+    config.edges.fine = 0.0  # likewise in the fine networks' losses
+    config.edges.within = 2  # pixels; how near that is
+    config.edges.task = 0.0  # weight of a second task of a unet, to say where edges are
+
     config.checkpoint = ConfigDict()
     config.checkpoint.every_steps = 500  # besides the end of each epoch; 0: only there
     config.checkpoint.keep = 2  # of the last ones; the best one stays besides

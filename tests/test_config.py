@@ -87,6 +87,7 @@ def test_unknown_and_missing_fields_are_named_together():
         ({"model__patch_size": 221, "model__windows": "following"}, "largest window has 259 pix"),
         ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
         ({"model__detail": 2}, "model.detail is 2, but must be 1"),
+        ({"edges__task": 1.0}, "edges.task is 1.0, but only a .*'unet'"),
         ({"model__attention": 1}, "model.attention is 1, but only a .*'unet'"),
         (
             {"model__attention": 5, "model__coarse_network": "unet"},

@@ -138,3 +138,53 @@ def test_bad_input_is_named():
         losses.cross_entropy(logits, jnp.zeros((1, 4, 4)))
     with pytest.raises(ValueError, match="present has shape"):
         losses.smooth_l1(jnp.zeros((1, 6, 2, 3)), jnp.zeros((1, 6, 2, 3)), jnp.ones((1, 5), bool))
+
+
+def near_by_a_loop(label_map, within):
+    height, width = label_map.shape
+    near = np.zeros((height, width), bool)
+    for y, x in np.ndindex(height, width):
+        for v, u in ((y + 1, x), (y, x + 1)):
+            if v < height and u < width and label_map[v, u] != label_map[y, x]:
+                for row, column in ((y, x), (v, u)):
+                    rows = slice(max(row - within, 0), row + within + 1)
+                    near[rows, max(column - within, 0) : column + within + 1] = True
+    return near
+
+
+def squares():
+    label_map = np.zeros((3, 14, 11), np.int32)
+    label_map[0, 3:9, 4:8] = 2
+    label_map[0, 5:, 8:] = 1
+    label_map[1, 0, 0] = 1  # the third has no edge at all
+    return label_map
+
+
+@pytest.mark.parametrize("within", [0, 1, 2])
+def test_cross_entropy_near_edges_equals_a_loop(within):
+    label_map = squares()
+    near = np.array([near_by_a_loop(one, within) for one in label_map])
+    np.testing.assert_array_equal(losses.near_edges(jnp.array(label_map), within), near)
+    logits = jax.random.normal(jax.random.key(0), (*label_map.shape, 4))
+    log_probs = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    each = [
+        -np.mean([log_probs[i][y, x, label_map[i, y, x]] for y, x in np.argwhere(near[i])])
+        for i in (0, 1)
+    ]
+    loss, gradient = jax.value_and_grad(losses.edge_cross_entropy)(
+        logits, jnp.array(label_map), within
+    )
+    np.testing.assert_allclose(loss, sum(each) / 3, rtol=1e-5)
+    np.testing.assert_array_equal(np.any(gradient != 0, axis=-1), near)
+
+
+def test_the_edge_task_weighs_edges_and_all_else_alike():
+    label_map = squares()
+    edge = np.array([near_by_a_loop(one, 0) for one in label_map])
+    logits = jax.random.normal(jax.random.key(0), label_map.shape)
+    right = 1 / (1 + np.exp(-np.where(edge, 1, -1) * np.asarray(logits, np.float64)))
+    each = [-np.log(right[i][edge[i]]).mean() - np.log(right[i][~edge[i]]).mean() for i in (0, 1)]
+    expected = (sum(each) - np.log(right[2]).mean()) / 2 / 3
+    loss, gradient = jax.value_and_grad(losses.edge_task_loss)(logits, jnp.array(label_map))
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert np.all(gradient != 0)

@@ -123,13 +123,15 @@ def test_what_a_switch_adds_to_weights_is_as_initialised(tmp_path):
     plain = STNiCNN(
         (15, 15), "small", coarse_network="unet", coarse_channels=(4, 16), fine_channels=(4, 4)
     )
-    attending = plain.clone(attention=1)
+    attending = plain.clone(attention=1, edges=True)
     variables, fresh = init_variables(plain, 0), init_variables(attending, 1)
     export_weights(tmp_path / WEIGHTS, variables, plain, FRAME)
     loaded = load_variables(str(tmp_path), attending, fresh)
     added = loaded["params"]["coarse"].pop("attention_1")
     jax.tree.map(np.testing.assert_array_equal, added, fresh["params"]["coarse"]["attention_1"])
     assert added["share"] == 0
+    edges = loaded["params"]["coarse"].pop("edges")
+    jax.tree.map(np.testing.assert_array_equal, edges, fresh["params"]["coarse"]["edges"])
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
     export_weights(tmp_path / WEIGHTS, fresh, attending, FRAME)
     with pytest.raises(ValueError, match="unknown: params/coarse/attention_1"):

@@ -14,7 +14,7 @@ from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
-from jax_stn_icnn.train.config import Consensus, Stage
+from jax_stn_icnn.train.config import Consensus, Edges, Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState, init_variables
 
@@ -119,15 +119,23 @@ def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
         ELEVEN.fitted_sizes(15),
         "vgg9",
         ELEVEN,
-        coarse_channels=(4, 4),
+        coarse_channels=(4, 16),
         fine_channels=(4, 4),
         coarse_network="unet",
         detail=2,
+        attention=1,
+        edges=True,
         axis_name=step.AXIS,
     )
     variables = init_variables(model, 0)
-    consensus = Consensus(coarse=0.1, regions="connected")
-    stage = Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0}, consensus=consensus)
+    stage = Stage(
+        "coarse",
+        1,
+        {"coarse": 1e-3},
+        {"coarse": 1.0},
+        consensus=Consensus(coarse=0.1, regions="connected"),
+        edges=Edges(coarse=0.1, task=0.1),
+    )
     tx = optax.sgd(1e-2)
     monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
     states, losses_found = {}, {}
@@ -216,9 +224,11 @@ def joint_views():
     return model, init_variables(model, 0), views, keys
 
 
-def joint_stage(**consensus):
+def joint_stage(edges=None, **consensus):
     weights = {"coarse": 1.0, "fine": 1.0}
-    return Stage("joint", 1, weights, weights, consensus=Consensus(**consensus))
+    return Stage(
+        "joint", 1, weights, weights, consensus=Consensus(**consensus), edges=edges or Edges()
+    )
 
 
 @pytest.mark.slow
@@ -232,7 +242,7 @@ def test_consensus_is_added_by_its_weight_and_share(joint_views):
             found, _ = model.apply(*given, method=objective.terms, mutable=["batch_stats"])
             return {name: term.mean for name, term in found.items()}
 
-        (logits, _), _ = model.apply(
+        (logits, *_), _ = model.apply(
             variables,
             views.coarse_image,
             train=True,
@@ -247,7 +257,7 @@ def test_consensus_is_added_by_its_weight_and_share(joint_views):
     assert added["fine"] > plain["fine"] + 0.1
 
 
-def test_without_weights_consensus_leaves_the_program_as_it_is(joint_views):
+def test_without_weights_consensus_and_edges_leave_the_program_as_it_is(joint_views):
     model, variables, views, keys = joint_views
 
     def lowered(stage):
@@ -258,9 +268,11 @@ def test_without_weights_consensus_leaves_the_program_as_it_is(joint_views):
 
         return jax.jit(loss, keep_unused=True).lower(variables, 1.0).as_text()
 
-    off = lowered(joint_stage(regions="connected", alpha=1.0, warmup_epochs=2.0))
+    off = lowered(
+        joint_stage(Edges(within=5, task=1.0), regions="connected", alpha=1.0, warmup_epochs=2.0)
+    )
     assert off == lowered(joint_stage())
-    assert off != lowered(joint_stage(fine=0.1))
+    assert off != lowered(joint_stage(fine=0.1)) != lowered(joint_stage(Edges(fine=0.1)))
 
 
 def test_consensus_warms_up_over_a_stages_first_steps():

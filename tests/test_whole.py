@@ -40,14 +40,14 @@ class TestUNet:
 
     def test_scores_coarsely_and_finely(self, found):
         apply, variables, image = found
-        coarse, fine = apply(variables, image)
+        coarse, fine, _ = apply(variables, image)
         assert coarse.shape == (2, 12, 8, 5) and fine.shape == (2, 3, 24, 16)
 
     def test_fine_scores_are_the_coarse_ones_where_the_fine_head_says_nothing(self, found):
         apply, variables, image = found
         head = jax.tree.map(jnp.zeros_like, variables["params"]["finer"])
         params = variables["params"] | {"finer": head}
-        coarse, fine = apply(variables | {"params": params}, image)
+        coarse, fine, _ = apply(variables | {"params": params}, image)
         repeated = np.repeat(np.repeat(coarse[..., np.array([0, 2, 4])], 2, axis=1), 2, axis=2)
         np.testing.assert_array_equal(np.moveaxis(fine, 1, -1), repeated)
 
@@ -58,7 +58,7 @@ class TestUNet:
         other = image.at[:, -64:, -64:].set(9)
 
         def change(variables):
-            (before, _), (after, _) = apply(variables, image), apply(variables, other)
+            (before, *_), (after, *_) = apply(variables, image), apply(variables, other)
             return np.abs(after - before)[0, 0, 0].max()
 
         assert change(variables) > 1e-5
@@ -70,16 +70,29 @@ class TestUNet:
         half = self.model.clone(dtype=jnp.bfloat16)
 
         def loss(params):
-            coarse, fine = half.apply(variables | {"params": params}, image, False)
+            coarse, fine, _ = half.apply(variables | {"params": params}, image, False)
             return jnp.sum(coarse**2) + jnp.sum(fine**2), (coarse, fine)
 
         gradient, scores = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])
-        for got, expected in zip(scores, apply(variables, image), strict=True):
+        for got, expected in zip(scores, apply(variables, image)[:2], strict=True):
             assert got.dtype == jnp.float32
             spread = np.abs(expected).max()
             assert 0 < np.abs(got - expected).max() < 0.05 * spread
         assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient))
         assert np.any(gradient["down_0"]["conv"]["kernel"] != 0)
+
+    def test_says_where_edges_are_only_if_asked(self, found):
+        apply, variables, image = found
+        assert apply(variables, image)[2] is None
+        telling = self.model.clone(edges=True)
+        more = random_variables(telling, image)
+        given = variables["params"] | {"edges": more["params"]["edges"]}
+        assert given.keys() == more["params"].keys()
+        scores = jax.jit(lambda: telling.apply(variables | {"params": given}, image, False))()
+        assert scores[2].shape == (2, 12, 8) and scores[2].dtype == jnp.float32
+        assert np.ptp(scores[2]) > 0
+        for got, expected in zip(scores[:2], apply(variables, image)[:2], strict=True):
+            np.testing.assert_allclose(got, expected, atol=1e-5)
 
     def test_a_size_that_does_not_divide_is_named(self, found):
         _, variables, image = found

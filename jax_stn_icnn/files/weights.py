@@ -82,6 +82,7 @@ def save_weights(
         "fine_channels": model.fine_channels,
         "following": model.following,
         "attention": model.attention,
+        "edges": model.edges,
         "frame_size": frame_size,
     }
     metadata = {name: json.dumps(value) for name, value in described.items()}
@@ -149,6 +150,7 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             # Files older than these do not say them.
             following=bool(json.loads(metadata.get("following", "false"))),
             attention=int(json.loads(metadata.get("attention", "0"))),
+            edges=bool(json.loads(metadata.get("edges", "false"))),
         ), int(said["frame_size"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

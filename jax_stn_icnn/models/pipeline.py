@@ -6,7 +6,7 @@ Section 2.1 and figure 1b of the paper. Each stage can be called alone, by `meth
 """
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +24,22 @@ from jax_stn_icnn.models.unet import UNet
 
 CENTROID = "centroid"
 COARSE_NETWORKS = ("icnn", "unet")
+
+
+class CoarseLogits(NamedTuple):
+    """What the coarse network says of coarse images.
+
+    Attributes:
+        all: logits of all classes, (batch, 128, 128, classes).
+        whole: those of the classes without a window, channels first, (batch, windowless,
+            *coarse_image_size); None where background is the only one.
+        edges: of a pixel's lying on an edge between classes, (batch, 128, 128); None where the
+            model has no such task.
+    """
+
+    all: jax.Array
+    whole: jax.Array | None
+    edges: jax.Array | None
 
 
 Patches = jax.Array | tuple[jax.Array, ...]
@@ -120,6 +136,8 @@ class STNiCNN(nn.Module):
         detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
             what has no window is scored at the coarse image's size, by a `unet` only.
         attention: how many of a `unet`'s lowest rows have self-attention.
+        edges: whether a `unet` says where edges are, too: a task for training, which the parse
+            does without.
         fine_channels: of the fine networks' rows; the paper's four by default.
         following: whether true windows follow their parts (`geometry.theta_target`). The networks
             are the same; what the localizer is to say differs.
@@ -134,6 +152,7 @@ class STNiCNN(nn.Module):
     coarse_channels: tuple[int, ...] = CHANNELS
     detail: int = 1
     attention: int = 0
+    edges: bool = False
     fine_channels: tuple[int, ...] = CHANNELS
     following: bool = False
     axis_name: str | None = None
@@ -163,15 +182,21 @@ class STNiCNN(nn.Module):
                 windowless=windowless,
                 detail=self.detail,
                 attention=self.attention,
+                edges=self.edges,
                 **how,
             )
-        elif self.coarse_network == "icnn" and self.detail == 1 and not self.attention:
+        elif self.coarse_network == "icnn" and (self.detail, self.attention, self.edges) == (
+            1,
+            0,
+            False,
+        ):
             self.coarse = ICNN(**coarse, **how)
         else:
             raise ValueError(
-                f"coarse_network is {self.coarse_network!r} with detail {self.detail} and "
-                f"attention {self.attention}, but must be one of {', '.join(COARSE_NETWORKS)}, and "
-                "only a unet has a detail above 1 or attention"
+                f"coarse_network is {self.coarse_network!r} with detail {self.detail}, attention "
+                f"{self.attention} and edges {self.edges}, but must be one of "
+                f"{', '.join(COARSE_NETWORKS)}, and only a unet has a detail above 1, attention or "
+                "edges"
             )
         if self.cropper != CENTROID:
             if self.cropper not in LOCALIZERS:
@@ -204,7 +229,7 @@ class STNiCNN(nn.Module):
             ValueError: shapes do not fit.
         """
         check_same_batch(coarse_image=coarse_image, frame=frame)
-        coarse_logits, whole_logits = self.coarse_stage(coarse_image, train=train)
+        coarse_logits, whole_logits, _ = self.coarse_stage(coarse_image, train=train)
         mask = nn.softmax(coarse_logits)
         if self.cropper == CENTROID:
             identity = jnp.broadcast_to(jnp.array(sampling.IDENTITY), (frame.shape[0], 2, 3))
@@ -221,9 +246,7 @@ class STNiCNN(nn.Module):
         scores = self.join(fine_logits, theta, whole_logits, frame.shape[1:3], region)
         return Parse(coarse_logits, whole_logits, mask, theta, patches, fine_logits, scores)
 
-    def coarse_stage(
-        self, coarse_image: jax.Array, *, train: bool = False
-    ) -> tuple[jax.Array, jax.Array | None]:
+    def coarse_stage(self, coarse_image: jax.Array, *, train: bool = False) -> CoarseLogits:
         """Parses coarse images.
 
         Args:
@@ -231,19 +254,17 @@ class STNiCNN(nn.Module):
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
-            Logits of all classes, (batch, 128, 128, classes), and of those without a window,
-            channels first, (batch, windowless, *coarse_image_size), or None where background is the
-            only one.
+            The logits.
         """
         check_shape("coarse_image", coarse_image, ("batch", *self.coarse_image_size, 3))
         windowless = self.anatomy.windowless
         found = self.coarse(coarse_image, train)
-        logits, whole = found if self.coarse_network == "unet" else (found, None)
+        logits, whole, edges = found if self.coarse_network == "unet" else (found, None, None)
         if len(windowless) == 1:
-            return logits, None
-        if whole is None:
+            whole = None
+        elif whole is None:
             whole = jnp.stack([logits[..., i] for i in windowless], axis=1)
-        return logits, whole
+        return CoarseLogits(logits, whole, edges)
 
     def localize(self, mask: jax.Array, *, train: bool = False) -> jax.Array:
         """Thetas (batch, parts, 2, 3) of rough masks (batch, 128, 128, classes)."""

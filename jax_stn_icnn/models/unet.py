@@ -32,6 +32,7 @@ class UNet(nn.Module):
         channels: of each row, from the finest to the coarsest.
         detail: pixels of the picture in one of the rough mask, along an axis.
         attention: how many of the lowest rows have self-attention.
+        edges: whether it says where edges between labels are, too.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
     """
@@ -41,11 +42,14 @@ class UNet(nn.Module):
     channels: tuple[int, ...] = CHANNELS
     detail: int = 1
     attention: int = 0
+    edges: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, image: jax.Array, train: bool
+    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         """Scores every pixel.
 
         Args:
@@ -55,7 +59,8 @@ class UNet(nn.Module):
         Returns:
             Logits of all labels, float32 (batch, height / detail, width / detail, num_labels), and
             of those without a window, float32 (batch, windowless, height, width): channels first,
-            since what follows is fast along rows of pixels.
+            since what follows is fast along rows of pixels. Then, if asked for, the logits of a
+            pixel's lying on an edge, float32 (batch, height / detail, width / detail), else None.
 
         Raises:
             ValueError: the shape does not fit.
@@ -74,7 +79,11 @@ class UNet(nn.Module):
             finer = Conv(len(self.windowless) * side**2, 1, self.dtype, name="finer")(x)
             repeated = jnp.repeat(jnp.repeat(whole, self.detail, axis=2), self.detail, axis=3)
             whole = repeated + unfold(finer.astype(jnp.float32), side)
-        return logits.transpose(0, 2, 3, 1), whole
+        edges = None
+        if self.edges:
+            edges = unfold(Conv(FOLD**2, 1, self.dtype, name="edges")(x), FOLD)[:, 0]
+            edges = edges.astype(jnp.float32)
+        return logits.transpose(0, 2, 3, 1), whole, edges
 
     def _features(self, x: jax.Array, train: bool) -> jax.Array:
         """Down the rows and up again: features of the first row, channels first."""

@@ -187,7 +187,7 @@ def _parse(
     coarse_image, _ = coarse_view(frame, truth, region, model.coarse_image_size)
     true_theta, present = theta_target(truth, model.patch_size, model.anatomy, model.following)
     if true_centres:
-        logits, whole = apply(coarse_image, method="coarse_stage")
+        logits, whole, _ = apply(coarse_image, method="coarse_stage")
         patches, fine = apply(frame, true_theta, method="fine_stage")
         scores = apply(fine, true_theta, whole, frame.shape[1:3], region, method="join")
         found = Parse(logits, whole, jax.nn.softmax(logits), true_theta, patches, fine, scores)

@@ -146,6 +146,10 @@ FIELDS: dict[str, _Rule] = {
     "consensus.alpha": _NOT_NEGATIVE,
     "consensus.beta": _NOT_NEGATIVE,
     "consensus.warmup_epochs": _NOT_NEGATIVE,
+    "edges.coarse": _NOT_NEGATIVE,
+    "edges.fine": _NOT_NEGATIVE,
+    "edges.within": _whole(0),
+    "edges.task": _NOT_NEGATIVE,
     "checkpoint.every_steps": _whole(0),
     "checkpoint.keep": _whole(1),
     "pictures": _whole(0),
@@ -206,6 +210,10 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"model.attention is {values['model.attention']}, but only a "
             f"model.coarse_network='unet' has it, in at most its {rows} rows"
         )
+    if values["edges.task"] and values["model.coarse_network"] != "unet":
+        problems.append(
+            f"edges.task is {values['edges.task']}, but only a model.coarse_network='unet' has it"
+        )
     if len(values["part_weights"]) != chosen.num_parts:
         problems.append(
             f"part_weights holds {len(values['part_weights'])} numbers, but the classes "
@@ -246,6 +254,7 @@ def make_model(config: ConfigDict) -> STNiCNN:
         coarse_channels=tuple(config.model.coarse_channels),
         detail=config.model.detail,
         attention=config.model.attention,
+        edges=config.edges.task > 0,
         fine_channels=tuple(config.model.fine_channels),
         following=windows == "following",
         dtype=jnp.dtype(config.model.dtype).type,
@@ -315,6 +324,23 @@ class Consensus:
 
 
 @dataclasses.dataclass(frozen=True)
+class Edges:
+    """What is asked of the edges between labels.
+
+    Attributes:
+        coarse: weight of `losses.edge_cross_entropy` beside the coarse network's loss of pixels.
+        fine: likewise beside that of the fine networks.
+        within: how near an edge the pixels lie that weigh more.
+        task: weight of `losses.edge_task_loss` beside the coarse network's.
+    """
+
+    coarse: float = 0.0
+    fine: float = 0.0
+    within: int = 2
+    task: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of training, as the step and the optimiser need it.
 
@@ -329,6 +355,7 @@ class Stage:
         jitter: how far the true windows are moved at most, in pixels along each axis.
         warmup_epochs: over which the rates of coarse network and localizer rise from 0.
         consensus: what structure via consensus adds.
+        edges: what is asked of edges.
     """
 
     name: str
@@ -341,6 +368,7 @@ class Stage:
     jitter: int = 0
     warmup_epochs: float = 0.0
     consensus: Consensus = Consensus()
+    edges: Edges = Edges()
 
 
 def make_stages(config: ConfigDict) -> list[Stage]:
@@ -370,6 +398,7 @@ def _stage(config: ConfigDict, name: str) -> Stage:
         jitter=config.fine.jitter if name == "fine" else 0,
         warmup_epochs=config.joint.warmup_epochs if name == "joint" else 0.0,
         consensus=Consensus(**config.consensus),
+        edges=Edges(**config.edges),
     )
 
 

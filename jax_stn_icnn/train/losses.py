@@ -184,6 +184,89 @@ def windowless_cross_entropy(
     return jnp.mean(total / jnp.maximum(pixels, 1))
 
 
+def near_edges(label_map: jax.Array, within: int) -> jax.Array:
+    """The pixels near an edge between labels.
+
+    Args:
+        label_map: integers (batch, height, width).
+        within: 0 takes the pixels with one of another label beside, above or below them; each step
+            more their neighbours too, diagonal ones as well.
+
+    Returns:
+        bool (batch, height, width).
+
+    Raises:
+        ValueError: the shape does not fit.
+    """
+    check_shape("label_map", label_map, ("batch", "height", "width"))
+    edge = jnp.zeros(label_map.shape, bool)
+    for axis in (1, 2):
+        differ = jnp.diff(label_map, axis=axis) != 0
+        for before in ((1, 0), (0, 1)):
+            padding = [(0, 0)] * 3
+            padding[axis] = before
+            edge |= jnp.pad(differ, padding)
+    side = 2 * within + 1
+    return jax.lax.reduce_window(
+        edge, False, jax.lax.bitwise_or, (1, side, side), (1, 1, 1), "SAME"
+    )
+
+
+def edge_cross_entropy(logits: jax.Array, label_map: jax.Array, within: int) -> jax.Array:
+    """Mean cross entropy over the pixels near an edge between labels.
+
+    Beside a loss over all pixels it has those near edges weigh more, after Han and Yoon (2024);
+    which pixels, and the form, are ours.
+
+    Args:
+        logits: (batch, height, width, labels).
+        label_map: integers below `labels`, (batch, height, width).
+        within: as for `near_edges`.
+
+    Returns:
+        A float32 scalar: the mean over such pixels of each image, then over images; one without an
+        edge gives zero.
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+    """
+    _check_logits(logits, label_map)
+    near = near_edges(label_map, within)
+    # One-hot: as in `windowless_cross_entropy`.
+    hot = label_map[..., None] == jnp.arange(logits.shape[-1])
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    loss = -jnp.sum(jnp.where(hot & near[..., None], log_probs, 0), axis=(1, 2, 3))
+    return jnp.mean(loss / jnp.maximum(jnp.sum(near, axis=(1, 2)), 1))
+
+
+def edge_task_loss(edge_logits: jax.Array, label_map: jax.Array) -> jax.Array:
+    """Binary cross entropy of the edge task, edges and all else weighing alike.
+
+    The task is Han and Yoon's (2024), the balance that of Xie and Tu (Holistically-Nested Edge
+    Detection, 2015).
+
+    Args:
+        edge_logits: of a pixel's lying on an edge between labels, (batch, height, width).
+        label_map: integers (batch, height, width).
+
+    Returns:
+        A float32 scalar: half the mean over the edge's pixels of each image and half that over the
+        others, then the mean over images.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    check_shape("edge_logits", edge_logits, label_map.shape)
+    edge = near_edges(label_map, 0)
+    loss = jax.nn.softplus(jnp.where(edge, -edge_logits, edge_logits).astype(jnp.float32))
+
+    def mean_over(which: jax.Array) -> jax.Array:
+        total = jnp.sum(jnp.where(which, loss, 0), axis=(1, 2))
+        return total / jnp.maximum(jnp.sum(which, axis=(1, 2)), 1)
+
+    return jnp.mean(mean_over(edge) + mean_over(~edge)) / 2
+
+
 def connected_regions(label_map: jax.Array) -> jax.Array:
     """Numbers the connected regions of one label, compiled: neighbours share an edge.
 

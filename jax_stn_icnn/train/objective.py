@@ -153,7 +153,9 @@ def terms(
     if stage.true_windows:
         theta = jittered(views.theta, keys, stage.jitter, views.frame.shape[1])
     else:
-        logits, whole = parser.coarse_stage(views.coarse_image, train="coarse" in learns)
+        logits, whole, edge_logits = parser.coarse_stage(
+            views.coarse_image, train="coarse" in learns
+        )
         if "coarse" in wanted:
             loss = PIXEL_LOSSES[stage.coarse_loss](logits, views.coarse_labels)
             # Without detail these are the same logits: said twice, they would outweigh the parts.
@@ -162,6 +164,11 @@ def terms(
             if weight := stage.consensus.coarse:
                 agreement = _consensus(logits, views.coarse_labels, stage.consensus)
                 loss += weight * consensus_share * agreement
+            if weight := stage.edges.coarse:
+                within = stage.edges.within
+                loss += weight * losses.edge_cross_entropy(logits, views.coarse_labels, within)
+            if (weight := stage.edges.task) and edge_logits is not None:
+                loss += weight * losses.edge_task_loss(edge_logits, views.coarse_labels)
             found["coarse"] = Term(loss, examples)
         if wanted.keys() == {"coarse"}:
             return found
@@ -179,6 +186,11 @@ def terms(
             each = zip(fine_logits, losses.each_parts(part_labels), strict=True)
             agreement = jnp.stack([_consensus(*one, stage.consensus) for one in each])
             by_part += weight * consensus_share * agreement
+        if weight := stage.edges.fine:
+            each = zip(fine_logits, losses.each_parts(part_labels), strict=True)
+            by_part += weight * jnp.stack(
+                [losses.edge_cross_entropy(*one, stage.edges.within) for one in each]
+            )
         found["fine"] = Term(jnp.sum(by_part * jnp.array(stage.part_weights)), examples)
     return found
 

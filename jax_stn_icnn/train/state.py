@@ -24,7 +24,7 @@ CHECKPOINTS = "checkpoints"
 CUT_OFF_DEVIATION = 0.87962566103423978
 NEUTRAL = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "share": 0}
 # Modules that a config can add to a network, by how their names begin.
-ADDITIONS = ("attention_",)
+ADDITIONS = ("attention_", "edges")
 
 
 @struct.dataclass
