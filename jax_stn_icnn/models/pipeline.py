@@ -175,6 +175,7 @@ class STNiCNN(nn.Module):
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
         }
+        plain = self.detail == 1 and not self.attention and not self.edges
         if self.coarse_network == "unet":
             windowless = self.anatomy.windowless
             self.coarse: nn.Module = UNet(
@@ -185,11 +186,7 @@ class STNiCNN(nn.Module):
                 edges=self.edges,
                 **how,
             )
-        elif self.coarse_network == "icnn" and (self.detail, self.attention, self.edges) == (
-            1,
-            0,
-            False,
-        ):
+        elif self.coarse_network == "icnn" and plain:
             self.coarse = ICNN(**coarse, **how)
         else:
             raise ValueError(
