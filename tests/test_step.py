@@ -257,6 +257,7 @@ def test_consensus_is_added_by_its_weight_and_share(joint_views):
     assert added["fine"] > plain["fine"] + 0.1
 
 
+@pytest.mark.slow
 def test_without_weights_consensus_and_edges_leave_the_program_as_it_is(joint_views):
     model, variables, views, keys = joint_views
 

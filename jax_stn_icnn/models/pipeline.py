@@ -135,14 +135,14 @@ class STNiCNN(nn.Module):
         coarse_channels: of the coarse network's rows; the paper's four by default.
         detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
             what has no window is scored at the coarse image's size, by a `unet` only.
-        attention: how many of a `unet`'s lowest rows have self-attention.
-        edges: whether a `unet` says where edges are, too: a task for training, which the parse
-            does without.
         fine_channels: of the fine networks' rows; the paper's four by default.
         following: whether true windows follow their parts (`geometry.theta_target`). The networks
             are the same; what the localizer is to say differs.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the networks' computation; parameters and coordinates stay float32.
+        attention: how many of a `unet`'s lowest rows have self-attention.
+        edges: whether a `unet` says where edges are, too: a task for training, which the parse
+            does without.
     """
 
     patch_size: Sizes
@@ -151,12 +151,12 @@ class STNiCNN(nn.Module):
     coarse_network: str = "icnn"
     coarse_channels: tuple[int, ...] = CHANNELS
     detail: int = 1
-    attention: int = 0
-    edges: bool = False
     fine_channels: tuple[int, ...] = CHANNELS
     following: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    attention: int = 0
+    edges: bool = False
 
     @property
     def coarse_image_size(self) -> Size:
