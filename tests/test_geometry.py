@@ -83,6 +83,7 @@ def followed(label_map, sizes):
     return windows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_following_windows_hold_their_parts_and_absent_ones_are_as_large_as_the_patch(seed):
     rng = np.random.default_rng(seed)

@@ -209,6 +209,7 @@ def face_of_ellipses(factor):
 PATCHES = ((17, 33),) * 2 + ((13, 33),) * 2 + ((35, 29), (25, 39))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("factor", "smallest", "largest"), [(0.5, 0.6, 0.8), (1.2, 0.9, 1.5)])
 def test_paste_of_crop_is_the_frame_where_windows_follow_their_parts(factor, smallest, largest):
     label_map, sizes = face_of_ellipses(factor), PATCHES
@@ -233,6 +234,7 @@ def test_paste_of_crop_is_the_frame_where_windows_follow_their_parts(factor, sma
     assert wrong.sum() < 0.06 * np.sum(label_map > 0)
 
 
+@pytest.mark.slow
 def test_gradients_at_following_windows_are_finite():
     label_map, sizes = face_of_ellipses(1.2), PATCHES
     label_map = jnp.where(label_map == NINE.classes.index("nose"), 0, label_map)
