@@ -269,9 +269,7 @@ def test_without_weights_consensus_and_edges_leave_the_program_as_it_is(joint_vi
 
         return jax.jit(loss, keep_unused=True).lower(variables, 1.0).as_text()
 
-    off = lowered(
-        joint_stage(Edges(within=5, task=1.0), regions="connected", alpha=1.0, warmup_epochs=2.0)
-    )
+    off = lowered(joint_stage(Edges(within=5), regions="connected", alpha=1.0, warmup_epochs=2.0))
     assert off == lowered(joint_stage())
     assert off != lowered(joint_stage(fine=0.1)) != lowered(joint_stage(Edges(fine=0.1)))
 

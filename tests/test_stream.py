@@ -1,3 +1,5 @@
+import os
+import sys
 import threading
 
 import numpy as np
@@ -136,3 +138,14 @@ class TestBounds:
             steps = self.steps([])._replace(**{broken: fault})
             with pytest.raises(ZeroDivisionError):
                 list(stream.run(range(9), steps, 4))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there a thread has a niceness of its own")
+def test_threads_beside_the_networks_are_nicer_than_they():
+    def niceness():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    before = niceness()
+    with stream.threads(1) as pool:
+        assert pool.submit(niceness).result() == min(before + stream.NICER, 19)
+    assert niceness() == before

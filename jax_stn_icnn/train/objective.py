@@ -167,7 +167,9 @@ def terms(
             if weight := stage.edges.coarse:
                 within = stage.edges.within
                 loss += weight * losses.edge_cross_entropy(logits, views.coarse_labels, within)
-            if (weight := stage.edges.task) and edge_logits is not None:
+            if weight := stage.edges.task:
+                if edge_logits is None:
+                    raise ValueError("the stage has an edge task, but the model has no edges")
                 loss += weight * losses.edge_task_loss(edge_logits, views.coarse_labels)
             found["coarse"] = Term(loss, examples)
         if wanted.keys() == {"coarse"}:
