@@ -97,16 +97,17 @@ def parse_all(folder: Path, out: Path, batch: int) -> tuple[float, list[float]]:
     return time.perf_counter() - began, memory
 
 
-def networks_alone(batch: int, count: int) -> float:
-    """Seconds that the networks take for batches of frames that are in memory."""
+def networks_alone(batch: int, count: int) -> tuple[float, float]:
+    """Seconds that the networks take for batches in memory, and those for loading them before."""
+    began = time.perf_counter()
     parser = FaceParser.load()
     frames = random_frames(batch, parser.frame_size)
     program = parser._program(frames)
     jax.block_until_ready(program(parser._variables, frames))
-    began = time.perf_counter()
+    loaded = time.perf_counter()
     for _ in range(count):
         jax.block_until_ready(program(parser._variables, frames))
-    return time.perf_counter() - began
+    return time.perf_counter() - loaded, loaded - began
 
 
 def main(argv: list[str]) -> None:
@@ -119,16 +120,22 @@ def main(argv: list[str]) -> None:
     networks_alone(batch, 1)  # Whatever is compiled is compiled before the clock starts.
     count = math.ceil(_PHOTOS.value * (1 + MOST_FACES) / 2 / batch / 2)
     # Half before and half after, for machines grow slower and faster.
-    alone = networks_alone(batch, count)
+    before, _ = networks_alone(batch, count)
     with tempfile.TemporaryDirectory() as out:
         seconds, memory = parse_all(folder, Path(out), batch)
         facts = [json.loads(path.read_text()) for path in Path(out).glob("*.json")]
-    alone = 2 * count * batch / (alone + networks_alone(batch, count))
+    after, loading = networks_alone(batch, count)
+    alone = 2 * count * batch / (before + after)
     faces = sum(len(photo["faces"]) for photo in facts)
     print(f"{len(facts)} photos, {faces} faces, batch {batch}")
     print(f"command   {faces / seconds:8.2f} face/s {len(facts) / seconds:8.2f} photo/s")
     print(
         f"networks  {alone:8.2f} face/s, of which the command reaches {faces / seconds / alone:.3f}"
+    )
+    whole = faces / (faces / alone + loading)
+    print(
+        f"          {whole:8.2f} face/s with the {loading:.1f} s for loading them, as the command "
+        f"has to: {faces / seconds / whole:.3f}"
     )
     tenths = [f"{part.max():.0f}" for part in np.array_split(memory, TENTHS)]
     print(f"most memory in each tenth of the time, MB: {' '.join(tenths)}")

@@ -179,7 +179,7 @@ def untraced(*_, **__):
 @pytest.mark.parametrize("count", [1, 4])
 def test_a_training_step_from_disk_is_the_same_to_the_bit(count, directory, monkeypatch):
     model = STNiCNN(
-        (15, 15), "vgg9", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
+        (15, 15), "small", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
     )
     stage = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
     variables = init_variables(model, 0)

@@ -46,7 +46,7 @@ def make_batch(seed, batch=4, size=48, num_classes=9):
 def runs():
     """Ten steps of the localizer stage on one device and on four."""
     model = STNiCNN(
-        (15, 15), "vgg9", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
+        (15, 15), "small", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
     )
     variables = init_variables(model, 0)
     # An untrained mask is all but constant, and BatchNorm blows its rounding errors up.
@@ -117,7 +117,7 @@ def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
     """More classes, finer logits, windows of several sizes, photo-like faces: the coarse stage."""
     model = STNiCNN(
         ELEVEN.fitted_sizes(15),
-        "vgg9",
+        "small",
         ELEVEN,
         coarse_channels=(4, 16),
         fine_channels=(4, 4),
