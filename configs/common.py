@@ -17,6 +17,9 @@ def get_config() -> ConfigDict:
     config.dataset.train = "train"  # splits in TFDS's words, such as train[:100]
     config.dataset.validation = "validation"
     config.dataset.test = "test"
+    # Pictures without labels, for the stage `distill`: a prepared data set and a split of it, such
+    # as celebamask_hq/train[100:], or a folder of photos, in which faces are found; empty: none.
+    config.dataset.unlabelled = ""
     config.dataset.frame_size = 256  # side of the square that parts are cut from, in pixels
     config.dataset.num_workers = 0  # loader processes; 0 loads in two threads
 
@@ -28,11 +31,15 @@ def get_config() -> ConfigDict:
     config.model.windows = "square"
     config.model.coarse_network = "icnn"  # the paper's; or unet, which sees the whole picture
     config.model.coarse_channels = (8, 16, 24, 32)  # of the coarse network's rows
-    # Sides of the picture that the coarse network sees over the 128 pixels of the rough mask; 1 is
+    config.model.coarse_size = 128  # side of the rough mask, in pixels
+    # Sides of the picture that the coarse network sees over those of the rough mask; 1 is
     # the paper's. Above it, by a unet, what has no window is scored at that size.
     config.model.detail = 1
     # How many of a unet's lowest rows have self-attention (Han and Yoon): 2 are 16 x 16 and 8 x 8.
     config.model.attention = 0
+    # Whether the fine networks see, besides their patches, what a unet makes of the same windows
+    # and of the whole face (CLRNet, Huang et al.).
+    config.model.bridge = False
     config.model.fine_channels = (8, 16, 24, 32)  # of the fine networks' rows
     config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
 
@@ -57,7 +64,7 @@ def get_config() -> ConfigDict:
     config.photo.blocks = 0.0
     config.photo.turn = 0.0
     config.photo.zoom = 0.0
-    config.stages = ("coarse", "localizer", "fine", "joint")
+    config.stages = ("coarse", "localizer", "fine", "joint")  # and "distill"
     config.halve_every_epochs = 5.0  # all learning rates
     config.part_weights = (
         1.0,
@@ -90,6 +97,17 @@ def get_config() -> ConfigDict:
     config.joint.warmup_epochs = 1.0  # of coarse network and localizer
     config.joint.coarse_weight = 1000.0
     config.joint.localizer_weight = 10000.0
+
+    # Self-distillation (Han and Yoon), if `stages` ends with "distill": joint training goes on, and
+    # the networks, which see the face made like a photo, are also to say what an average of their
+    # own earlier weights says of the face as it is. The average is what is scored and kept.
+    config.distill = ConfigDict()
+    config.distill.epochs = 5
+    config.distill.lr_coarse = 2e-5
+    config.distill.lr_localizer = 2e-5
+    config.distill.lr_fine = 2e-4
+    config.distill.weight = 1.0  # of the average's answers beside that of the labels
+    config.distill.decay = 0.998  # of the average, at each step
 
     # Structure via consensus (Masi et al.): regions are to be right as a whole, and to agree.
     config.consensus = ConfigDict()

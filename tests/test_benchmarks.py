@@ -15,6 +15,7 @@ from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
+from jax_stn_icnn.train.views import make_views
 
 # The peers come with an extra, which CI installs before its slow tests.
 pytestmark = pytest.mark.slow
@@ -78,7 +79,7 @@ def test_every_term_of_the_joint_loss_equals_the_peers(peer, pair):
 
     @jax.jit
     def terms(variables, batch):
-        views = objective.make_views(batch, None, model, augmented=False, mirrored=False)
+        views = make_views(batch, None, model, augmented=False, mirrored=False)
         options = {"method": objective.terms, "mutable": ["batch_stats"]}
         return model.apply(variables, views, None, stage, **options)[0]
 

@@ -15,6 +15,9 @@ FILES = [
     "helen",
     "helen_whole",
     "celebamask_from_helen",
+    "clrnet",
+    "consensus",
+    "self_attention",
 ]
 
 
@@ -47,6 +50,7 @@ def test_configs_of_the_project_pass(name):
         ("model__windows", "round"),
         ("model__coarse_channels", (8,)),
         ("model__detail", 0),
+        ("model__coarse_size", 72),
         ("mirror", 1),
         ("photo__grey", 1.5),
         ("photo__blur", -0.1),
@@ -88,6 +92,9 @@ def test_unknown_and_missing_fields_are_named_together():
         ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
         ({"model__detail": 2}, "model.detail is 2, but must be 1"),
         ({"edges__task": 1.0}, "edges.task is 1.0, but only a .*'unet'"),
+        ({"model__cropper": "small", "model__coarse_size": 64}, "'small' takes only 128"),
+        ({"model__bridge": True}, "model.bridge is True, but only a .*'unet'"),
+        ({"dataset__unlabelled": "photos"}, "dataset.unlabelled is 'photos', but only .*'distill'"),
         ({"model__attention": 1}, "model.attention is 1, but only a .*'unet'"),
         (
             {"model__attention": 5, "model__coarse_network": "unet"},
@@ -143,6 +150,17 @@ def test_joint_stage_freezes_what_has_no_rate_and_drops_what_has_no_weight():
     (stage,) = configs.make_stages(make(**changes))
     assert stage.learning_rates.keys() == {"localizer", "fine"}
     assert stage.loss_weights == {"fine": 1.0, "localizer": make().joint.localizer_weight}
+
+
+def test_self_distillation_weighs_each_term_beside_its_counterpart():
+    changes = {"stages": ("distill",), "distill__weight": 0.5, "distill__lr_coarse": 0.0}
+    (stage,) = configs.make_stages(make(**changes))
+    weights, joint = stage.loss_weights, make().joint
+    assert weights["coarse"] == 2 * weights["coarse_distilled"] == joint.coarse_weight
+    assert weights["fine"] == 2 * weights["fine_distilled"] == 1
+    assert stage.learning_rates.keys() == {"localizer", "fine"}
+    assert stage.distillation == configs.Distillation(0.5, make().distill.decay)
+    assert configs.make_stages(make(stages=("joint",)))[0].distillation is None
 
 
 def test_joint_stage_of_the_centroid_cropper_has_no_localizer():

@@ -347,3 +347,44 @@ def test_unknown_data_set_and_empty_source():
         loader_of(Drawn(5), "lapa")
     with pytest.raises(ValueError, match="no record"):
         loader_of(Drawn(0))
+
+
+class TestUnlabelled:
+    others = Drawn(7, (2 * SIZE, 2 * SIZE))
+
+    def colours(self, count=5, **kwargs):
+        batches = take(loader_of(Drawn(10), unlabelled=self.others, **kwargs), count)
+        for batch in batches:
+            assert batch["unlabelled"].shape == batch["frame"].shape
+            np.testing.assert_array_equal(batch["unlabelled_region"], batch["region"])
+        return np.array([batch["unlabelled"][:, 0, 0, 0] for batch in batches])
+
+    def test_as_many_come_in_an_order_of_their_own(self):
+        seen = self.colours(7).ravel()
+        for epoch in seen.reshape(4, 7):
+            assert sorted(epoch) == list(range(1, 8))
+        assert np.any(seen[:7] != seen[7:14])
+        labelled = take(loader_of(Drawn(10)), 2)
+        beside = take(loader_of(Drawn(10), unlabelled=self.others), 2)
+        for one, other in zip(labelled, beside, strict=True):
+            np.testing.assert_array_equal(one["frame"], other["frame"])
+
+    def test_processes_share_them(self):
+        whole = self.colours()
+        for i in range(2):
+            np.testing.assert_array_equal(
+                self.colours(process_index=i, process_count=2), whole[:, i::2]
+            )
+
+    def test_an_iterator_goes_on_where_it_was(self):
+        loader = loader_of(Drawn(10), unlabelled=self.others)
+        iterator = iter(loader)
+        next(iterator)
+        state, expected = iterator.get_state(), next(iterator)
+        again = iter(loader)
+        again.set_state(state)
+        np.testing.assert_array_equal(next(again)["unlabelled"], expected["unlabelled"])
+
+    def test_one_that_cannot_be_used_is_named(self):
+        with pytest.raises(ValueError, match="unlabelled record 0, 'face_0': the image has 8 x 8"):
+            take(loader_of(Drawn(10), unlabelled=Drawn(1, (8, 8))), 1)

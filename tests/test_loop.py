@@ -8,6 +8,8 @@ import threading
 import jax
 import numpy as np
 import pytest
+from flax import traverse_util
+from PIL import Image
 
 from configs import common, whole_face
 from jax_stn_icnn.anatomy import ELEVEN
@@ -153,6 +155,39 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
     written = weights.load_weights(tmp_path / "weights_localizer.safetensors")
     assert (written.model.anatomy, written.frame_size) == (ELEVEN, SIZE)
     assert written.model.patch_size == ELEVEN.fitted_sizes(15)
+
+
+@pytest.mark.slow
+def test_self_distillation_goes_on_to_the_bit_and_keeps_the_average(tmp_path):
+    for seed in range(5):
+        picture = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "photos" / f"{seed}.png")
+    config = make_config()
+    config.stages = ("distill",)
+    config.distill.epochs, config.distill.lr_coarse = 2, 1e-3
+    config.dataset.unlabelled = str(tmp_path / "photos")
+    config.model.bridge = True
+    loop.train_and_evaluate(config, tmp_path / "undisturbed")
+    stopped = loop.Run(config, tmp_path / "stopped")
+    (phase,) = stopped.phases
+    with pytest.raises(loop.Interrupted):
+        stopped.train_stage(phase, [signal.SIGTERM])  # as if it had come before the first step
+    stopped.close()
+    loop.train_and_evaluate(config, tmp_path / "stopped")
+    states = []
+    for name in ("undisturbed", "stopped"):
+        run = loop.Run(config, tmp_path / name)
+        run.close()
+        states.append(run.state)
+    assert int(states[0].step) == LAST
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    kept = weights.load_weights(tmp_path / "stopped" / "weights_distill.safetensors").variables
+    jax.tree.map(np.testing.assert_array_equal, kept, states[0].earlier)
+    name = ("params", "coarse", "bridge", "kernel")
+    average, now = (traverse_util.flatten_dict(tree)[name] for tree in (
+        kept, {"params": states[0].params}))  # fmt: skip
+    assert np.any(average != now)
 
 
 def test_sigterm_saves_and_says_where(hooks, tmp_path):

@@ -17,6 +17,7 @@ from jax_stn_icnn.train import losses, objective, step
 from jax_stn_icnn.train.config import Consensus, Edges, Stage
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState, init_variables
+from jax_stn_icnn.train.views import make_views
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 10
@@ -55,14 +56,14 @@ def runs():
     # rounding, two runs of the same thing part by the learning rate.
     tx = optax.sgd(1e-4)
     results, traces = {}, []
-    traced = objective.make_views
+    traced = make_views
 
-    def counted(*args):
+    def counted(*args, **options):
         traces.append(1)
-        return traced(*args)
+        return traced(*args, **options)
 
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(objective, "make_views", counted)
+    monkeypatch.setattr(step, "make_views", counted)
     monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
     for count in (1, 4):
         params, batch_stats = variables["params"], variables["batch_stats"]
@@ -102,7 +103,7 @@ def test_targets_follow_the_parts_where_the_model_says_so():
 
     @jax.jit
     def targets(batch):
-        views = objective.make_views(batch, None, model, augmented=False, mirrored=False)
+        views = make_views(batch, None, model, augmented=False, mirrored=False)
         return (views.theta, views.present), theta_target(views.labels, (15, 15), following=True)
 
     found, expected = targets(make_batch(0))
@@ -220,7 +221,7 @@ def joint_views():
     sizes = {"coarse_channels": (4, 4), "fine_channels": (4, 4)}
     model = STNiCNN((15, 15), "centroid", **sizes)
     batch, keys = make_batch(0, batch=2), jax.random.split(jax.random.key(0), 2)
-    views = objective.make_views(batch, keys, model, augmented=False, mirrored=False)
+    views = make_views(batch, keys, model, augmented=False, mirrored=False)
     return model, init_variables(model, 0), views, keys
 
 

@@ -40,14 +40,14 @@ class TestUNet:
 
     def test_scores_coarsely_and_finely(self, found):
         apply, variables, image = found
-        coarse, fine, _ = apply(variables, image)
+        coarse, fine, *_ = apply(variables, image)
         assert coarse.shape == (2, 12, 8, 5) and fine.shape == (2, 3, 24, 16)
 
     def test_fine_scores_are_the_coarse_ones_where_the_fine_head_says_nothing(self, found):
         apply, variables, image = found
         head = jax.tree.map(jnp.zeros_like, variables["params"]["finer"])
         params = variables["params"] | {"finer": head}
-        coarse, fine, _ = apply(variables | {"params": params}, image)
+        coarse, fine, *_ = apply(variables | {"params": params}, image)
         repeated = np.repeat(np.repeat(coarse[..., np.array([0, 2, 4])], 2, axis=1), 2, axis=2)
         np.testing.assert_array_equal(np.moveaxis(fine, 1, -1), repeated)
 
@@ -70,7 +70,7 @@ class TestUNet:
         half = self.model.clone(dtype=jnp.bfloat16)
 
         def loss(params):
-            coarse, fine, _ = half.apply(variables | {"params": params}, image, False)
+            coarse, fine, *_ = half.apply(variables | {"params": params}, image, False)
             return jnp.sum(coarse**2) + jnp.sum(fine**2), (coarse, fine)
 
         gradient, scores = jax.jit(jax.grad(loss, has_aux=True))(variables["params"])

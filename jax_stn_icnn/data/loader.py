@@ -28,7 +28,10 @@ _READ_AHEAD = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
 class Source(Protocol):
-    """Records by index: dicts of `image` (h, w, 3), `label` (h, w, 1), both uint8, and `name`."""
+    """Records by index: dicts of `image` (h, w, 3), `label` (h, w, 1), both uint8, and `name`.
+
+    Of a source without labels `label` is not asked for.
+    """
 
     def __len__(self) -> int: ...
 
@@ -113,6 +116,7 @@ def loader_over(
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    unlabelled: Source | None = None,
 ) -> grain.IterDataset[Batch]:
     """Batches of records, as dicts of arrays; B is batch_size / process_count.
 
@@ -122,6 +126,8 @@ def loader_over(
     * `index` int32 (B,): the record's index in the source, -1 for padding.
     * `position` int32 (B,): the example's place in the global batch.
     * `mask` bool (B,): False for the padding that fills up the last batch of an evaluation.
+    * `unlabelled` uint8 (B, S, S, 3) and `unlabelled_region`, as `frame` and `region`: as many
+      pictures of the other source, if there is one, in an order of its own.
 
     Training goes on without end; every record comes once in an epoch, and a batch may straddle two
     epochs. Evaluation goes once through the source in its order. Global batch n holds the same
@@ -144,6 +150,8 @@ def loader_over(
             spawn: the main script needs `if __name__ == "__main__"`.
         process_index: which of the processes this is: `jax.process_index()`.
         process_count: how many there are.
+        unlabelled: pictures without labels for training; square, or shrunk or padded as `dataset`
+            is.
 
     Returns:
         The loader; `iter` of it gives a Grain iterator, whose `close()` ends the workers.
@@ -156,10 +164,16 @@ def loader_over(
     positions = np.arange(process_index, batch_size, process_count, dtype=np.int32)
     # Batching comes before `to_iter_dataset`: there Grain divides the work among the workers, so
     # that they take whole batches and their number does not change what is in a batch.
+    own = slice(process_index, None, process_count)
+    examples = _order(len(source), batch_size, seed, train)[own].map(
+        _Framer(source, dataset, anatomy, frame_size)
+    )
+    if unlabelled is not None:
+        order = _order(len(unlabelled), batch_size, (seed + 1) % 2**32, train)[own]
+        framer = _PictureFramer(unlabelled, dataset, frame_size)
+        examples = examples.map_with_index(_Joined(order.map(framer)))
     batches = (
-        _order(len(source), batch_size, seed, train)[process_index::process_count]
-        .map(_Framer(source, dataset, anatomy, frame_size))
-        .batch(len(positions), drop_remainder=True)
+        examples.batch(len(positions), drop_remainder=True)
         .map(lambda batch: batch | {"position": positions})
         .to_iter_dataset(_READ_AHEAD)
     )
@@ -219,14 +233,8 @@ class _Framer:
         """The picture of a record, no larger than the frame."""
         record = self._source[index]
         image, label = record["image"], record["label"]
-        name = record["name"]
-        name = name.decode() if isinstance(name, bytes) else name
         try:
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-                raise ValueError(
-                    f"image has shape {image.shape} and type {image.dtype}, "
-                    "but must have shape (height, width, 3) and type uint8"
-                )
+            _check_image(image)
             if label.ndim != 3 or label.shape[2] != 1:
                 raise ValueError(
                     f"label has shape {label.shape}, but must have shape (height, width, 1)"
@@ -237,7 +245,54 @@ class _Framer:
                 )
             return self._fit(image, label[..., 0], self._frame_size)
         except ValueError as error:
-            raise ValueError(f"record {index}, {name!r}: {error}") from error
+            raise ValueError(f"record {index}, {_name(record)!r}: {error}") from error
+
+
+class _PictureFramer:
+    """Turns the index of a record without labels into what goes beside an example."""
+
+    def __init__(self, source: Source, dataset: str, frame_size: int):
+        self._source = source
+        self._frame_size = frame_size
+        self._fit = _shrink if DATA_SETS[dataset].shrink else _keep
+
+    def __call__(self, index: int) -> dict[str, Any]:
+        size, record = self._frame_size, self._source[index]
+        image = record["image"]
+        try:
+            _check_image(image)
+            image, _ = self._fit(image, np.zeros(image.shape[:2], np.uint8), size)
+        except ValueError as error:
+            raise ValueError(f"unlabelled record {index}, {_name(record)!r}: {error}") from error
+        height, width = image.shape[:2]
+        top, left = (size - height) // 2, (size - width) // 2
+        frame = np.zeros((size, size, 3), np.uint8)
+        frame[top : top + height, left : left + width] = image
+        region = region_theta(top, left, height, width, size)
+        return {"unlabelled": frame, "unlabelled_region": region}
+
+
+class _Joined:
+    """Puts what another data set holds at the same place beside each example."""
+
+    def __init__(self, other: grain.MapDataset):
+        self._other = other
+
+    def __call__(self, index: int, example: dict[str, Any]) -> dict[str, Any]:
+        return example | self._other[index]
+
+
+def _check_image(image: np.ndarray) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"image has shape {image.shape} and type {image.dtype}, "
+            "but must have shape (height, width, 3) and type uint8"
+        )
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    name = record["name"]
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def region_theta(top: int, left: int, height: int, width: int, frame_size: int) -> np.ndarray:

@@ -83,6 +83,8 @@ def save_weights(
         "following": model.following,
         "attention": model.attention,
         "edges": model.edges,
+        "bridge": model.bridge,
+        "coarse_size": model.coarse_size,
         "frame_size": frame_size,
     }
     metadata = {name: json.dumps(value) for name, value in described.items()}
@@ -151,6 +153,8 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             following=bool(json.loads(metadata.get("following", "false"))),
             attention=int(json.loads(metadata.get("attention", "0"))),
             edges=bool(json.loads(metadata.get("edges", "false"))),
+            bridge=bool(json.loads(metadata.get("bridge", "false"))),
+            coarse_size=int(json.loads(metadata.get("coarse_size", "128"))),
         ), int(said["frame_size"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error

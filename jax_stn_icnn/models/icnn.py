@@ -12,6 +12,7 @@ from flax import linen as nn
 from jax import lax
 
 from jax_stn_icnn.checks import check_shape
+from jax_stn_icnn.models.bridge import Bridged, weigh
 from jax_stn_icnn.models.conv import Conv
 from jax_stn_icnn.models.norm import batch_norm
 
@@ -102,12 +103,13 @@ class ICNN(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool) -> jax.Array:
+    def __call__(self, image: jax.Array, train: bool, bridged: Bridged | None = None) -> jax.Array:
         """Scores every pixel.
 
         Args:
             image: floats in 0..1, shape (batch, height, width, 3).
             train: whether BatchNorm uses (and records) the statistics of this batch.
+            bridged: what a bridge says of the image, if there is one.
 
         Returns:
             Logits, float32 (batch, height, width, num_labels).
@@ -118,10 +120,12 @@ class ICNN(nn.Module):
         check_shape("image", image, ("batch", "height", "width", 3))
         # Channels come first within: long rows of pixels are what processors are fast at.
         picture = image.astype(self.dtype).transpose(0, 3, 1, 2)
-        features = self._features(picture, picture, train)
+        features = self._features(picture, picture, train, bridged)
         return self._logits(features).transpose(0, 2, 3, 1)
 
-    def _features(self, first: jax.Array, picture: jax.Array, train: bool) -> jax.Array:
+    def _features(
+        self, first: jax.Array, picture: jax.Array, train: bool, bridged: Bridged | None
+    ) -> jax.Array:
         """The head's features, channels first; row 0 sees `first`, the others the picture."""
         pyramid = [first]
         for _ in self.channels[1:]:
@@ -131,6 +135,8 @@ class ICNN(nn.Module):
             self._conv_norm(self.channels[r], nn.tanh, f"input_{r}")(x, train)
             for r, x in enumerate(pyramid)
         ]
+        if bridged is not None:
+            rows = weigh(rows, bridged)
         for layer in range(NUM_INTERLINKS):
             rows = self._interlink(rows, layer, train)
         x = self._integrate(rows, train)

@@ -91,8 +91,8 @@ class VGG9Localizer(nn.Module):
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
-        """Thetas (batch, parts, 2, 3) for softmax masks (batch, 128, 128, classes)."""
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, 1 + len(self.anatomy.windowed)))
+        """Thetas (batch, parts, 2, 3) for softmax masks (batch, height, width, classes)."""
+        check_shape("mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.windowed)))
         x = mask.astype(self.dtype)
         last = 2 * len(self.widths) - 1
         for i in range(last + 1):

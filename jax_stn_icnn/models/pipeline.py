@@ -6,7 +6,7 @@ Section 2.1 and figure 1b of the paper. Each stage can be called alone, by `meth
 """
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,29 +17,14 @@ from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import NINE, Anatomy, Part
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.compilation.cache import cached_value
-from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, invert, sizes_of_parts
+from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
+from jax_stn_icnn.models.bridge import Bridge, Context, context_size, row_of
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
-from jax_stn_icnn.models.unet import UNet
+from jax_stn_icnn.models.unet import CoarseLogits, UNet
 
 CENTROID = "centroid"
 COARSE_NETWORKS = ("icnn", "unet")
-
-
-class CoarseLogits(NamedTuple):
-    """What the coarse network says of coarse images.
-
-    Attributes:
-        all: logits of all classes, (batch, 128, 128, classes).
-        whole: those of the classes without a window, channels first, (batch, windowless,
-            *coarse_image_size); None where background is the only one.
-        edges: of a pixel's lying on an edge between classes, (batch, 128, 128); None where the
-            model has no such task.
-    """
-
-    all: jax.Array
-    whole: jax.Array | None
-    edges: jax.Array | None
 
 
 Patches = jax.Array | tuple[jax.Array, ...]
@@ -82,23 +67,28 @@ class FineNetworks(nn.Module):
     Attributes:
         anatomy: whose parts they parse.
         channels: of each network's rows; the paper's four by default.
+        bridge: whether each sees the context of its patches.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
     """
 
     anatomy: Anatomy = NINE
     channels: tuple[int, ...] = CHANNELS
+    bridge: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, patches: Patches, train: bool) -> tuple[jax.Array, ...]:
+    def __call__(
+        self, patches: Patches, train: bool, contexts: tuple[Context, ...] | None = None
+    ) -> tuple[jax.Array, ...]:
         """Parses the patches.
 
         Args:
             patches: floats in 0..1, (batch, parts, height, width, 3), or for each part (batch,
                 height, width, 3).
             train: whether BatchNorm uses (and records) the statistics of this batch.
+            contexts: of each part's patch, if there is a bridge.
 
         Returns:
             For each part its logits, (batch, height, width, labels of the part).
@@ -112,8 +102,15 @@ class FineNetworks(nn.Module):
             own = [(i, part) for i, part in enumerate(parts) if part.network == network]
             # Both sides in one batch, so that BatchNorm sees them together.
             batch = jnp.concatenate([_mirror(patches[i], part) for i, part in own])
+            bridged = None
+            if self.bridge:
+                assert contexts is not None
+                found = [_mirrored_context(contexts[i], part, self.anatomy) for i, part in own]
+                context = jax.tree.map(lambda *each: jnp.concatenate(each), *found)
+                channels = self.channels[row_of(len(self.channels))]
+                bridged = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
             icnn = ICNN(num_labels, self.channels, self.axis_name, self.dtype, name=network)
-            out = icnn(batch, train)
+            out = icnn(batch, train, bridged)
             for (_, part), part_logits in zip(own, jnp.split(out, len(own)), strict=True):
                 logits[part.name] = _mirror(part_logits, part)
         return tuple(logits[part.name] for part in parts)
@@ -121,6 +118,15 @@ class FineNetworks(nn.Module):
 
 def _mirror(x: jax.Array, part: Part) -> jax.Array:
     return x[:, :, ::-1] if part.mirrored else x
+
+
+def _mirrored_context(context: Context, part: Part, anatomy: Anatomy) -> Context:
+    """The context of a patch as its network is to see it: sides exchange their scores, too."""
+    if not part.mirrored:
+        return context
+    others = range(anatomy.num_classes, context.face.shape[1])
+    channels = jnp.array([*anatomy.mirrored, *others])
+    return Context(context.window[:, channels, :, ::-1], context.face[:, channels])
 
 
 class STNiCNN(nn.Module):
@@ -143,6 +149,9 @@ class STNiCNN(nn.Module):
         attention: how many of a `unet`'s lowest rows have self-attention.
         edges: whether a `unet` says where edges are, too: a task for training, which the parse
             does without.
+        bridge: whether the fine networks see what a `unet` makes of their windows and of the face.
+        coarse_size: side of the rough mask, in pixels; the paper's 128, and where a shape below
+            says 128, that stands for it.
     """
 
     patch_size: Sizes
@@ -157,11 +166,13 @@ class STNiCNN(nn.Module):
     dtype: jnp.dtype = jnp.float32
     attention: int = 0
     edges: bool = False
+    bridge: bool = False
+    coarse_size: int = COARSE_SIZE[0]
 
     @property
     def coarse_image_size(self) -> Size:
         """(height, width) of the coarse image."""
-        return tuple(length * self.detail for length in COARSE_SIZE)
+        return (self.coarse_size * self.detail,) * 2
 
     @property
     def patch_sizes(self) -> tuple[Size, ...]:
@@ -175,7 +186,7 @@ class STNiCNN(nn.Module):
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
         }
-        plain = self.detail == 1 and not self.attention and not self.edges
+        plain = self.detail == 1 and not (self.attention or self.edges or self.bridge)
         if self.coarse_network == "unet":
             windowless = self.anatomy.windowless
             self.coarse: nn.Module = UNet(
@@ -184,6 +195,7 @@ class STNiCNN(nn.Module):
                 detail=self.detail,
                 attention=self.attention,
                 edges=self.edges,
+                bridge=self.bridge,
                 **how,
             )
         elif self.coarse_network == "icnn" and plain:
@@ -191,16 +203,18 @@ class STNiCNN(nn.Module):
         else:
             raise ValueError(
                 f"coarse_network is {self.coarse_network!r} with detail {self.detail}, attention "
-                f"{self.attention} and edges {self.edges}, but must be one of "
-                f"{', '.join(COARSE_NETWORKS)}, and only a unet has a detail above 1, attention or "
-                "edges"
+                f"{self.attention}, edges {self.edges} and bridge {self.bridge}, but must be one "
+                f"of {', '.join(COARSE_NETWORKS)}, and only a unet has a detail above 1, "
+                "attention, edges or a bridge"
             )
         if self.cropper != CENTROID:
             if self.cropper not in LOCALIZERS:
                 known = ", ".join([*LOCALIZERS, CENTROID])
                 raise ValueError(f"cropper is {self.cropper!r}, but must be one of {known}")
             self.localizer = LOCALIZERS[self.cropper](anatomy=self.anatomy, **how)
-        self.fine = FineNetworks(anatomy=self.anatomy, channels=self.fine_channels, **how)
+        self.fine = FineNetworks(
+            anatomy=self.anatomy, channels=self.fine_channels, bridge=self.bridge, **how
+        )
 
     def __call__(
         self,
@@ -226,8 +240,8 @@ class STNiCNN(nn.Module):
             ValueError: shapes do not fit.
         """
         check_same_batch(coarse_image=coarse_image, frame=frame)
-        coarse_logits, whole_logits, _ = self.coarse_stage(coarse_image, train=train)
-        mask = nn.softmax(coarse_logits)
+        coarse = self.coarse_stage(coarse_image, train=train)
+        mask = nn.softmax(coarse.all)
         if self.cropper == CENTROID:
             identity = jnp.broadcast_to(jnp.array(sampling.IDENTITY), (frame.shape[0], 2, 3))
             theta = centroid_theta(
@@ -239,9 +253,9 @@ class STNiCNN(nn.Module):
             )
         else:
             theta = self.localize(mask, train=train)
-        patches, fine_logits = self.fine_stage(frame, theta, train=train)
-        scores = self.join(fine_logits, theta, whole_logits, frame.shape[1:3], region)
-        return Parse(coarse_logits, whole_logits, mask, theta, patches, fine_logits, scores)
+        patches, fine_logits = self.fine_stage(frame, theta, coarse, region, train=train)
+        scores = self.join(fine_logits, theta, coarse.whole, frame.shape[1:3], region)
+        return Parse(coarse.all, coarse.whole, mask, theta, patches, fine_logits, scores)
 
     def coarse_stage(self, coarse_image: jax.Array, *, train: bool = False) -> CoarseLogits:
         """Parses coarse images.
@@ -256,25 +270,61 @@ class STNiCNN(nn.Module):
         check_shape("coarse_image", coarse_image, ("batch", *self.coarse_image_size, 3))
         windowless = self.anatomy.windowless
         found = self.coarse(coarse_image, train)
-        logits, whole, edges = found if self.coarse_network == "unet" else (found, None, None)
-        if len(windowless) == 1:
-            whole = None
-        elif whole is None:
-            whole = jnp.stack([logits[..., i] for i in windowless], axis=1)
-        return CoarseLogits(logits, whole, edges)
+        if self.coarse_network != "unet":
+            whole = jnp.stack([found[..., i] for i in windowless], axis=1)
+            found = CoarseLogits(found, whole, None, None)
+        return found if len(windowless) > 1 else found._replace(whole=None)
 
     def localize(self, mask: jax.Array, *, train: bool = False) -> jax.Array:
         """Thetas (batch, parts, 2, 3) of rough masks (batch, 128, 128, classes)."""
         return self.localizer(parts_mask(mask, self.anatomy), train)
 
     def fine_stage(
-        self, frame: jax.Array, theta: jax.Array, *, train: bool = False
+        self,
+        frame: jax.Array,
+        theta: jax.Array,
+        coarse: CoarseLogits | None = None,
+        region: jax.Array | None = None,
+        *,
+        train: bool = False,
     ) -> tuple[Patches, tuple[jax.Array, ...]]:
-        """The patches that thetas cut from frames, and their logits."""
+        """Parses what windows cut.
+
+        Args:
+            frame: the picture, (batch, height, width, 3).
+            theta: the windows, (batch, parts, 2, 3).
+            coarse: what the coarse network says of the picture; a model with a bridge needs it.
+            region: where in the frame the picture lies, (batch, 2, 3), if padding surrounds it.
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            The patches, and for each part its logits.
+
+        Raises:
+            ValueError: shapes do not fit, or the bridge lacks what it needs.
+        """
         check_shape("frame", frame, ("batch", "height", "width", 3))
         check_shape("theta", theta, ("batch", self.anatomy.num_parts, 2, 3))
         patches = sampling.crop_parts(frame, theta, self.patch_size)
-        return patches, self.fine(patches, train)
+        if not self.bridge:
+            return patches, self.fine(patches, train)
+        if coarse is None:
+            raise ValueError("coarse is None, but a model with a bridge needs it")
+        return patches, self.fine(patches, train, self._contexts(coarse, theta, region))
+
+    def _contexts(
+        self, coarse: CoarseLogits, theta: jax.Array, region: jax.Array | None
+    ) -> tuple[Context, ...]:
+        """What the coarse network makes of each part's window, and of the face."""
+        assert coarse.features is not None
+        scores = jnp.moveaxis(nn.softmax(coarse.all), -1, 1)
+        seen = jnp.concatenate([scores, coarse.features.astype(jnp.float32)], axis=1)
+        face = jnp.mean(seen, axis=(2, 3))
+        if region is not None:
+            theta = compose(invert(region)[:, None], theta)
+        sizes = tuple(context_size(size, len(self.fine_channels)) for size in self.patch_sizes)
+        windows = sampling.crop_parts(jnp.moveaxis(seen, 1, -1), theta, sizes)
+        return tuple(Context(jnp.moveaxis(window, -1, 1), face) for window in windows)
 
     def join(
         self,
@@ -361,10 +411,15 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
     """
 
     def every_network(parser: STNiCNN) -> None:
-        parser.coarse_stage(jnp.zeros((1, *parser.coarse_image_size, 3)))
+        coarse = parser.coarse_stage(jnp.zeros((1, *parser.coarse_image_size, 3)))
         if parser.cropper != CENTROID:
-            parser.localize(jnp.zeros((1, *COARSE_SIZE, parser.anatomy.num_classes)))
-        parser.fine(tuple(jnp.zeros((1, *size, 3)) for size in parser.patch_sizes), False)
+            size = parser.coarse_size
+            parser.localize(jnp.zeros((1, size, size, parser.anatomy.num_classes)))
+        contexts = None
+        if parser.bridge:
+            theta = jnp.zeros((1, parser.anatomy.num_parts, 2, 3))
+            contexts = parser._contexts(coarse, theta, None)
+        parser.fine(tuple(jnp.zeros((1, *size, 3)) for size in parser.patch_sizes), False, contexts)
 
     def shapes() -> dict[str, Any]:
         # Only pictures' sizes differ between patch sizes, and no parameter's shape knows them.

@@ -9,18 +9,40 @@ unfolded (depth to space): all of them at 128 x 128, and those without a window,
 above one, at the size of the picture that came in.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.models.attention import SelfAttention
+from jax_stn_icnn.models.bridge import FEATURES
 from jax_stn_icnn.models.conv import Conv
 from jax_stn_icnn.models.icnn import ConvNorm, max_pool
 
 CHANNELS = (32, 64, 96, 128)
 FOLD = 2  # pixels of the rough mask in one of the first row, along an axis
 HEAD = 64  # channels from which all logits are read
+
+
+class CoarseLogits(NamedTuple):
+    """What a coarse network says of coarse images.
+
+    Attributes:
+        all: logits of all classes, (batch, 128, 128, classes).
+        whole: those of the classes without a window, channels first, (batch, windowless,
+            *coarse_image_size); None where background is the only one.
+        edges: of a pixel's lying on an edge between classes, (batch, 128, 128); None where the
+            model has no such task.
+        features: for a bridge to the fine networks, channels first, (batch, features, 128, 128);
+            None where the model has none.
+    """
+
+    all: jax.Array
+    whole: jax.Array | None
+    edges: jax.Array | None
+    features: jax.Array | None
 
 
 class UNet(nn.Module):
@@ -33,6 +55,7 @@ class UNet(nn.Module):
         detail: pixels of the picture in one of the rough mask, along an axis.
         attention: how many of the lowest rows have self-attention.
         edges: whether it says where edges between labels are, too.
+        bridge: whether it gives features for a bridge to the fine networks.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
     """
@@ -43,13 +66,12 @@ class UNet(nn.Module):
     detail: int = 1
     attention: int = 0
     edges: bool = False
+    bridge: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(
-        self, image: jax.Array, train: bool
-    ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    def __call__(self, image: jax.Array, train: bool) -> CoarseLogits:
         """Scores every pixel.
 
         Args:
@@ -57,10 +79,8 @@ class UNet(nn.Module):
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
-            Logits of all labels, float32 (batch, height / detail, width / detail, num_labels), and
-            of those without a window, float32 (batch, windowless, height, width): channels first,
-            since what follows is fast along rows of pixels. Then, if asked for, the logits of a
-            pixel's lying on an edge, float32 (batch, height / detail, width / detail), else None.
+            Logits, float32, their 128 x 128 being height / detail and width / detail here. Most are
+            channels first, since what follows is fast along rows of pixels.
 
         Raises:
             ValueError: the shape does not fit.
@@ -79,11 +99,13 @@ class UNet(nn.Module):
             finer = Conv(len(self.windowless) * side**2, 1, self.dtype, name="finer")(x)
             repeated = jnp.repeat(jnp.repeat(whole, self.detail, axis=2), self.detail, axis=3)
             whole = repeated + unfold(finer.astype(jnp.float32), side)
-        edges = None
+        edges = features = None
         if self.edges:
             edges = unfold(Conv(FOLD**2, 1, self.dtype, name="edges")(x), FOLD)[:, 0]
             edges = edges.astype(jnp.float32)
-        return logits.transpose(0, 2, 3, 1), whole, edges
+        if self.bridge:
+            features = unfold(Conv(FEATURES * FOLD**2, 1, self.dtype, name="bridge")(x), FOLD)
+        return CoarseLogits(logits.transpose(0, 2, 3, 1), whole, edges, features)
 
     def _features(self, x: jax.Array, train: bool) -> jax.Array:
         """Down the rows and up again: features of the first row, channels first."""

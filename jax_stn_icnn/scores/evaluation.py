@@ -187,10 +187,11 @@ def _parse(
     coarse_image, _ = coarse_view(frame, truth, region, model.coarse_image_size)
     true_theta, present = theta_target(truth, model.patch_size, model.anatomy, model.following)
     if true_centres:
-        logits, whole, _ = apply(coarse_image, method="coarse_stage")
-        patches, fine = apply(frame, true_theta, method="fine_stage")
-        scores = apply(fine, true_theta, whole, frame.shape[1:3], region, method="join")
-        found = Parse(logits, whole, jax.nn.softmax(logits), true_theta, patches, fine, scores)
+        coarse = apply(coarse_image, method="coarse_stage")
+        patches, fine = apply(frame, true_theta, coarse, region, method="fine_stage")
+        scores = apply(fine, true_theta, coarse.whole, frame.shape[1:3], region, method="join")
+        mask = jax.nn.softmax(coarse.all)
+        found = Parse(coarse.all, coarse.whole, mask, true_theta, patches, fine, scores)
     else:
         found = apply(coarse_image, frame, region)
     rough = jnp.argmax(found.mask, axis=-1).astype(jnp.uint8)

@@ -14,12 +14,14 @@ from ml_collections import ConfigDict
 
 from jax_stn_icnn import anatomy
 from jax_stn_icnn.data.photometric import Strengths
-from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.localizer import LOCALIZERS
 from jax_stn_icnn.models.pipeline import CENTROID, COARSE_NETWORKS, STNiCNN
 
-STAGES = ("coarse", "localizer", "fine", "joint")
+STAGES = ("coarse", "localizer", "fine", "joint", "distill")
 NETWORKS = ("coarse", "localizer", "fine")
+# Behind the name of a term of the loss: its counterpart in self-distillation.
+DISTILLED = "_distilled"
 PIXEL_LOSSES = ("cross_entropy", "binary_cross_entropy", "balanced_cross_entropy")
 WINDOWS = ("square", "fitted", "following")
 REGIONS = ("labels", "connected")
@@ -95,6 +97,7 @@ FIELDS: dict[str, _Rule] = {
     "dataset.train": _NAME,
     "dataset.validation": _NAME,
     "dataset.test": _NAME,
+    "dataset.unlabelled": _TEXT,
     "dataset.frame_size": _whole(2),
     "dataset.num_workers": _whole(0),
     "model.cropper": _one_of(*LOCALIZERS, CENTROID),
@@ -106,8 +109,13 @@ FIELDS: dict[str, _Rule] = {
     "model.coarse_network": _one_of(*COARSE_NETWORKS),
     "model.coarse_channels": _ROWS,
     "model.fine_channels": _ROWS,
+    "model.coarse_size": _Rule(
+        lambda value: _whole(32).fits(value) and value % 16 == 0,
+        "a multiple of 16, at least 32",
+    ),
     "model.detail": _whole(1),
     "model.attention": _whole(0),
+    "model.bridge": _FLAG,
     "model.dtype": _one_of(*DTYPES),
     "init_from": _TEXT,
     "init_networks": _some_of(NETWORKS),
@@ -140,6 +148,12 @@ FIELDS: dict[str, _Rule] = {
     "joint.warmup_epochs": _NOT_NEGATIVE,
     "joint.coarse_weight": _NOT_NEGATIVE,
     "joint.localizer_weight": _NOT_NEGATIVE,
+    "distill.epochs": _whole(0),
+    "distill.lr_coarse": _NOT_NEGATIVE,
+    "distill.lr_localizer": _NOT_NEGATIVE,
+    "distill.lr_fine": _NOT_NEGATIVE,
+    "distill.weight": _NOT_NEGATIVE,
+    "distill.decay": _SHARE,
     "consensus.coarse": _NOT_NEGATIVE,
     "consensus.fine": _NOT_NEGATIVE,
     "consensus.regions": _one_of(*REGIONS),
@@ -210,6 +224,13 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"model.attention is {values['model.attention']}, but only a "
             f"model.coarse_network='unet' has it, in at most its {rows} rows"
         )
+    if values["model.cropper"] == "small" and values["model.coarse_size"] != COARSE_SIZE[0]:
+        problems.append(
+            f"model.coarse_size is {values['model.coarse_size']}, but model.cropper='small' takes "
+            f"only {COARSE_SIZE[0]}"
+        )
+    if values["model.bridge"] and values["model.coarse_network"] != "unet":
+        problems.append("model.bridge is True, but only a model.coarse_network='unet' has it")
     if values["edges.task"] and values["model.coarse_network"] != "unet":
         problems.append(
             f"edges.task is {values['edges.task']}, but only a model.coarse_network='unet' has it"
@@ -230,8 +251,14 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         )
     if not sum(values[f"{stage}.epochs"] for stage in values["stages"]):
         problems.append(f"every stage of stages = {values['stages']} has 0 epochs")
-    if not any(values[f"joint.lr_{network}"] for network in NETWORKS):
-        problems.append("joint.lr_coarse, joint.lr_localizer and joint.lr_fine are all 0")
+    for stage in ("joint", "distill"):
+        if not any(values[f"{stage}.lr_{network}"] for network in NETWORKS):
+            problems.append(f"{stage}.lr_coarse, .lr_localizer and .lr_fine are all 0")
+    if values["dataset.unlabelled"] and "distill" not in values["stages"]:
+        problems.append(
+            f"dataset.unlabelled is {values['dataset.unlabelled']!r}, but only the stage 'distill' "
+            "learns from pictures without labels"
+        )
     return problems
 
 
@@ -253,8 +280,10 @@ def make_model(config: ConfigDict) -> STNiCNN:
         coarse_network=config.model.coarse_network,
         coarse_channels=tuple(config.model.coarse_channels),
         detail=config.model.detail,
+        coarse_size=config.model.coarse_size,
         attention=config.model.attention,
         edges=config.edges.task > 0,
+        bridge=config.model.bridge,
         fine_channels=tuple(config.model.fine_channels),
         following=windows == "following",
         dtype=jnp.dtype(config.model.dtype).type,
@@ -341,6 +370,19 @@ class Edges:
 
 
 @dataclasses.dataclass(frozen=True)
+class Distillation:
+    """Learning from an average of the networks' own earlier weights.
+
+    Attributes:
+        weight: of `losses.distillation_loss` and its like beside each term of the loss.
+        decay: of the average, at each step.
+    """
+
+    weight: float
+    decay: float
+
+
+@dataclasses.dataclass(frozen=True)
 class Stage:
     """One stage of training, as the step and the optimiser need it.
 
@@ -348,7 +390,8 @@ class Stage:
         name: one of STAGES.
         epochs: how many.
         learning_rates: of each network that learns; the others are frozen.
-        loss_weights: of each term of the loss: `coarse`, `localizer`, `fine`.
+        loss_weights: of each term of the loss: `coarse`, `localizer`, `fine`, and with DISTILLED
+            behind.
         coarse_loss: one of PIXEL_LOSSES.
         part_weights: of the parts in the fine term.
         true_windows: whether patches are cut around the true centres, rather than by the cropper.
@@ -356,6 +399,7 @@ class Stage:
         warmup_epochs: over which the rates of coarse network and localizer rise from 0.
         consensus: what structure via consensus adds.
         edges: what is asked of edges.
+        distillation: how the networks learn from their own average, if they do.
     """
 
     name: str
@@ -369,6 +413,7 @@ class Stage:
     warmup_epochs: float = 0.0
     consensus: Consensus = Consensus()
     edges: Edges = Edges()
+    distillation: Distillation | None = None
 
 
 def make_stages(config: ConfigDict) -> list[Stage]:
@@ -377,13 +422,16 @@ def make_stages(config: ConfigDict) -> list[Stage]:
 
 
 def _stage(config: ConfigDict, name: str) -> Stage:
-    if name == "joint":
+    if name in ("joint", "distill"):
         joint = config.joint
         networks = [n for n in NETWORKS if n != "localizer" or config.model.cropper != CENTROID]
-        rates = {network: joint[f"lr_{network}"] for network in networks}
+        rates = {network: config[name][f"lr_{network}"] for network in networks}
         weights = {"fine": 1.0, "coarse": joint.coarse_weight}
         if "localizer" in networks:
             weights["localizer"] = joint.localizer_weight
+        if name == "distill":
+            share = config.distill.weight
+            weights |= {term + DISTILLED: weight * share for term, weight in weights.items()}
     else:
         rates, weights = {name: config[name].lr}, {name: 1.0}
     return Stage(
@@ -399,6 +447,9 @@ def _stage(config: ConfigDict, name: str) -> Stage:
         warmup_epochs=config.joint.warmup_epochs if name == "joint" else 0.0,
         consensus=Consensus(**config.consensus),
         edges=Edges(**config.edges),
+        distillation=(
+            Distillation(config.distill.weight, config.distill.decay) if name == "distill" else None
+        ),
     )
 
 

@@ -18,14 +18,17 @@ from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from jax_stn_icnn.anatomy import DATA_SETS
 from jax_stn_icnn.compilation.memory import release_memory
 from jax_stn_icnn.data.loader import Batch, Source, loader_over, open_source
 from jax_stn_icnn.files.weights import CONFIG, WEIGHTS
+from jax_stn_icnn.photos.folder import FaceFolder
 from jax_stn_icnn.scores import draw, evaluation, report
 from jax_stn_icnn.scores.metrics import MEAN, MEAN_OF_EIGHT
 from jax_stn_icnn.train import config as configs
@@ -117,8 +120,7 @@ class Run:
         if step >= phase.last:
             return
         if step == phase.first:
-            opt_state = jax.device_get(self._optimizer(phase).init(self.state.params))
-            self.state = dataclasses.replace(self.state, opt_state=opt_state)
+            self.state = jax.device_get(self._entering(phase, self.state))
         for epoch in range((step - phase.first) // self.steps_per_epoch, phase.stage.epochs):
             losses = self._train_epoch(phase, epoch, interrupted)
             self._finish_epoch(phase, epoch, losses)
@@ -210,9 +212,16 @@ class Run:
 
     def _shapes(self, phase: Phase) -> TrainState:
         """The shapes of a state of a stage."""
-        opt_state = jax.eval_shape(self._optimizer(phase).init, self.state.params)
-        state = dataclasses.replace(self.state, opt_state=opt_state)
-        return jax.eval_shape(lambda state: state, state)
+        return jax.eval_shape(functools.partial(self._entering, phase), self.state)
+
+    def _entering(self, phase: Phase, state: TrainState) -> TrainState:
+        """A state as it enters a stage, with what only this stage needs."""
+        earlier: Any = ()
+        if phase.stage.distillation:
+            now = {"params": state.params, "batch_stats": state.batch_stats}
+            earlier = jax.tree.map(jnp.copy, now)  # Both will be overwritten in place.
+        opt_state = self._optimizer(phase).init(state.params)
+        return dataclasses.replace(state, opt_state=opt_state, earlier=earlier)
 
     def _optimizer(self, phase: Phase) -> optax.GradientTransformation:
         return make_optimizer(phase.stage, self.steps_per_epoch, self.config.halve_every_epochs)
@@ -333,9 +342,8 @@ class Run:
                 "these back:\n  " + "\n  ".join(changed)
             )
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
-        params, batch_stats = variables["params"], variables["batch_stats"]
-        opt_state = jax.device_get(self._optimizer(phase).init(params))
-        like = TrainState(np.int32(0), params, batch_stats, opt_state)
+        begun = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
+        like = jax.device_get(self._entering(phase, begun))
         self.best_rank = -math.inf if record["best_rank"] is None else record["best_rank"]
         return self.checkpoints.restore(step, like, self._positioned(record))
 
@@ -377,7 +385,18 @@ class Run:
             num_workers=config.dataset.num_workers if train else 0,
             process_index=jax.process_index() if shared else 0,
             process_count=jax.process_count() if shared else 1,
+            unlabelled=self._unlabelled() if train else None,
         )
+
+    def _unlabelled(self) -> Source | None:
+        """The pictures without labels, if the config names any."""
+        dataset = self.config.dataset
+        if not dataset.unlabelled:
+            return None
+        name, _, split = dataset.unlabelled.partition("/")
+        if name in DATA_SETS and split:
+            return open_source(dataset.data_dir, name, split)
+        return FaceFolder(Path(dataset.unlabelled).expanduser(), dataset.frame_size)
 
 
 def _rank(stage: str, found: report.Report) -> float:

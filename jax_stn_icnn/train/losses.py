@@ -411,6 +411,27 @@ def _region_terms(
     return count, likelihood, disagreement
 
 
+def distillation_loss(logits: jax.Array, answers: jax.Array) -> jax.Array:
+    """How far a network's distribution over labels is from another one's answers.
+
+    Hinton et al. (2015), without a temperature.
+
+    Args:
+        logits: of the network that learns, (..., labels).
+        answers: logits of the other one, of the same shape; they get no gradient.
+
+    Returns:
+        A float32 scalar: the mean over pixels of the Kullback-Leibler divergence from the answers.
+
+    Raises:
+        ValueError: shapes do not fit.
+    """
+    check_shape("answers", answers, logits.shape)
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
+    wanted = jax.nn.log_softmax(jax.lax.stop_gradient(answers).astype(jnp.float32))
+    return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - log_probs), axis=-1))
+
+
 def _check_logits(logits: jax.Array, label_map: jax.Array) -> None:
     check_shape("logits", logits, ("batch", "height", "width", "labels"))
     check_shape("label_map", label_map, logits.shape[:3])

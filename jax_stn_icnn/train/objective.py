@@ -4,22 +4,20 @@ Everything is a pure function of variables and views. A term is a mean and the c
 that devices whose counts differ can be averaged rightly.
 """
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 
 from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import Anatomy
-from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
-from jax_stn_icnn.data.photometric import OFF, Strengths, photometric
-from jax_stn_icnn.data.views import coarse_view, to_float
-from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
-from jax_stn_icnn.train import losses
+from jax_stn_icnn.models.unet import CoarseLogits
+from jax_stn_icnn.train import distillation, losses
 from jax_stn_icnn.train.config import Consensus, Stage
+from jax_stn_icnn.train.views import Views
 
 PIXEL_LOSSES = {
     "cross_entropy": losses.cross_entropy,
@@ -38,72 +36,6 @@ class Term(NamedTuple):
 
     mean: jax.Array
     amount: jax.Array
-
-
-@struct.dataclass
-class Views:
-    """What the networks see of a batch, and what they should say.
-
-    Attributes:
-        coarse_image: (batch, *model.coarse_image_size, 3).
-        coarse_labels: class ids (batch, 128, 128).
-        whole_labels: class ids at the size of the coarse image.
-        frame: floats (batch, size, size, 3).
-        labels: class ids (batch, size, size).
-        region: where in the frame the picture lies, (batch, 2, 3).
-        theta: the true windows, (batch, parts, 2, 3).
-        present: which parts are there, bool (batch, parts).
-    """
-
-    coarse_image: jax.Array
-    coarse_labels: jax.Array
-    whole_labels: jax.Array
-    frame: jax.Array
-    labels: jax.Array
-    region: jax.Array
-    theta: jax.Array
-    present: jax.Array
-
-
-def make_views(
-    batch: dict[str, jax.Array],
-    keys: jax.Array,
-    model: STNiCNN,
-    augmented: bool,
-    mirrored: bool,
-    photo: Strengths = OFF,
-) -> Views:
-    """Turns a batch of the loader into what the networks see.
-
-    Args:
-        batch: `frame` and `labels`, uint8, and `region`.
-        keys: one for each example, (batch,).
-        model: the parser that is to see them.
-        augmented: whether each example becomes a random one of its five variants.
-        mirrored: whether every second example, at random, is mirrored.
-        photo: how strongly examples are made like photos as people take them.
-
-    Returns:
-        The views.
-    """
-    pixels, label_map, region = batch["frame"], batch["labels"], batch["region"]
-    if mirrored:
-        pixels, label_map, region = mirror_some(keys, pixels, label_map, region, model.anatomy)
-    frame = to_float(pixels)
-    if augmented or photo.turn or photo.zoom:
-        variants = random_variants(keys) if augmented else jnp.zeros(len(pixels), jnp.int32)
-        frame, label_map = augment(
-            keys, pixels, label_map, region, variants, photo.turn, photo.zoom
-        )
-    frame = photometric(keys, frame, region, photo)
-    label_map = label_map.astype(jnp.int32)
-    coarse_image, whole_labels = coarse_view(frame, label_map, region, model.coarse_image_size)
-    # Every so many rows and columns: the same as those of a view of 128 x 128.
-    coarse_labels = whole_labels[:, :: model.detail, :: model.detail]
-    theta, present = theta_target(label_map, model.patch_size, model.anatomy, model.following)
-    return Views(
-        coarse_image, coarse_labels, whole_labels, frame, label_map, region, theta, present
-    )
 
 
 def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) -> jax.Array:
@@ -133,6 +65,7 @@ def terms(
     keys: jax.Array,
     stage: Stage,
     consensus_share: jax.Array | float = 1.0,
+    earlier: Mapping[str, Any] | None = None,
 ) -> dict[str, Term]:
     """Runs the networks that a stage needs, each in its mode; for `model.apply(..., method=terms)`.
 
@@ -143,45 +76,46 @@ def terms(
         stage: says which terms are wanted and which networks learn; the others run frozen, with
             their running statistics.
         consensus_share: how much of the consensus' weights counts, 0..1.
+        earlier: the average of earlier weights, for a stage of self-distillation.
 
     Returns:
         The wanted terms by name.
     """
     wanted, learns = stage.loss_weights, stage.learning_rates
-    examples = jnp.float32(views.frame.shape[0])
+    examples = jnp.float32(len(_labelled(views.frame, views)))
     found: dict[str, Term] = {}
+    coarse: CoarseLogits | None = None
     if stage.true_windows:
         theta = jittered(views.theta, keys, stage.jitter, views.frame.shape[1])
+        if parser.bridge:
+            coarse = parser.coarse_stage(views.coarse_image, train="coarse" in learns)
     else:
-        logits, whole, edge_logits = parser.coarse_stage(
-            views.coarse_image, train="coarse" in learns
-        )
+        coarse = parser.coarse_stage(views.coarse_image, train="coarse" in learns)
         if "coarse" in wanted:
-            loss = PIXEL_LOSSES[stage.coarse_loss](logits, views.coarse_labels)
-            # Without detail these are the same logits: said twice, they would outweigh the parts.
-            if whole is not None and parser.detail > 1:
-                loss += _whole_loss(whole, views, parser.anatomy)
-            if weight := stage.consensus.coarse:
-                agreement = _consensus(logits, views.coarse_labels, stage.consensus)
-                loss += weight * consensus_share * agreement
-            if weight := stage.edges.coarse:
-                within = stage.edges.within
-                loss += weight * losses.edge_cross_entropy(logits, views.coarse_labels, within)
-            if weight := stage.edges.task:
-                if edge_logits is None:
-                    raise ValueError("the stage has an edge task, but the model has no edges")
-                loss += weight * losses.edge_task_loss(edge_logits, views.coarse_labels)
+            loss = _coarse_loss(parser, coarse, views, stage, consensus_share)
             found["coarse"] = Term(loss, examples)
         if wanted.keys() == {"coarse"}:
             return found
-        theta = _windows(parser, jax.nn.softmax(logits), views, train="localizer" in learns)
+        theta = _windows(parser, jax.nn.softmax(coarse.all), views, train="localizer" in learns)
     if "localizer" in wanted:
         loss = losses.smooth_l1(theta, views.theta, views.present)
         found["localizer"] = Term(loss, jnp.sum(views.present, dtype=jnp.float32))
     if "fine" in wanted:
-        _, fine_logits = parser.fine_stage(views.frame, theta, train="fine" in learns)
+        _, all_logits = parser.fine_stage(
+            views.frame, theta, coarse, views.region, train="fine" in learns
+        )
+        if earlier is not None and coarse is not None:
+            apart = distillation.distances(
+                parser, earlier, views, coarse, theta, all_logits, stage.part_weights
+            )
+            everything = jnp.float32(views.frame.shape[0])
+            found |= {name: Term(mean, everything) for name, mean in apart.items()}
+        fine_logits = _labelled(all_logits, views)
         part_labels = sampling.crop_part_labels(
-            views.labels, theta, parser.patch_size, parser.anatomy
+            _labelled(views.labels, views),
+            _labelled(theta, views),
+            parser.patch_size,
+            parser.anatomy,
         )
         by_part = losses.fine_losses(fine_logits, part_labels)
         if weight := stage.consensus.fine:
@@ -194,7 +128,39 @@ def terms(
                 [losses.edge_cross_entropy(*one, stage.edges.within) for one in each]
             )
         found["fine"] = Term(jnp.sum(by_part * jnp.array(stage.part_weights)), examples)
-    return found
+    return {name: term for name, term in found.items() if name in wanted}
+
+
+def _labelled(tree: Any, views: Views) -> Any:
+    """The rows of the examples that have labels."""
+    if views.num_labelled is None:
+        return tree
+    return jax.tree.map(lambda rows: rows[: views.num_labelled], tree)
+
+
+def _coarse_loss(
+    parser: STNiCNN,
+    coarse: CoarseLogits,
+    views: Views,
+    stage: Stage,
+    consensus_share: jax.Array | float,
+) -> jax.Array:
+    """That of the coarse network's pixels, with what the stage adds to it."""
+    coarse, views = _labelled(coarse, views), _labelled(views, views)
+    logits, labels = coarse.all, views.coarse_labels
+    loss = PIXEL_LOSSES[stage.coarse_loss](logits, labels)
+    # Without detail these are the same logits: said twice, they would outweigh the parts.
+    if coarse.whole is not None and parser.detail > 1:
+        loss += _whole_loss(coarse.whole, views, parser.anatomy)
+    if weight := stage.consensus.coarse:
+        loss += weight * consensus_share * _consensus(logits, labels, stage.consensus)
+    if weight := stage.edges.coarse:
+        loss += weight * losses.edge_cross_entropy(logits, labels, stage.edges.within)
+    if weight := stage.edges.task:
+        if coarse.edges is None:
+            raise ValueError("the stage has an edge task, but the model has no edges")
+        loss += weight * losses.edge_task_loss(coarse.edges, labels)
+    return loss
 
 
 def _windows(parser: STNiCNN, mask: jax.Array, views: Views, *, train: bool) -> jax.Array:

@@ -24,7 +24,7 @@ CHECKPOINTS = "checkpoints"
 CUT_OFF_DEVIATION = 0.87962566103423978
 NEUTRAL = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "share": 0}
 # Modules that a config can add to a network, by how their names begin.
-ADDITIONS = ("attention_", "edges")
+ADDITIONS = ("attention_", "edges", "bridge")
 
 
 @struct.dataclass
@@ -36,17 +36,20 @@ class TrainState:
         params: network -> its parameters.
         batch_stats: network -> its running statistics.
         opt_state: of the stage's optimiser.
+        earlier: in self-distillation, the average of earlier variables; else ().
     """
 
     step: jax.Array | np.int32
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     opt_state: optax.OptState
+    earlier: Any = ()
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes, on the host."""
-        return jax.device_get({"params": self.params, "batch_stats": self.batch_stats})
+        """What `model.apply` takes, on the host: what is scored and kept of this state."""
+        now = {"params": self.params, "batch_stats": self.batch_stats}
+        return jax.device_get(self.earlier or now)
 
 
 def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:

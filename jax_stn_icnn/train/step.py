@@ -1,5 +1,6 @@
 """The training step: pure functions, and the one place that maps them by `jax.pmap`."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,16 +15,18 @@ from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.compilation.memory import compile_program
 from jax_stn_icnn.data.augment import example_keys
 from jax_stn_icnn.data.photometric import OFF, Strengths
-from jax_stn_icnn.geometry import COARSE_SIZE, Size
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
 from jax_stn_icnn.train.config import Consensus, Stage
+from jax_stn_icnn.train.distillation import average
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
+from jax_stn_icnn.train.views import make_views
 
 AXIS = "batch"
-# What the device needs of a batch.
+# What the device needs of a batch, and for self-distillation besides, if it is there.
 INPUTS = ("frame", "labels", "region", "position")
+UNLABELLED = ("unlabelled", "unlabelled_region")
 # Pixels of a device's batch up to which a step's buffers are small enough to be ordered for speed:
 # of a joint step, by measure, some 3 KB a pixel then, against 2 ordered for memory.
 SMALL_BATCH = 2**18
@@ -88,7 +91,8 @@ def compile_train_step(
         ValueError: the batch does not divide over the devices; also when the step is called.
     """
     used = list(jax.local_devices() if devices is None else devices)
-    shards = shard(batch, len(used))
+    names = INPUTS + UNLABELLED if stage.distillation else INPUTS
+    shards = shard(batch, len(used), names)
     tx = make_optimizer(stage, steps_per_epoch, halve_every_epochs)
     step = functools.partial(
         train_step,
@@ -116,7 +120,7 @@ def compile_train_step(
         # A call of `mapped` would compile for the host's arrays, and again for those that the step
         # returns.
         given = shapes_and_types((state, shards))
-        num_pixels = _num_pixels(shards["frame"].shape[1], model.patch_sizes)
+        num_pixels = _num_pixels(shards["frame"].shape[1], model)
         run = cached_program(
             "training step",
             (
@@ -132,18 +136,24 @@ def compile_train_step(
             functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
             used,
         )
-    return lambda state, batch: run(state, shard(batch, len(used)))
+    return lambda state, batch: run(state, shard(batch, len(used), names))
 
 
-def _num_pixels(num_examples: int, patch_sizes: Sequence[Size]) -> int:
+def _num_pixels(num_examples: int, model: STNiCNN) -> int:
     """What the networks see of so many examples, coarse images and patches, in pixels."""
-    return num_examples * (math.prod(COARSE_SIZE) + sum(map(math.prod, patch_sizes)))
+    return num_examples * (model.coarse_size**2 + sum(map(math.prod, model.patch_sizes)))
 
 
-def shard(batch: Mapping[str, np.ndarray], num_devices: int) -> dict[str, np.ndarray]:
+def shard(
+    batch: Mapping[str, np.ndarray], num_devices: int, names: Sequence[str] = INPUTS
+) -> dict[str, np.ndarray]:
     """What the device needs of a batch, as (devices, examples of a device, ...)."""
     check_batch_size(len(batch["position"]), num_devices)
-    return {name: batch[name].reshape(num_devices, -1, *batch[name].shape[1:]) for name in INPUTS}
+    return {
+        name: batch[name].reshape(num_devices, -1, *batch[name].shape[1:])
+        for name in names
+        if name in batch
+    }
 
 
 def train_step(
@@ -161,17 +171,23 @@ def train_step(
 ) -> tuple[TrainState, Metrics]:
     """One step on this device's share of a batch, within a mapped axis AXIS."""
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
-    views = objective.make_views(batch, keys, model, augmented, mirrored, photo)
+    distilling = stage.distillation
+    views = make_views(batch, keys, model, augmented, mirrored, photo, plain=distilling is not None)
     share = consensus_share(stage.consensus, state.opt_state, steps_per_epoch)
 
     def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        given = views, keys, stage, share, state.earlier if distilling else None
         found, updated = model.apply(
-            variables, views, keys, stage, share, method=objective.terms, mutable=["batch_stats"]
+            variables, *given, method=objective.terms, mutable=["batch_stats"]
         )
         loss, metrics = objective.weigh(found, stage, AXIS)
         return loss, (metrics | {"loss": loss}, updated["batch_stats"])
 
-    return descend(state, loss_of, tx, list(stage.learning_rates))
+    after, metrics = descend(state, loss_of, tx, list(stage.learning_rates))
+    if distilling:
+        now = {"params": after.params, "batch_stats": after.batch_stats}
+        after = dataclasses.replace(after, earlier=average(state.earlier, now, distilling))
+    return after, metrics
 
 
 def consensus_share(
@@ -226,5 +242,11 @@ def descend(
     }
     updates, opt_state = tx.update({**nothing, **grads}, state.opt_state, state.params)
     learnt = optax.apply_updates(learning, {network: updates[network] for network in networks})
-    state = TrainState(state.step + 1, {**state.params, **learnt}, batch_stats, opt_state)
-    return state, metrics
+    after = dataclasses.replace(
+        state,
+        step=state.step + 1,
+        params={**state.params, **learnt},
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return after, metrics

@@ -1,0 +1,23 @@
+"""CelebAMask-HQ in nineteen classes, after Han and Yoon (2024): context, edges, self-distillation.
+
+    python train.py --config configs/self_attention.py --workdir runs/self_attention \
+        --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
+
+Pictures without labels can lie beside the labelled ones in the last stage:
+`--config.dataset.unlabelled=FOLDER_OF_PHOTOS`. The whole of it is not measured here; `python -m
+experiments.run ablation` says what each gives on few faces (docs/results.md).
+"""
+
+from ml_collections import ConfigDict
+
+from configs import celebamask_whole
+
+
+def get_config() -> ConfigDict:
+    """`celebamask_whole.py` with self-attention, an edge task, and a fifth stage."""
+    config = celebamask_whole.get_config()
+    config.model.attention = 2
+    config.edges.coarse = config.edges.fine = 0.5
+    config.edges.task = 0.2
+    config.stages = ("coarse", "localizer", "fine", "joint", "distill")
+    return config

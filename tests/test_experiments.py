@@ -1,0 +1,97 @@
+import importlib
+import json
+import math
+
+import pytest
+
+from experiments import plots, run, scales, trial
+from experiments.trial import Evaluation, Runner, Trial
+from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train import loop
+
+
+@pytest.fixture
+def runner(tmp_path, monkeypatch):
+    """Trains and measures nothing, but keeps count."""
+    runner = Runner(tmp_path, tmp_path / "data", None)
+    runner.trained, runner.measured = [], []
+
+    def train_and_evaluate(config, directory):
+        configs.check(config)
+        runner.trained.append(directory.name)
+        (directory / "config.json").write_text(configs.to_json(config))
+        (directory / "test.json").write_text("{}")
+        print("words of the loop")
+
+    def evaluated(self, one, evaluation):
+        runner.measured.append((one.name, evaluation))
+        return {"f1": {"overall": 0.5 + len(runner.measured) / 1000}, "boundary_f": None}
+
+    monkeypatch.setattr(trial, "prepare", lambda *_: "")
+    monkeypatch.setattr(loop, "train_and_evaluate", train_and_evaluate)
+    monkeypatch.setattr(Runner, "evaluate", evaluated)
+    monkeypatch.setattr(Runner, "times", lambda *_: {"step_ms": 1234.0, "parse_ms": 56.0})
+    return runner
+
+
+@pytest.mark.parametrize("scale", scales.SCALES)
+@pytest.mark.parametrize("name", run.NAMES)
+def test_each_trains_its_trials_once_and_ends_with_a_table(name, scale, runner, capsys):
+    text = run.run(name, scale, runner)
+    head, rule, *rows = text.splitlines()
+    assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
+    assert (runner.folder / f"{name}.md").read_text() == text + "\n"
+    trials = importlib.import_module(f"experiments.{name}").trials(scale)
+    assert runner.trained == [one.name for one in trials]
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == len(trials) and printed[0].startswith(f"{name} 1/{len(trials)}: ")
+    # What a trial starts from is trained before it, and its networks fit.
+    for number, one in enumerate(trials):
+        if one.start:
+            assert one.start in [earlier.name for earlier in trials[:number]]
+    run.run(name, scale, runner)
+    assert len(runner.trained) == len(trials)
+
+
+def test_equal_names_are_equal_trials():
+    for scale in scales.SCALES:
+        by_name = {}
+        for name in run.NAMES:
+            for one in importlib.import_module(f"experiments.{name}").trials(scale):
+                text = configs.to_json(one.config), one.start
+                assert by_name.setdefault(one.name, text) == text
+
+
+def test_a_trial_of_another_config_is_refused(runner):
+    config = scales.paper("small")
+    runner.train(Trial("mine", config))
+    config.seed = 7
+    with pytest.raises(ValueError, match="mine holds a trial with another config.*\n.*seed"):
+        runner.train(Trial("mine", config))
+
+
+def test_what_was_measured_is_kept(tmp_path):
+    runner = Runner(tmp_path, tmp_path, None)
+    one = Trial("one", scales.paper("small"))
+    directory = tmp_path / trial.TRIALS / "one"
+    directory.mkdir(parents=True)
+    (directory / "test_weights.safetensors_centroid_2.json").write_text(json.dumps({"f1": {}}))
+    assert runner.evaluate(one, Evaluation(cropper="centroid", occlude=2)) == {"f1": {}}
+
+
+def test_scores_and_tables():
+    found = {"f1": {"overall": 0.5}, "boundary_f": None, "window_error_px": 3.0}
+    assert trial.score(found, "overall") == 0.5
+    assert trial.score(found, "window_error_px") == 3
+    assert math.isnan(trial.score(found, "boundary_f"))
+    assert trial.table(["a", "b"], [["x", 0.12345], ["y", 123.4]]).splitlines() == [
+        "| a | b |",
+        "| --- | --- |",
+        "| x | 0.123 |",
+        "| y | 123 |",
+    ]
+
+
+def test_curves_are_drawn(tmp_path):
+    plots.curves(tmp_path / "plot.png", [1, 2], {"a": [0.1, 0.2], "b": [0.3, 0.1]}, "x", "F1")
+    assert (tmp_path / "plot.png").stat().st_size > 1000
