@@ -67,8 +67,12 @@ class ZipFiles:
         return self._zip.read(name) if name in self._names else None
 
 
-def assert_equal_to_archive(builder, files, splits: dict[str, list[str]]) -> list[str]:
-    """Compares every record; returns the names of those with exchanged sides."""
+def assert_equal_to_archive(
+    builder, files, splits: dict[str, list[str]], every: int = 1
+) -> list[str]:
+    """Compares every record, and the labels of every so many; returns the names of those with
+    exchanged sides.
+    """
     swapped = []
     rows = [line.split() for line in files.get(archives.MAPPING).decode().splitlines()[1:]]
     indices = {row[0]: int(row[1]) for row in rows}
@@ -79,11 +83,14 @@ def assert_equal_to_archive(builder, files, splits: dict[str, list[str]]) -> lis
             number = int(name)
             assert record["image"] == files.get(f"CelebA-HQ-img/{number}.jpg")
             assert record["celeba_index"] == indices[name]
+            if record["sides_swapped"]:
+                swapped.append(name)
+            elif number % every:
+                continue
             merged = merge(files, number)
             if record["sides_swapped"]:
                 assert not any(pairs_right_way(merged))
                 merged = exchange(merged)
-                swapped.append(name)
             np.testing.assert_array_equal(record["label"][..., 0], merged)
             assert all(pairs_right_way(merged))
     return swapped
@@ -257,7 +264,7 @@ def real(tmp_path_factory):
 
 @pytest.mark.slow
 def test_real_records_equal_archive(real):
-    """All 850, and sides: `l_` is the person's left, so on the viewer's right."""
+    """All 850, labels of every fourth, and sides: `l_` is the person's left, the viewer's right."""
     files = ZipFiles(REAL)
     splits = {"train": [], "validation": [], "test": []}
     for line in files.get(archives.MAPPING).decode().splitlines()[1:]:
@@ -265,5 +272,5 @@ def test_real_records_equal_archive(real):
         place = (int(index) >= 162_771) + (int(index) >= 182_638)
         splits[("train", "validation", "test")[place]].append(number)
     assert [len(names) for names in splits.values()] == [690, 80, 80]
-    swapped = assert_equal_to_archive(real, files, splits)
+    swapped = assert_equal_to_archive(real, files, splits, every=4)
     assert 0 < len(swapped) < 0.1 * 850

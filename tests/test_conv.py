@@ -29,15 +29,23 @@ def arrays(batch, height, width, inputs, outputs, side, dtype=np.float32):
     )
 
 
+def assert_near(ours, theirs, atol, atol_of_gradients):
+    """Of values, followed by gradients."""
+    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-5, atol=atol)
+    for own, other in zip(ours[1:], theirs[1:], strict=True):
+        np.testing.assert_allclose(own, other, rtol=1e-5, atol=atol_of_gradients)
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_products_equal_xla(case):
     x, kernel, gradient = arrays(*case)
-    np.testing.assert_allclose(
-        conv._by_products(x, kernel), conv._by_xla(x, kernel), rtol=1e-5, atol=2e-5
-    )
-    found = conv._gradients_by_products(x, kernel, gradient)
-    for ours, theirs in zip(found, conv._gradients_by_xla(x, kernel, gradient), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=5e-5)
+
+    @jax.jit
+    def both():  # in one program, which compiles sooner than many
+        ours = conv._by_products(x, kernel), *conv._gradients_by_products(x, kernel, gradient)
+        return ours, (conv._by_xla(x, kernel), *conv._gradients_by_xla(x, kernel, gradient))
+
+    assert_near(*both(), atol=2e-5, atol_of_gradients=5e-5)
 
 
 def test_products_equal_a_sum_over_pixels():
@@ -91,12 +99,15 @@ SIZES = [(1, 1), (2, 1), (3, 4), (6, 7), (13, 9), (16, 12), (41, 3)]
 @pytest.mark.parametrize("size", SIZES)
 def test_upsampled_equals_upsampling_first(size, side):
     x, kernel, _ = arrays(2, (size[0] + 1) // 2, (size[1] + 1) // 2, 3, 4, side)
-    expected, pull = jax.vjp(lambda x, k: conv._by_xla(upsample(x, size), k), x, kernel)
-    found, pull_ours = jax.vjp(lambda x, k: conv.convolve_upsampled(x, k, size), x, kernel)
-    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=5e-5)
-    gradient = jnp.array(np.random.default_rng(1).normal(size=expected.shape), jnp.float32)
-    for ours, theirs in zip(pull_ours(gradient), pull(gradient), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=2e-4)
+    gradient = jnp.array(np.random.default_rng(1).normal(size=(2, 4, *size)), jnp.float32)
+
+    @jax.jit
+    def both():
+        expected, pull = jax.vjp(lambda x, k: conv._by_xla(upsample(x, size), k), x, kernel)
+        found, pull_ours = jax.vjp(lambda x, k: conv.convolve_upsampled(x, k, size), x, kernel)
+        return (found, *pull_ours(gradient)), (expected, *pull(gradient))
+
+    assert_near(*both(), atol=5e-5, atol_of_gradients=2e-4)
 
 
 @pytest.mark.parametrize("size", [(8, 6), (7, 6), (9, 11), (101, 120), (127, 127)])
@@ -106,10 +117,13 @@ def test_below_counts_as_stacked_after_the_picture(size):
     x, below = (jnp.array(rng.normal(size=s), jnp.float32) for s in ((2, 3, *size), (2, 4, *half)))
     module = conv.Conv(5, 3)
     variables = module.init(jax.random.key(0), x, below)
-    stacked = jnp.concatenate([x, upsample(below, size)], axis=1)
-    np.testing.assert_allclose(
-        module.apply(variables, x, below), module.apply(variables, stacked), rtol=1e-5, atol=1e-5
-    )
+
+    @jax.jit
+    def both():
+        stacked = jnp.concatenate([x, upsample(below, size)], axis=1)
+        return module.apply(variables, x, below), module.apply(variables, stacked)
+
+    np.testing.assert_allclose(*both(), rtol=1e-5, atol=1e-5)
 
 
 def test_parameters_begin_as_those_of_flax():

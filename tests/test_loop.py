@@ -8,10 +8,11 @@ import threading
 import jax
 import numpy as np
 import pytest
-from flax import traverse_util
+from conftest import BROWS
 from PIL import Image
 
 from configs import common, whole_face
+from jax_stn_icnn import anatomy
 from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.scores.report import Report
@@ -130,11 +131,11 @@ def final_state(workdir):
     ("when", "action", "error"),
     [
         (None, None, None),
-        (1, kill, KeyboardInterrupt),
+        pytest.param(1, kill, KeyboardInterrupt, marks=pytest.mark.slow),
         (3, kill, KeyboardInterrupt),
-        (4, kill, KeyboardInterrupt),
+        pytest.param(4, kill, KeyboardInterrupt, marks=pytest.mark.slow),
         (3, terminate, loop.Interrupted),
-        (6, terminate, loop.Interrupted),
+        pytest.param(6, terminate, loop.Interrupted, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
@@ -158,22 +159,24 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
 
 
 @pytest.mark.slow
-def test_self_distillation_goes_on_to_the_bit_and_keeps_the_average(tmp_path):
+def test_self_distillation_goes_on_to_the_bit_and_keeps_the_average(hooks, monkeypatch, tmp_path):
+    monkeypatch.setitem(anatomy.ANATOMIES, "brows", BROWS)
+    (tmp_path / "photos").mkdir()
     for seed in range(5):
         picture = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
-        (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(picture).save(tmp_path / "photos" / f"{seed}.png")
     config = make_config()
+    config.classes, config.part_weights = "brows", (1.0, 1.0)
+    config.model.cropper = "centroid"
+    config.model.bridge = True
     config.stages = ("distill",)
     config.distill.epochs, config.distill.lr_coarse = 2, 1e-3
     config.dataset.unlabelled = str(tmp_path / "photos")
-    config.model.bridge = True
     loop.train_and_evaluate(config, tmp_path / "undisturbed")
-    stopped = loop.Run(config, tmp_path / "stopped")
-    (phase,) = stopped.phases
+    hooks.append(at(3, terminate))
     with pytest.raises(loop.Interrupted):
-        stopped.train_stage(phase, [signal.SIGTERM])  # as if it had come before the first step
-    stopped.close()
+        loop.train_and_evaluate(config, tmp_path / "stopped")
+    hooks.clear()
     loop.train_and_evaluate(config, tmp_path / "stopped")
     states = []
     for name in ("undisturbed", "stopped"):
@@ -184,9 +187,8 @@ def test_self_distillation_goes_on_to_the_bit_and_keeps_the_average(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, *states)
     kept = weights.load_weights(tmp_path / "stopped" / "weights_distill.safetensors").variables
     jax.tree.map(np.testing.assert_array_equal, kept, states[0].earlier)
-    name = ("params", "coarse", "bridge", "kernel")
-    average, now = (traverse_util.flatten_dict(tree)[name] for tree in (
-        kept, {"params": states[0].params}))  # fmt: skip
+    average, now = (tree["coarse"]["bridge"]["kernel"] for tree in (
+        kept["params"], states[0].params))  # fmt: skip
     assert np.any(average != now)
 
 

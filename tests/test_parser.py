@@ -319,10 +319,9 @@ class TestLoad:
         assert parser.classes == anatomy.find(name).classes
         assert parser.frame_size == 512
         # Drawn faces are none of those that it learnt from, but a face is a face.
-        drawn = [draw_face("test", i, 256) for i in range(4)]
-        parses = parser([face.image for face in drawn], detect=False)
+        parses = [parser(draw_face("test", i, 256).image, detect=False) for i in range(2)]
         everything = tuple(part.name for part in NINE.parts)
-        assert [parse.faces[0].found for parse in parses] == [everything] * 4
+        assert [parse.faces[0].found for parse in parses] == [everything] * 2
 
     def test_those_that_ship_are_small(self):
         files = list(parser_module.PRETRAINED.glob("*.safetensors"))
