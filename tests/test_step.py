@@ -6,9 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.data.loader import region_theta
-from jax_stn_icnn.data.photometric import Strengths
 from jax_stn_icnn.files.convert_torch import convert_icnn
 from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.icnn import ICNN
@@ -111,65 +109,6 @@ def test_targets_follow_the_parts_where_the_model_says_so():
     np.testing.assert_array_equal(found[1], expected[1])
     # Brows, eyes and nose are 5 pixels wide; what is absent has a window as large as the patch.
     np.testing.assert_array_equal(found[0][:, :5, 0, 0] < 13 / 47, found[1][:, :5])
-
-
-@pytest.mark.slow
-def test_one_device_and_four_agree_on_the_whole_face(monkeypatch):
-    """More classes, finer logits, windows of several sizes, photo-like faces: the coarse stage."""
-    model = STNiCNN(
-        ELEVEN.fitted_sizes(15),
-        "small",
-        ELEVEN,
-        coarse_channels=(4, 16),
-        fine_channels=(4, 4),
-        coarse_network="unet",
-        detail=2,
-        attention=1,
-        edges=True,
-        axis_name=step.AXIS,
-    )
-    variables = init_variables(model, 0)
-    stage = Stage(
-        "coarse",
-        1,
-        {"coarse": 1e-3},
-        {"coarse": 1.0},
-        consensus=Consensus(coarse=0.1, regions="connected"),
-        edges=Edges(coarse=0.1, task=0.1),
-    )
-    tx = optax.sgd(1e-2)
-    monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
-    states, losses_found = {}, {}
-    for count in (1, 4):
-        params, batch_stats = variables["params"], variables["batch_stats"]
-        state = TrainState(np.int32(0), params, batch_stats, tx.init(params))
-        first = make_batch(0, num_classes=11)
-        take_step = step.compile_train_step(
-            model,
-            stage,
-            1,
-            1,
-            jax.eval_shape(lambda state: state, state),
-            first,
-            seed=1,
-            augmented=False,
-            mirrored=True,
-            photo=Strengths(grey=0.5, cover=0.3, resolution=1.0, noise=0.1, blocks=1.0, turn=20.0),
-            devices=jax.devices()[:count],
-        )
-        found = []
-        for i in range(4):
-            state, metrics = take_step(state, make_batch(i, num_classes=11))
-            found.append(float(metrics["loss"][0]))
-        states[count], losses_found[count] = jax.device_get(state), found
-    np.testing.assert_allclose(losses_found[4], losses_found[1], rtol=1e-5)
-    jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
-        (states[4].params, states[4].batch_stats),
-        (states[1].params, states[1].batch_stats),
-    )
-    head = states[4].params["coarse"]["finer"]["kernel"]
-    assert np.any(head != variables["params"]["coarse"]["finer"]["kernel"])
 
 
 def test_frozen_networks_do_not_change_by_a_bit(runs):

@@ -4,7 +4,7 @@ Everything is a pure function of variables and views. A term is a mean and the c
 that devices whose counts differ can be averaged rightly.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -110,24 +110,8 @@ def terms(
             )
             everything = jnp.float32(views.frame.shape[0])
             found |= {name: Term(mean, everything) for name, mean in apart.items()}
-        fine_logits = _labelled(all_logits, views)
-        part_labels = sampling.crop_part_labels(
-            _labelled(views.labels, views),
-            _labelled(theta, views),
-            parser.patch_size,
-            parser.anatomy,
-        )
-        by_part = losses.fine_losses(fine_logits, part_labels)
-        if weight := stage.consensus.fine:
-            each = zip(fine_logits, losses.each_parts(part_labels), strict=True)
-            agreement = jnp.stack([_consensus(*one, stage.consensus) for one in each])
-            by_part += weight * consensus_share * agreement
-        if weight := stage.edges.fine:
-            each = zip(fine_logits, losses.each_parts(part_labels), strict=True)
-            by_part += weight * jnp.stack(
-                [losses.edge_cross_entropy(*one, stage.edges.within) for one in each]
-            )
-        found["fine"] = Term(jnp.sum(by_part * jnp.array(stage.part_weights)), examples)
+        loss = _fine_loss(parser, all_logits, theta, views, stage, consensus_share)
+        found["fine"] = Term(loss, examples)
     return {name: term for name, term in found.items() if name in wanted}
 
 
@@ -161,6 +145,29 @@ def _coarse_loss(
             raise ValueError("the stage has an edge task, but the model has no edges")
         loss += weight * losses.edge_task_loss(coarse.edges, labels)
     return loss
+
+
+def _fine_loss(
+    parser: STNiCNN,
+    logits: Sequence[jax.Array],
+    theta: jax.Array,
+    views: Views,
+    stage: Stage,
+    consensus_share: jax.Array | float,
+) -> jax.Array:
+    """That of the patches' pixels, with what the stage adds to it."""
+    logits, theta, views = (_labelled(tree, views) for tree in (logits, theta, views))
+    labels = sampling.crop_part_labels(views.labels, theta, parser.patch_size, parser.anatomy)
+    by_part = losses.fine_losses(logits, labels)
+    each = list(zip(logits, losses.each_parts(labels), strict=True))
+    if weight := stage.consensus.fine:
+        agreement = jnp.stack([_consensus(*one, stage.consensus) for one in each])
+        by_part += weight * consensus_share * agreement
+    if weight := stage.edges.fine:
+        by_part += weight * jnp.stack(
+            [losses.edge_cross_entropy(*one, stage.edges.within) for one in each]
+        )
+    return jnp.sum(by_part * jnp.array(stage.part_weights))
 
 
 def _windows(parser: STNiCNN, mask: jax.Array, views: Views, *, train: bool) -> jax.Array:
