@@ -16,6 +16,7 @@ from experiments.trial import Evaluation, Runner, Trial, score, table
 BASE = "whole"
 SEEDS = (0, 1)
 OCCLUDED = 2
+# What promised most before the trials; docs/results.md has what they say.
 BEST = ("bridge", "attention", "edges")
 COLUMNS = {
     "mean F1 of 18": "mean",

@@ -17,7 +17,7 @@ from jax_stn_icnn.models.bridge import (
     row_of,
     weigh,
 )
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.pipeline import FineNetworks, STNiCNN
 
 KEY = jax.random.key(0)
 CONTEXT = Context(
@@ -201,5 +201,8 @@ def test_what_is_missing_or_cannot_be_is_named(variables):
     theta = jnp.zeros((2, 2, 2, 3))
     with pytest.raises(ValueError, match="coarse is None, but a model with a bridge needs it"):
         MODEL.apply(variables, parse_inputs()[1], theta, method="fine_stage")
+    fine = FineNetworks(BROWS, bridge=True)
+    with pytest.raises(ValueError, match="bridge is True, but contexts are missing"):
+        fine.init(KEY, jnp.zeros((1, 2, 15, 15, 3)), False)
     with pytest.raises(ValueError, match="only a unet has .* a bridge"):
         MODEL.clone(coarse_network="icnn").init(KEY, *parse_inputs())

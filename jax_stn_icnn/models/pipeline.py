@@ -92,8 +92,15 @@ class FineNetworks(nn.Module):
 
         Returns:
             For each part its logits, (batch, height, width, labels of the part).
+
+        Raises:
+            ValueError: shapes do not fit, or there are contexts without a bridge, or none with one.
         """
         parts = self.anatomy.parts
+        if self.bridge != (contexts is not None):
+            raise ValueError(
+                f"bridge is {self.bridge}, but contexts are {'missing' if self.bridge else 'given'}"
+            )
         if not isinstance(patches, tuple):
             check_shape("patches", patches, ("batch", len(parts), "height", "width", 3))
             patches = tuple(patches[:, i] for i in range(len(parts)))
@@ -103,8 +110,7 @@ class FineNetworks(nn.Module):
             # Both sides in one batch, so that BatchNorm sees them together.
             batch = jnp.concatenate([_mirror(patches[i], part) for i, part in own])
             bridged = None
-            if self.bridge:
-                assert contexts is not None
+            if contexts is not None:
                 found = [_mirrored_context(contexts[i], part, self.anatomy) for i, part in own]
                 context = jax.tree.map(lambda *each: jnp.concatenate(each), *found)
                 channels = self.channels[row_of(len(self.channels))]
