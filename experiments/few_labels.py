@@ -2,8 +2,8 @@
 
     python -m experiments.run few_labels --manual_dir DIR_OF_THE_ARCHIVE
 
-All take the same number of steps. The rest of the faces, without their labels, lie beside the
-labelled ones in the last stage, or do not.
+All take about as many steps, but for the parser that the last two start from. The rest of the
+faces, without their labels, lie beside the labelled ones in the last stage, or do not.
 """
 
 from ml_collections import ConfigDict
