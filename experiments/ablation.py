@@ -69,12 +69,10 @@ def trials(scale: str) -> list[Trial]:
     """The parser that all start from, and those."""
     base = scales.whole(scale)
     base.stages = ("coarse", "localizer", "fine")
-    made = [Trial(BASE, base)]
-    for seed in SEEDS:
-        made.append(_further(scale, "none", (), seed))
-        made.append(_further(scale, "best", BEST, seed))
+    made = [Trial(BASE, base), *(_further(scale, "none", (), seed) for seed in SEEDS)]
     made += [_further(scale, name, (name,), SEEDS[0]) for name in SWITCHES]
-    return [*made, _further(scale, "all", tuple(SWITCHES), SEEDS[0])]
+    made.append(_further(scale, "all", tuple(SWITCHES), SEEDS[0]))
+    return [*made, *(_further(scale, "best", BEST, seed) for seed in SEEDS)]
 
 
 def _further(scale: str, name: str, switches: Sequence[str], seed: int) -> Trial:
