@@ -11,8 +11,8 @@ from benchmarks.inputs import BATCH, FRAME, LOSS_WEIGHTS, PATCH, RATES
 from benchmarks.rows import Row, Settings, parser, training_batch
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import COARSE_SIZE, Sizes
-from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import Stage
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.step import AXIS, compile_train_step
 

@@ -13,6 +13,7 @@ from jax_stn_icnn import FaceParser
 from jax_stn_icnn.data.loader import loader_over, open_source
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import plan
 from jax_stn_icnn.train.state import TrainState, enter_stage, init_variables, load_variables
 from jax_stn_icnn.train.step import AXIS, compile_train_step
 
@@ -56,7 +57,7 @@ def step_ms(config: ConfigDict, directory: Path) -> float:
         train=True,
     )
     batches = itertools.cycle(list(itertools.islice(loader, 2)))
-    phases, steps_per_epoch = configs.plan(config, len(source))
+    phases, steps_per_epoch = plan(config, len(source))
     stage, schedule = phases[-1].stage, (steps_per_epoch, config.halve_every_epochs)
     variables = load_variables(str(directory), model, init_variables(model, config.seed))
     state = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())

@@ -29,10 +29,10 @@ from jax_stn_icnn.photos.folder import FaceFolder
 from jax_stn_icnn.scores import draw, evaluation, report
 from jax_stn_icnn.scores.metrics import MEAN, MEAN_OF_EIGHT
 from jax_stn_icnn.train import config as configs
-from jax_stn_icnn.train.config import Phase, plan
 from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import noticing_signals
+from jax_stn_icnn.train.stages import Phase, plan
 from jax_stn_icnn.train.state import (
     Checkpoints,
     TrainState,

@@ -15,8 +15,8 @@ from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.models.unet import CoarseLogits
-from jax_stn_icnn.train import distillation, losses
-from jax_stn_icnn.train.config import Consensus, Stage
+from jax_stn_icnn.train import consensus, distillation, losses
+from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.views import Views
 
 PIXEL_LOSSES = {
@@ -179,7 +179,7 @@ def _windows(parser: STNiCNN, mask: jax.Array, views: Views, *, train: bool) -> 
 
 def _consensus(logits: jax.Array, label_map: jax.Array, settings: Consensus) -> jax.Array:
     connected = settings.regions == "connected"
-    return losses.mean_consensus_loss(
+    return consensus.mean_consensus_loss(
         logits, label_map, connected=connected, alpha=settings.alpha, beta=settings.beta
     )
 

@@ -19,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.files.weights import WEIGHTS
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.train.config import NETWORKS
+from jax_stn_icnn.train.stages import NETWORKS
 
 CHECKPOINTS = "checkpoints"
 # The standard deviation of a standard normal distribution cut off at -2 and 2.

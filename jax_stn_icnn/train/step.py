@@ -17,9 +17,9 @@ from jax_stn_icnn.data.augment import example_keys
 from jax_stn_icnn.data.photometric import OFF, Strengths
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.train.config import Consensus, Stage
 from jax_stn_icnn.train.distillation import average
 from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.views import make_views
 
