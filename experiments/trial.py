@@ -35,7 +35,8 @@ class Trial:
     Attributes:
         name: of its directory; the same name in several experiments is the same trial.
         config: as for `train.py`, but for where data lies.
-        start: the trial whose weights it starts from; empty: random parameters.
+        start: the trial whose weights it starts from, or a file in that trial's directory; empty:
+            random parameters.
     """
 
     name: str
