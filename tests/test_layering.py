@@ -49,6 +49,8 @@ WITHIN = {
     ),
     "train": (
         "losses",
+        "consensus",
+        "stages",
         "config",
         "signals",
         "state",
