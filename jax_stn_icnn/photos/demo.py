@@ -7,6 +7,7 @@ comes here.
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 FILES = Path(__file__).parents[1] / "page_files"
 PORT = 8000
@@ -57,6 +58,12 @@ class _Handler(SimpleHTTPRequestHandler):
         # A page built anew is shown anew.
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
+
+    def copyfile(self, source: Any, outputfile: Any) -> None:
+        try:
+            super().copyfile(source, outputfile)
+        except ConnectionError:  # The visitor has left the page, which is no fault.
+            self.close_connection = True
 
     def log_message(self, *args: object) -> None:
         """Says nothing: the browser shows what went wrong."""

@@ -120,7 +120,7 @@ function facesOutside(boxes: readonly Box[]): Face[] {
 }
 
 function inWords(count: number): string {
-  if (count === 0) return "No face was found. Is there one? Then drag a square over it.";
+  if (count === 0) return "No face was found.";
   return count === 1 ? "One face." : `${count} faces.`;
 }
 
