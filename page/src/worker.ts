@@ -10,10 +10,11 @@ import { pull, type Picture } from "./resample.ts";
 const folder = new URL("..", self.location.href).href;
 let networks = load();
 let latest = 0;
+let queue = Promise.resolve(); // A network runs once at a time.
 
 self.addEventListener("message", ({ data }: MessageEvent<Request>) => {
   latest = data.id;
-  void answer(data);
+  queue = queue.then(() => answer(data));
 });
 // Said here, whether or not a photo is waiting.
 networks.catch((error: unknown) => say({ kind: "unusable", message: text(error) }));
