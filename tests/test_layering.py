@@ -45,6 +45,7 @@ WITHIN = {
         "results",
         "video",
         "cluster",
+        "demo",
         "cli",
     ),
     "train": (

@@ -1,7 +1,8 @@
-"""The command `stn-icnn`: parses photos, folders of them, and videos, into files.
+"""The command `stn-icnn`: parses photos, folders of them, and videos, into files; serves the page.
 
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--masks NAMES] [--recursive] [--ckpt PATH]
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR --ray [ADDRESS]    # over a Ray cluster
+    stn-icnn demo [--port PORT]                                    # the page, in a browser
 
 `results` says what it writes for a photo; for a video `clip.mp4` it writes `clip.mp4.overlay.mp4`.
 What has all of its files is skipped when the command runs again.
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.files import weights
-from jax_stn_icnn.photos import results, sources, video
+from jax_stn_icnn.photos import demo, results, sources, video
 from jax_stn_icnn.photos.parser import BATCH_SIZE, FaceParser, weights_file
 from jax_stn_icnn.photos.photo_parse import PhotoParse
 from jax_stn_icnn.photos.sources import Source
@@ -33,6 +34,8 @@ WRITING = 4  # photos that may wait for them
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 1 if anything failed."""
     args = _arguments().parse_args(argv)
+    if args.command == "demo":
+        return _serve(args.port)
     cache.enable_cache(None)
     try:
         run = _here(args) if args.ray is None else _on_cluster(args)
@@ -57,6 +60,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         + (f", {len(run.skipped)} skipped" if run.skipped else "")
     )
     return 1 if failed or run.skipped else 0
+
+
+def _serve(port: int) -> int:
+    """Serves the page until it is interrupted; returns the exit status."""
+    try:
+        server = demo.server(port=port)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    with server:
+        print(f"The page is at http://localhost:{server.server_port}/; Ctrl+C ends it.", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            print()
+    return 0
 
 
 class _Run(NamedTuple):
@@ -155,9 +174,15 @@ def _is_done(source: Source, args: argparse.Namespace) -> bool:
 
 def _arguments() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="stn-icnn", description="Face parsing of photos.")
-    parse = command.add_subparsers(required=True).add_parser(
-        "parse", help="label the parts of the faces in photos and videos"
+    commands = command.add_subparsers(required=True, dest="command")
+    page = commands.add_parser("demo", help="serve the page that parses photos in a browser")
+    page.add_argument(
+        "--port",
+        type=int,
+        default=demo.PORT,
+        help=f"where it is served on this machine (default {demo.PORT}; 0: any that is free)",
     )
+    parse = commands.add_parser("parse", help="label the parts of the faces in photos and videos")
     parse.add_argument(
         "photos",
         nargs="+",

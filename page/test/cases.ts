@@ -1,0 +1,68 @@
+/** What Python says, as `reference.py` has written it. */
+
+import { readFileSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+
+import type { Box, Landmarks, Matrix } from "../src/geometry.ts";
+
+/** An array in a file. */
+export interface Stored {
+  readonly file: string;
+  readonly shape: readonly number[];
+}
+
+interface Cases {
+  readonly group: Stored;
+  readonly frames: readonly {
+    readonly landmarks?: Landmarks;
+    readonly box?: Box;
+    readonly side: number;
+    readonly matrix: Matrix;
+    readonly frame: Stored;
+  }[];
+  readonly scores: {
+    readonly scores: Stored;
+    readonly places: readonly {
+      readonly name: string;
+      readonly matrix: Matrix;
+      readonly labels: Stored;
+    }[];
+    readonly merged: Stored;
+  };
+  readonly detector: {
+    readonly input: Stored;
+    readonly outputs: Readonly<Record<string, Stored>>;
+    readonly landmarks: readonly Landmarks[];
+  };
+  readonly parses: Readonly<Record<string, { readonly faces: number; readonly labels: Stored }>>;
+}
+
+// The compiled tests lie two folders deeper than their sources.
+export const FOLDER = new URL("../../.reference/", import.meta.url);
+export const cases: Cases = JSON.parse(readFileSync(new URL("cases.json", FOLDER), "utf8"));
+
+export function path(name: string): string {
+  return fileURLToPath(new URL(name, FOLDER));
+}
+
+export function bytes({ file }: Stored): Uint8Array {
+  return new Uint8Array(readFileSync(path(file)));
+}
+
+export function floats(stored: Stored): Float32Array {
+  return new Float32Array(bytes(stored).buffer);
+}
+
+/** The share of places at which two label maps agree. */
+export function agreement(first: Uint8Array, second: Uint8Array, where = (_: number) => true) {
+  if (first.length !== second.length) {
+    throw new Error(`${first.length} and ${second.length} labels cannot be compared`);
+  }
+  let [same, all] = [0, 0];
+  for (let i = 0; i < first.length; i++) {
+    if (!where(i)) continue;
+    all++;
+    if (first[i] === second[i]) same++;
+  }
+  return same / all;
+}

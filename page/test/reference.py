@@ -1,0 +1,144 @@
+"""Writes what Python says of some photos into `test/.reference/`, for the page to be compared to.
+
+    python test/reference.py
+
+`cases.json` holds numbers, and names arrays by (file, shape); the files hold their bytes.
+"""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from jax_stn_icnn import FaceParser
+from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.photos import detectors, faces, resample
+from jax_stn_icnn.photos.photo_parse import FaceParse, merged
+from jax_stn_icnn.photos.reading import to_rgb
+
+PAGE = Path(__file__).parents[1]
+OUT = Path(__file__).with_name(".reference")
+STRIDES = (8, 16, 32)
+
+
+def main() -> None:
+    """Runs the command."""
+    OUT.mkdir(exist_ok=True)
+    group = _group()
+    Image.fromarray(group).save(OUT / "group.png")
+    landmarks = detectors.find("yunet")(group)
+    cases = {
+        "group": _array("group", group),
+        "frames": _frames(group, landmarks),
+        "scores": _scores(),
+        "detector": _detector(group, landmarks),
+        "parses": _parses({"sample": to_rgb(PAGE / "public" / "astronaut.jpg"), "group": group}),
+    }
+    (OUT / "cases.json").write_text(json.dumps(cases, indent=1))
+
+
+def _group() -> np.ndarray:
+    """The README's picture of several drawn faces, turned ones among them."""
+    path = PAGE.parent / "docs" / "make_group.py"
+    spec = importlib.util.spec_from_file_location("make_group", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.photo()
+
+
+def _frames(photo: np.ndarray, landmarks: np.ndarray) -> list[dict[str, Any]]:
+    """Frames of both kinds, finer and coarser than the photo, and some beyond its edges."""
+    boxes = np.array([(-60, 20, 180, 250), (500.5, 380, 760, 655), (300, 130, 340, 168)])
+    cases = []
+    for name, given, place in (
+        ("landmarks", landmarks[:2], faces.of_landmarks),
+        ("box", boxes, lambda some, side: faces.of_boxes(some, photo.shape[:2], side)),
+    ):
+        for side in (512, 120, 33):
+            for i, (one, matrix) in enumerate(zip(given, place(given, side)[1], strict=True)):
+                frame = resample.pull(photo, matrix, (side, side))
+                case = {name: one.tolist(), "side": side, "matrix": matrix.ravel().tolist()}
+                cases.append(case | {"frame": _array(f"frame-{name}-{side}-{i}", frame)})
+    return cases
+
+
+def _scores() -> dict[str, Any]:
+    """Scores of a frame, carried to photos by several matrices; faces in front of each other."""
+    side, size, num_classes = 64, (150, 190), len(NINE.classes)
+    noise = np.random.default_rng(0).normal(size=(num_classes, 9, 9)).astype(np.float32)
+    scores = np.stack([cv2.resize(plane, (side, side)) for plane in noise])
+    cases = []
+    for name, axis, centre in (
+        ("finer", (1.9, 0.3), (80, 60)),
+        ("coarser", (0.4, -0.1), (40, 90)),
+        ("edge", (1.3, 0.0), (20, 30)),
+        ("beyond", (2.0, -1.0), (185, 140)),
+    ):
+        linear = np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
+        shift = np.array(centre) - linear @ np.full(2, (side - 1) / 2)
+        matrix = np.concatenate([linear, shift[:, None]], axis=1)
+        face = FaceParse.of_frame(
+            scores=scores,
+            windows=np.zeros((len(NINE.parts), 4)),
+            rough=np.zeros((1, 1), np.uint8),
+            anatomy=NINE,
+            box=np.zeros(4),
+            matrix=matrix,
+            photo_size=size,
+        )
+        case = {"name": name, "matrix": matrix.ravel().tolist(), "face": face}
+        cases.append(case | {"labels": _array(f"labels-{name}", face.labels)})
+    together = _array("labels-merged", merged([case.pop("face") for case in cases], size))
+    return {
+        "scores": _array("scores", np.ascontiguousarray(np.moveaxis(scores, 0, -1))),
+        "places": cases,
+        "merged": together,
+    }
+
+
+def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
+    """What goes into YuNet's network and comes out of it, by OpenCV."""
+    factor = 640 / max(photo.shape)
+    small = cv2.resize(
+        photo,
+        (round(photo.shape[1] * factor), round(photo.shape[0] * factor)),
+        interpolation=cv2.INTER_AREA,
+    )
+    rows, columns = (-small.shape[0] % 32, -small.shape[1] % 32)
+    blob = cv2.dnn.blobFromImage(
+        cv2.copyMakeBorder(small, 0, rows, 0, columns, cv2.BORDER_CONSTANT), swapRB=True
+    )
+    network = cv2.dnn.readNet(str(detectors.yunet_file()))
+    network.setInput(blob)
+    names = [f"{kind}_{stride}" for kind in ("cls", "obj", "bbox", "kps") for stride in STRIDES]
+    outputs = dict(zip(names, network.forward(names), strict=True))
+    return {
+        "input": _array("yunet-input", blob),
+        "outputs": {name: _array(f"yunet-{name}", value) for name, value in outputs.items()},
+        "landmarks": landmarks.tolist(),
+    }
+
+
+def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The parser's labels."""
+    parser = FaceParser.load()
+    found = {}
+    for name, photo in photos.items():
+        parse = parser(photo)
+        found[name] = {"faces": len(parse.faces), "labels": _array(f"parse-{name}", parse.labels)}
+    return found
+
+
+def _array(name: str, values: np.ndarray) -> dict[str, Any]:
+    """Writes an array's bytes; gives where they are."""
+    (OUT / f"{name}.bin").write_bytes(np.ascontiguousarray(values).tobytes())
+    return {"file": f"{name}.bin", "shape": values.shape}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+import threading
+import urllib.error
+import urllib.request
+
+import pytest
+
+from jax_stn_icnn.photos import cli, demo
+
+
+@pytest.fixture
+def address(tmp_path):
+    """A page of three files, served."""
+    (tmp_path / "index.html").write_text("<p>page")
+    (tmp_path / "assets").mkdir()
+    (tmp_path / "assets" / "runtime.wasm").write_bytes(b"\0asm")
+    (tmp_path / "network.onnx").write_bytes(b"network")
+    with demo.server(tmp_path, port=0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    "path, kind, content",
+    [
+        ("/", "text/html", b"<p>page"),
+        ("/assets/runtime.wasm", "application/wasm", b"\0asm"),
+        ("/network.onnx", "application/octet-stream", b"network"),
+    ],
+)
+def test_files_come_with_what_threads_need(address, path, kind, content):
+    with urllib.request.urlopen(address + path) as response:
+        assert response.read() == content
+        headers = response.headers
+    assert headers["Content-Type"].startswith(kind)
+    assert headers["Cross-Origin-Opener-Policy"] == "same-origin"
+    assert headers["Cross-Origin-Embedder-Policy"] == "require-corp"
+
+
+@pytest.mark.parametrize("path", ["/missing.js", "/../test_demo.py", "/%2e%2e/test_demo.py"])
+def test_nothing_else_is_served(address, path):
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(address + path)
+
+
+def test_the_command_serves_until_interrupted(monkeypatch, tmp_path, capsys):
+    (tmp_path / "index.html").write_text("<p>page")
+    made = demo.server(tmp_path, port=0)
+
+    def interrupt():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made, "serve_forever", interrupt)
+    monkeypatch.setattr(demo, "server", lambda port: made)
+    assert cli.main(["demo"]) == 0
+    assert f"http://localhost:{made.server_port}/" in capsys.readouterr().out
+    assert made.socket.fileno() == -1  # closed
+
+
+def test_a_page_that_was_not_built(monkeypatch, tmp_path, capsys):
+    server = demo.server
+    monkeypatch.setattr(demo, "server", lambda port: server(tmp_path, port))
+    assert cli.main(["demo"]) == 1
+    assert "npm run build" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken(monkeypatch, tmp_path, capsys):
+    (tmp_path / "index.html").write_text("<p>page")
+    server = demo.server
+    monkeypatch.setattr(demo, "server", lambda port: server(tmp_path, port))
+    with server(tmp_path, port=0) as first:
+        for port in (first.server_port, 70_000):
+            assert cli.main(["demo", "--port", str(port)]) == 1
+            assert "--port" in capsys.readouterr().err
