@@ -196,7 +196,6 @@ _GROUPS = (
     ("inner_mouth", ("inner_mouth",)),
     ("lower_lip", ("lower_lip",)),
     ("mouth", _LIPS),
-    ("overall", _EIGHT),
 )
 # Of paired classes, warm for side 1 and cool for side 2.
 _COLOURS: dict[str, Colour] = {

@@ -174,7 +174,7 @@ class TestAMadeUpOne:
     def test_scores_and_pastes(self):
         counts = np.eye(5, dtype=np.int64)
         found = metrics.f1_scores(counts, MINE)
-        assert found == {"eye": 1.0, "mean_of_eight": 1.0, "mean": 1.0}
+        assert found == {"eye": 1.0, "overall": 1.0, "mean_of_eight": 1.0, "mean": 1.0}
         scores = jax.nn.softmax(jax.random.normal(jax.random.key(0), (1, 3, 3, 3)))
         whole = jax.nn.softmax(jax.random.normal(jax.random.key(1), (1, 9, 9, 3)))
         theta = jnp.array([[[[0.25, 0, 0], [0, 0.25, 0]]]])

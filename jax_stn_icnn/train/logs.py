@@ -92,19 +92,17 @@ def progress_bar(title: str, total: int, done: int, shown: bool) -> tqdm:
 
 def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
     """One line on what an epoch has come to."""
-    names = {
-        "overall": "f1_overall",
-        "mean of eight": "f1_mean_of_eight",
-        "mean of all": "f1_mean",
-        "rough mask": "rough_f1_overall",
-    }
-    # Not all classes have the group `overall`, nor all of them some without a window.
-    found = "".join(f"{t} {record[name]:.3f}, " for t, name in names.items() if name in record)
     return (
         f"{record['stage']:>9} {record['epoch']}/{epochs}  step {record['step']}  "
         f"loss {record['loss']:.4f}  {record['faces_per_second']:.1f} faces/s  validation: "
-        f"{found}windows off by {record['window_error_px']:.1f} px"
+        f"overall {record['f1_overall']:.3f}, mean of eight {record['f1_mean_of_eight']:.3f}, "
+        f"{_mean(record)}rough mask {record['rough_f1_overall']:.3f}, "
+        f"windows off by {record['window_error_px']:.1f} px"
     )
+
+
+def _mean(record: Mapping[str, Any]) -> str:
+    return f"mean of all {record['f1_mean']:.3f}, " if "f1_mean" in record else ""
 
 
 def scores(found: Report) -> dict[str, float]:
