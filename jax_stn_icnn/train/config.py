@@ -85,8 +85,14 @@ FIELDS: dict[str, _Rule] = {
     "seed": _Rule(
         lambda value: _whole(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
     ),
-    "classes": _Rule(lambda value: value in anatomy.ANATOMIES, "the name of an anatomy"),
-    "dataset.name": _Rule(lambda value: value in anatomy.DATA_SETS, "the name of a data set"),
+    "classes": _Rule(
+        lambda value: value in anatomy.ANATOMIES,
+        "the name of an anatomy, one of this package or one that the config's file registers",
+    ),
+    "dataset.name": _Rule(
+        lambda value: value in anatomy.DATA_SETS,
+        "the name of a data set, one of this package or one that the config's file registers",
+    ),
     "dataset.data_dir": _NAME,
     "dataset.manual_dir": _TEXT,
     "dataset.train": _NAME,
