@@ -27,7 +27,7 @@ LAYERS = (
 # Within a folder likewise.
 WITHIN = {
     "compilation": ("memory", "cache"),
-    "sampling": ("grid", "lookup", "crop", "paste"),
+    "sampling": ("grid", "lookup", "products", "platforms", "crop", "paste"),
     "data": ("loader", "views", "augment", "photometric", "occlusion"),
     "models": ("conv", "norm", "attention", "bridge", "icnn", "unet", "localizer", "pipeline"),
     "scores": ("metrics", "edges", "report", "draw", "evaluation"),
