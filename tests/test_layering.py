@@ -31,7 +31,7 @@ WITHIN = {
     "data": ("loader", "views", "augment", "photometric", "occlusion"),
     "models": ("conv", "norm", "attention", "bridge", "icnn", "unet", "localizer", "pipeline"),
     "scores": ("metrics", "edges", "report", "draw", "evaluation"),
-    "files": ("weights", "convert_torch"),
+    "files": ("weights", "convert_torch", "network", "jaxpr_to_onnx", "export"),
     "photos": (
         "reading",
         "resample",
@@ -71,6 +71,8 @@ ONLY_IN = {
     "ray": ("photos.cluster",),
     "fsspec": ("photos.cluster",),
     "torch": ("files.convert_torch",),
+    "onnx": ("files.jaxpr_to_onnx", "files.export"),
+    "onnxruntime": ("files.export",),
     "matplotlib": ("scores.draw",),
     "cv2": ("photos.detectors", "photos.resample", "photos.video", "scores.draw", "scores.edges"),
 }

@@ -2,6 +2,7 @@
 
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--masks NAMES] [--recursive] [--ckpt PATH]
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR --ray [ADDRESS]    # over a Ray cluster
+    stn-icnn export --format onnx|stablehlo --out FILE [--ckpt PATH]    # for other runtimes
 
 `results` says what it writes for a photo; for a video `clip.mp4` it writes `clip.mp4.overlay.mp4`.
 What has all of its files is skipped when the command runs again.
@@ -28,12 +29,18 @@ from jax_stn_icnn.photos.stream import threads
 
 WRITERS = 2  # threads
 WRITING = 4  # photos that may wait for them
+WEIGHTS_HELP = (
+    "nineteen (the whole face, the default), nine (the paper's classes), a .safetensors file, or a "
+    "run's directory"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 1 if anything failed."""
     args = _arguments().parse_args(argv)
     cache.enable_cache(None)
+    if args.command == "export":
+        return _export(args)
     try:
         run = _here(args) if args.ray is None else _on_cluster(args)
     except (OSError, ValueError, ImportError) as error:
@@ -57,6 +64,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         + (f", {len(run.skipped)} skipped" if run.skipped else "")
     )
     return 1 if failed or run.skipped else 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    """Writes the parser for other runtimes; returns the exit status."""
+    from jax_stn_icnn.files import export
+
+    try:
+        agreement = export.write(
+            weights.load_weights(weights_file(args.ckpt)), Path(args.out), args.format
+        )
+    except (OSError, ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    size = Path(args.out).stat().st_size / 1e6
+    print(
+        f"{args.out}: {size:.1f} MB, its labels are the parser's on {agreement:.5f} of the pixels"
+    )
+    return 0
 
 
 class _Run(NamedTuple):
@@ -155,9 +180,12 @@ def _is_done(source: Source, args: argparse.Namespace) -> bool:
 
 def _arguments() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="stn-icnn", description="Face parsing of photos.")
-    parse = command.add_subparsers(required=True).add_parser(
-        "parse", help="label the parts of the faces in photos and videos"
-    )
+    commands = command.add_subparsers(required=True, dest="command")
+    exported = commands.add_parser("export", help="write the parser for other runtimes")
+    exported.add_argument("--format", required=True, choices=("onnx", "stablehlo"))
+    exported.add_argument("--out", required=True, help="the file to write")
+    exported.add_argument("--ckpt", metavar="PATH", help=WEIGHTS_HELP)
+    parse = commands.add_parser("parse", help="label the parts of the faces in photos and videos")
     parse.add_argument(
         "photos",
         nargs="+",
@@ -173,12 +201,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="classes that get a black and white picture each, such as hair,skin",
     )
     parse.add_argument("--recursive", action="store_true", help="search folders inside folders too")
-    parse.add_argument(
-        "--ckpt",
-        metavar="PATH",
-        help="nineteen (the whole face, the default), nine (the paper's classes), a .safetensors "
-        "file, or a run's directory",
-    )
+    parse.add_argument("--ckpt", metavar="PATH", help=WEIGHTS_HELP)
     parse.add_argument(
         "--detector",
         default="yunet",

@@ -134,7 +134,7 @@ def _by_lookups(scores: Scores, theta: jax.Array, frame_size: Size) -> jax.Array
 
 def _lacking(scores: Scores) -> Scores:
     """Background as what it lacks to one, so that zero outside a window reads as one."""
-    return tuple(part.at[..., 0].set(1 - part[..., 0]) for part in scores)
+    return tuple(jnp.concatenate([1 - part[..., :1], part[..., 1:]], axis=-1) for part in scores)
 
 
 def _covered(
