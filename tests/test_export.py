@@ -126,7 +126,7 @@ def test_the_command_writes_a_file(small, tmp_path, capsys):
     save_weights(ckpt, small.variables, small.model, small.frame_size)
     command = ["export", "--format", "stablehlo", "--out", str(out), "--ckpt", str(ckpt)]
     assert cli.main(command) == 0
-    assert "its labels are the parser's on 1.0" in capsys.readouterr().out and out.exists()
+    assert "labels as the parser's on 1.0" in capsys.readouterr().out and out.exists()
     ckpt.write_bytes(b"no weights")
     assert cli.main(command) == 1
     assert "weights.safetensors" in capsys.readouterr().err
