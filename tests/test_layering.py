@@ -27,11 +27,19 @@ LAYERS = (
 # Within a folder likewise.
 WITHIN = {
     "compilation": ("memory", "cache"),
-    "sampling": ("grid", "lookup", "crop", "paste"),
+    "sampling": ("grid", "lookup", "products", "platforms", "crop", "paste"),
     "data": ("loader", "views", "augment", "photometric", "occlusion"),
     "models": ("conv", "norm", "attention", "bridge", "icnn", "unet", "localizer", "pipeline"),
     "scores": ("metrics", "edges", "report", "draw", "evaluation"),
-    "files": ("weights", "convert_torch"),
+    "files": (
+        "weights",
+        "convert_torch",
+        "network",
+        "onnx_graph",
+        "onnx_operations",
+        "jaxpr_to_onnx",
+        "export",
+    ),
     "photos": (
         "reading",
         "resample",
@@ -74,6 +82,8 @@ ONLY_IN = {
     "ray": ("photos.cluster",),
     "fsspec": ("photos.cluster",),
     "torch": ("files.convert_torch",),
+    "onnx": ("files.",),
+    "onnxruntime": ("files.export",),
     "matplotlib": ("scores.draw",),
     "cv2": ("photos.detectors", "photos.resample", "photos.video", "scores.draw", "scores.edges"),
 }

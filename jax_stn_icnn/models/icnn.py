@@ -57,6 +57,7 @@ class ConvNorm(nn.Module):
         return self.activation(x)
 
 
+@jax.jit  # By its name, `files.jaxpr_to_onnx` finds it.
 def max_pool(x: jax.Array) -> jax.Array:
     """3 x 3 max pool of stride 2, padded by one: size n becomes ceil(n / 2).
 

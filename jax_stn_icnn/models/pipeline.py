@@ -311,7 +311,7 @@ class STNiCNN(nn.Module):
         """
         check_shape("frame", frame, ("batch", "height", "width", 3))
         check_shape("theta", theta, ("batch", self.anatomy.num_parts, 2, 3))
-        patches = sampling.crop_parts(frame, theta, self.patch_size)
+        patches = sampling.crop_parts(frame, theta, self.patch_size, upright=True)
         if not self.bridge:
             return patches, self.fine(patches, train)
         if coarse is None:
@@ -329,7 +329,7 @@ class STNiCNN(nn.Module):
         if region is not None:
             theta = compose(invert(region)[:, None], theta)
         sizes = tuple(context_size(size, len(self.fine_channels)) for size in self.patch_sizes)
-        windows = sampling.crop_parts(jnp.moveaxis(seen, 1, -1), theta, sizes)
+        windows = sampling.crop_parts(jnp.moveaxis(seen, 1, -1), theta, sizes, upright=True)
         return tuple(Context(jnp.moveaxis(window, -1, 1), face) for window in windows)
 
     def join(
@@ -357,7 +357,7 @@ class STNiCNN(nn.Module):
             # Softmax first: the frame has several times as many pixels, and of those it is slow.
             whole = _in_frame(nn.softmax(whole_logits, axis=1), frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
-        return sampling.paste(scores, theta, frame_size, self.anatomy, whole)
+        return sampling.paste(scores, theta, frame_size, self.anatomy, whole, upright=True)
 
 
 def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
@@ -396,7 +396,7 @@ def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> j
         return pixels if same_size else sampling.enlarge(pixels, frame_size)
 
     def sampled() -> jax.Array:
-        inside = sampling.crop_bilinear(pixels, invert(region), frame_size)
+        inside = sampling.crop_bilinear(pixels, invert(region), frame_size, upright=True)
         return inside.at[..., 0].add(1 - jnp.sum(inside, axis=-1))
 
     if not same_size:

@@ -157,7 +157,9 @@ def _fine_loss(
 ) -> jax.Array:
     """That of the patches' pixels, with what the stage adds to it."""
     logits, theta, views = (_labelled(tree, views) for tree in (logits, theta, views))
-    labels = sampling.crop_part_labels(views.labels, theta, parser.patch_size, parser.anatomy)
+    labels = sampling.crop_part_labels(
+        views.labels, theta, parser.patch_size, parser.anatomy, upright=True
+    )
     by_part = losses.fine_losses(logits, labels)
     each = list(zip(logits, losses.each_parts(labels), strict=True))
     if weight := stage.consensus.fine:
