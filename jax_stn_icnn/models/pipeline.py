@@ -6,6 +6,7 @@ Section 2.1 and figure 1b of the paper. Each stage can be called alone, by `meth
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -108,18 +109,28 @@ class FineNetworks(nn.Module):
         for network, num_labels in self.anatomy.networks.items():
             own = [(i, part) for i, part in enumerate(parts) if part.network == network]
             # Both sides in one batch, so that BatchNorm sees them together.
-            batch = jnp.concatenate([_mirror(patches[i], part) for i, part in own])
+            batch = _together([_mirror(patches[i], part) for i, part in own])
             bridged = None
             if contexts is not None:
                 found = [_mirrored_context(contexts[i], part, self.anatomy) for i, part in own]
-                context = jax.tree.map(lambda *each: jnp.concatenate(each), *found)
+                context = jax.tree.map(lambda *each: _together(each), *found)
                 channels = self.channels[row_of(len(self.channels))]
                 bridged = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
             icnn = ICNN(num_labels, self.channels, self.axis_name, self.dtype, name=network)
             out = icnn(batch, train, bridged)
-            for (_, part), part_logits in zip(own, jnp.split(out, len(own)), strict=True):
-                logits[part.name] = _mirror(part_logits, part)
+            out = out.reshape(-1, len(own), *out.shape[1:])
+            for place, (_, part) in enumerate(own):
+                logits[part.name] = _mirror(out[:, place], part)
         return tuple(logits[part.name] for part in parts)
+
+
+def _together(sides: Sequence[jax.Array]) -> jax.Array:
+    """The sides of each face one after the other, in one batch.
+
+    Not one side of all faces after the other: of a batch that is spread over devices, those would
+    not lie where they are needed.
+    """
+    return jnp.stack(sides, axis=1).reshape(-1, *sides[0].shape[1:])
 
 
 def _mirror(x: jax.Array, part: Part) -> jax.Array:

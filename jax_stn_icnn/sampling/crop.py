@@ -256,14 +256,16 @@ def _crop(sample, image: jax.Array, theta: jax.Array, size: Size, upright: bool)
 
 
 def _nearest(image: jax.Array, theta: jax.Array, size: Size, upright: bool) -> jax.Array:
-    ways = (partial(way.nearest, size=size) for way in (products, lookup))
-    return choose(upright, *ways, image, theta)
+    by_products = partial(products.nearest, size=size)
+    by_lookups = partial(lookup.nearest, size=size)
+    return choose(upright, by_products, by_lookups, image, theta)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _bilinear(image: jax.Array, theta: jax.Array, size: Size, upright: bool) -> jax.Array:
-    ways = (partial(way.bilinear, size=size) for way in (products, lookup))
-    return choose(upright, *ways, image, theta)
+    by_products = partial(products.bilinear, size=size)
+    by_lookups = partial(lookup.bilinear, size=size)
+    return choose(upright, by_products, by_lookups, image, theta)
 
 
 def _bilinear_forward(image: jax.Array, theta: jax.Array, size: Size, upright: bool):
@@ -271,8 +273,9 @@ def _bilinear_forward(image: jax.Array, theta: jax.Array, size: Size, upright: b
 
 
 def _bilinear_backward(size: Size, upright: bool, saved, cotangent: jax.Array):
-    ways = (partial(way.bilinear_gradients, size=size) for way in (products, lookup))
-    return choose(upright, *ways, *saved, cotangent)
+    by_products = partial(products.bilinear_gradients, size=size)
+    by_lookups = partial(lookup.bilinear_gradients, size=size)
+    return choose(upright, by_products, by_lookups, *saved, cotangent)
 
 
 _bilinear.defvjp(_bilinear_forward, _bilinear_backward)

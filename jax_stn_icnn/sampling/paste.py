@@ -89,8 +89,9 @@ Scores = tuple[jax.Array, ...]
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 @partial(jax.jit, static_argnums=(2, 3))
 def _paste(scores: Scores, theta: jax.Array, frame_size: Size, upright: bool) -> jax.Array:
-    ways = (partial(way, frame_size=frame_size) for way in (_by_products, _by_lookups))
-    return choose(upright, *ways, scores, theta)
+    by_products = partial(_by_products, frame_size=frame_size)
+    by_lookups = partial(_by_lookups, frame_size=frame_size)
+    return choose(upright, by_products, by_lookups, scores, theta)
 
 
 def _paste_forward(scores: Scores, theta: jax.Array, frame_size: Size, upright: bool):
@@ -99,10 +100,14 @@ def _paste_forward(scores: Scores, theta: jax.Array, frame_size: Size, upright: 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _paste_backward(frame_size: Size, upright: bool, saved, cotangent: jax.Array):
-    def transposed(way, scores: Scores, theta: jax.Array, cotangent: jax.Array) -> Scores:
-        return jax.vjp(lambda scores: way(scores, theta, frame_size), scores)[1](cotangent)[0]
+    def transposed(way):
+        def of_scores(scores: Scores, theta: jax.Array, cotangent: jax.Array) -> Scores:
+            _, pull = jax.vjp(lambda scores: way(scores, theta, frame_size), scores)
+            return pull(cotangent)[0]
 
-    ways = (partial(transposed, way) for way in (_by_products, _by_lookups))
+        return of_scores
+
+    ways = transposed(_by_products), transposed(_by_lookups)
     return choose(upright, *ways, *saved, cotangent), jnp.zeros_like(saved[1])
 
 

@@ -5,23 +5,26 @@ units for products of matrices are idle: there upright windows are sampled by `p
 """
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax
+
+Sampled = TypeVar("Sampled")
 
 
 def choose(
     upright: bool,
-    products: Callable[..., jax.Array],
-    lookups: Callable[..., jax.Array],
-    *arrays: jax.Array,
-) -> jax.Array:
+    products: Callable[..., Sampled],
+    lookups: Callable[..., Sampled],
+    *arrays: Any,
+) -> Sampled:
     """Samples by one of two ways that give the same.
 
     Args:
         upright: whether windows are known to be, which products need.
         products: of the arrays.
         lookups: likewise.
-        *arrays: what they are given.
+        *arrays: what they are given, or trees of them.
 
     Returns:
         What the platform's way returns.
