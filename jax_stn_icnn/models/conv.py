@@ -17,6 +17,8 @@ from flax import linen as nn
 from jax import lax
 
 from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.models import folded
+from jax_stn_icnn.models.folded import Folded
 
 DIMENSIONS = ("NCHW", "HWIO", "NCHW")
 # Pixels of a picture of odd size below which what its edges need costs more than not upsampling
@@ -48,12 +50,16 @@ class Conv(nn.Module):
         Returns:
             Shape (batch, features, height, width).
         """
-        channels = x.shape[1] + (0 if below is None else below.shape[1])
+        channels = sum(channels_of(each) for each in (x, below) if each is not None)
         side = self.kernel_size
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(), (side, side, channels, self.features)
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        if isinstance(x, Folded):
+            out = folded.convolve(x, kernel, below)
+            of_blocks = folded.to_blocks(bias, out.block)
+            return out.replace(blocks=(out.blocks + of_blocks).astype(self.dtype))
         rows, columns = x.shape[2:]
         odd = rows % 2 or columns % 2
         if below is not None and odd and rows * columns < FEW_PIXELS:
@@ -66,6 +72,10 @@ class Conv(nn.Module):
         # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 would
         # stop growing where it is some hundred times its terms.
         return (out + bias[:, None, None]).astype(self.dtype)
+
+
+def channels_of(x):
+    return x.channels if isinstance(x, Folded) else x.shape[1]
 
 
 def convolve_upsampled(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array:

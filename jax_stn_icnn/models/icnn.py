@@ -14,7 +14,9 @@ from jax import lax
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.models.bridge import Bridged, weigh
 from jax_stn_icnn.models.conv import Conv
-from jax_stn_icnn.models.norm import batch_norm
+from jax_stn_icnn.models import folded
+from jax_stn_icnn.models.folded import Folded
+from jax_stn_icnn.models.norm import FoldedBatchNorm, batch_norm
 
 CHANNELS = (8, 16, 24, 32)
 NUM_INTERLINKS = 3
@@ -53,6 +55,9 @@ class ConvNorm(nn.Module):
             The picture of features.
         """
         x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
+        if isinstance(x, Folded):
+            x = FoldedBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
+            return folded.blank(x.replace(blocks=self.activation(x.blocks)))
         x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
         return self.activation(x)
 
@@ -101,6 +106,8 @@ class ICNN(nn.Module):
     channels: tuple[int, ...] = CHANNELS
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    platform: str | None = None
+    sides: tuple[int, ...] = (4, 2, 2, 1)
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool, bridged: Bridged | None = None) -> jax.Array:
@@ -118,6 +125,13 @@ class ICNN(nn.Module):
             ValueError: the shape is not that of a batch of RGB images.
         """
         check_shape("image", image, ("batch", "height", "width", 3))
+        if folded.folds(self.platform):
+            sides = self.sides
+            picture = folded.fold(image.astype(self.dtype), (sides[0], sides[0]))
+            features = self._features(picture, picture, train, bridged)
+            x = Conv(self.num_labels, 5, self.dtype, name="head_2")(features)
+            x = Conv(self.num_labels, 9, self.dtype, name="head_3")(folded.blank(x))
+            return folded.unfold(x).astype(jnp.float32)
         # Channels come first within: long rows of pixels are what processors are fast at.
         picture = image.astype(self.dtype).transpose(0, 3, 1, 2)
         features = self._features(picture, picture, train, bridged)
@@ -128,8 +142,8 @@ class ICNN(nn.Module):
     ) -> jax.Array:
         """The head's features, channels first; row 0 sees `first`, the others the picture."""
         pyramid = [first]
-        for _ in self.channels[1:]:
-            picture = max_pool(picture)
+        for r in range(1, len(self.channels)):
+            picture = self._pool(picture, r)
             pyramid.append(picture)
         rows = [
             self._conv_norm(self.channels[r], nn.tanh, f"input_{r}")(x, train)
@@ -141,6 +155,11 @@ class ICNN(nn.Module):
             rows = self._interlink(rows, layer, train)
         x = self._integrate(rows, train)
         return self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
+
+    def _pool(self, x, r):
+        if isinstance(x, Folded):
+            return folded.max_pool(x, (self.sides[r],) * 2)
+        return max_pool(x)
 
     def _logits(self, features: jax.Array) -> jax.Array:
         """Logits of every pixel, channels first."""
@@ -154,9 +173,10 @@ class ICNN(nn.Module):
         """Each row takes in its neighbours above (pooled) and below (upsampled)."""
         linked = []
         for r, row in enumerate(rows):
-            above = [max_pool(rows[r - 1])] if r > 0 else []
+            above = [self._pool(rows[r - 1], r)] if r > 0 else []
             below = rows[r + 1] if r + 1 < len(rows) else None
-            x = jnp.concatenate([*above, row], axis=1)
+            both = [*above, row]
+            x = folded.stack(both) if isinstance(row, Folded) else jnp.concatenate(both, axis=1)
             x = self._conv_norm(self.channels[r], nn.relu, f"interlink_{layer}_row_{r}_mix")(
                 x, train, below
             )

@@ -1,0 +1,260 @@
+"""Pictures of features folded (space to depth): a block of pixels is one place of more channels.
+
+A TPU multiplies matrices of 128 channels; with the 8 of an interlinked CNN's first row most of its
+unit stands idle. Folded by four pixels a side, those are 128, and a kernel of 5 x 5 pixels is one
+of 3 x 3 blocks. Everything here equals what it does to the picture itself, up to the order of sums:
+pixels that fill up the last blocks are zero, and count nowhere. Parameters stay the picture's.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import lax
+
+from jax_stn_icnn.geometry import Size
+
+DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+
+
+def folds(platform: str | None) -> bool:
+    """Whether networks fold their pictures on a platform; None is JAX's default one."""
+    return (platform or jax.default_backend()) == "tpu"
+
+
+@struct.dataclass
+class Folded:
+    """A picture of features, folded.
+
+    Attributes:
+        blocks: (batch, rows of blocks, columns of blocks, channels * pixels of a block), ordered by
+            channel, row within the block, column within the block. Zero beyond the picture.
+        size: (height, width) of the picture.
+        block: (height, width) of a block.
+    """
+
+    blocks: jax.Array
+    size: Size = struct.field(pytree_node=False)
+    block: Size = struct.field(pytree_node=False)
+
+    @property
+    def channels(self) -> int:
+        """How many the picture has."""
+        return int(self.blocks.shape[3]) // (self.block[0] * self.block[1])
+
+
+def fold(picture: jax.Array, block: Size) -> Folded:
+    """Folds (batch, height, width, channels), which needs not divide into blocks."""
+    batch, height, width, channels = picture.shape
+    rows, columns = -(-height // block[0]), -(-width // block[1])
+    beyond = (0, 0), (0, rows * block[0] - height), (0, columns * block[1] - width), (0, 0)
+    pixels = jnp.pad(picture, beyond).reshape(batch, rows, block[0], columns, block[1], channels)
+    blocks = pixels.transpose(0, 1, 3, 5, 2, 4).reshape(batch, rows, columns, -1)
+    return Folded(blocks, (height, width), block)
+
+
+def unfold(x: Folded) -> jax.Array:
+    """The picture, (batch, height, width, channels)."""
+    batch, rows, columns, _ = x.blocks.shape
+    (height, width), block = x.size, x.block
+    pixels = x.blocks.reshape(batch, rows, columns, x.channels, *block).transpose(0, 1, 4, 2, 5, 3)
+    return pixels.reshape(batch, rows * block[0], columns * block[1], -1)[:, :height, :width]
+
+
+def stack(pictures: list[Folded]) -> Folded:
+    """Pictures of one size and block, their channels one after the other."""
+    return pictures[0].replace(blocks=jnp.concatenate([x.blocks for x in pictures], axis=3))
+
+
+def to_blocks(of_channels: jax.Array, block: Size) -> jax.Array:
+    """What each channel has, for the channels of blocks."""
+    return jnp.repeat(of_channels, block[0] * block[1])
+
+
+def inside(x: Folded) -> jax.Array | bool:
+    """Which of the blocks' channels are pixels of the picture; True if all are."""
+    found: jax.Array | bool = True
+    for axis in (0, 1):
+        if x.size[axis] % x.block[axis]:
+            found &= _pixels(x, axis) < x.size[axis]
+    return found
+
+
+def blank(x: Folded) -> Folded:
+    """Makes zero what fills up the last blocks."""
+    where = inside(x)
+    return x if where is True else x.replace(blocks=jnp.where(where, x.blocks, 0))
+
+
+def _pixels(x: Folded, axis: int) -> jax.Array:
+    """Where the blocks' channels lie along an axis of the picture, to be broadcast to the blocks."""
+    first = np.arange(x.blocks.shape[1 + axis]) * x.block[axis]
+    within = np.indices((x.channels, *x.block))[1 + axis].reshape(-1)
+    first, within = jnp.asarray(first, jnp.int32), jnp.asarray(within, jnp.int32)
+    return (first[:, None, None] if axis == 0 else first[:, None]) + within
+
+
+def convolve(x: Folded, kernel: jax.Array, below: Folded | None = None) -> Folded:
+    """Convolves with stride 1 and zeroes around the picture.
+
+    Args:
+        x: the picture.
+        kernel: (k, k, inputs, outputs), k odd; float32.
+        below: a picture of half the size, if any. It counts as upsampled, every pixel twice, and
+            stacked under `x`. Its blocks are half as high and wide, or as high and wide.
+
+    Returns:
+        The picture of outputs, in the type of `x`. What fills up its last blocks is not zero.
+    """
+    own, of_below = jnp.split(kernel, [x.channels], axis=2)
+    blocks, kernels = [x.blocks], [_block_kernel(own, x.block, x.block)]
+    if below is not None:
+        below = _with_blocks_as(below, x)
+        blocks.append(below.blocks)
+        kernels.append(_block_kernel(of_below, x.block, below.block))
+    out = lax.conv_general_dilated(
+        jnp.concatenate(blocks, axis=3),
+        jnp.concatenate(kernels, axis=2).astype(x.blocks.dtype),
+        (1, 1),
+        "SAME",
+        dimension_numbers=DIMENSIONS,
+    )
+    return x.replace(blocks=out)
+
+
+def _block_kernel(kernel: jax.Array, block: Size, inner: Size) -> jax.Array:
+    """A kernel of blocks: (n, m, inputs * pixels of inner, outputs * pixels of block).
+
+    The blocks that come in have the pixels of `inner`, which count as those of `block`.
+    """
+    rows, columns = (
+        _taps(kernel.shape[0], *sides) for sides in zip(block, inner, strict=True)
+    )
+    side, _, inputs, outputs = kernel.shape
+    n, _, q, _ = rows.shape
+    m, P, Q, _ = columns.shape
+    # Two products with ones, and never an axis of a few numbers the last one: those are slow on TPU.
+    of_columns = np.einsum("mPQT,oO->TomQOP", columns, np.eye(outputs))
+    of_rows = np.einsum("npqt,oO,PZ->nqtoPOpZ", rows, np.eye(outputs), np.eye(P))
+    found = jnp.einsum(
+        "tTio,TomQy->timQy",
+        kernel,
+        jnp.asarray(of_columns.reshape(side, outputs, m, Q, -1), kernel.dtype),
+        precision="highest",
+    )
+    found = jnp.einsum(
+        "timQy,nqtyz->nqimQz",
+        found,
+        jnp.asarray(of_rows.reshape(n, q, side, outputs * P, -1), kernel.dtype),
+        precision="highest",
+    )
+    return found.transpose(0, 3, 2, 1, 4, 5).reshape(n, m, inputs * q * Q, -1)
+
+
+def _taps(length: int, side: int, inner: int) -> np.ndarray:
+    """One where, for a pixel of a block, a tap falls on a pixel of a block near it.
+
+    Shape (blocks, side, inner, taps).
+    """
+    around = length // 2
+    reach = -(-around // side)
+    found = np.zeros((2 * reach + 1, side, inner, length))
+    for pixel in range(side):
+        for tap in range(length):
+            block, within = divmod(pixel + tap - around, side)
+            found[block + reach, pixel, within * inner // side, tap] = 1
+    return found
+
+
+def _with_blocks_as(below: Folded, x: Folded) -> Folded:
+    """The row below with as many blocks as `x`; upsampled, where the last pixel counts only once."""
+    if below.block == x.block:
+        below = halve_blocks(below, x.blocks.shape[1:3])
+    if not any(length % 2 for length in x.size):
+        return below
+    channel, row, column = np.indices((below.channels, *x.block))
+    doubled = _select(below.blocks, below.block, channel, row // 2, column // 2)
+    return blank(x.replace(blocks=doubled))
+
+
+def halve_blocks(x: Folded, count: Size) -> Folded:
+    """The same picture in blocks half as high and wide, or upsampled if blocks are single pixels."""
+    half = tuple(max(1, side // 2) for side in x.block)
+    batch, rows, columns, _ = x.blocks.shape
+    if x.block == half:
+        blocks = jnp.repeat(jnp.repeat(x.blocks, 2, axis=1), 2, axis=2)
+    else:
+        blocks = x.blocks.reshape(batch, rows, columns, x.channels, 2, half[0], 2, half[1])
+        blocks = blocks.transpose(0, 1, 4, 2, 6, 3, 5, 7)
+        blocks = blocks.reshape(batch, 2 * rows, 2 * columns, -1)
+    return Folded(blocks[:, : count[0], : count[1]], x.size, half)
+
+
+def _select(
+    blocks: jax.Array,
+    block: Size,
+    channel: np.ndarray,
+    row: np.ndarray,
+    column: np.ndarray,
+    strides: Size = (1, 1),
+    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+) -> jax.Array:
+    """For each output a pixel of a block or, where it lies beyond, of the blocks after it.
+
+    As a product with ones, which is exact, and much faster on TPU than to move channels about.
+    """
+    taps = row.max() // block[0] + 1, column.max() // block[1] + 1
+    tap = row // block[0] * taps[1] + column // block[1]
+    within = (channel * block[0] + row % block[0]) * block[1] + column % block[1]
+    count = blocks.shape[3]
+    chosen = jnp.asarray((tap * count + within).reshape(-1), jnp.int32)
+    kernel = jax.nn.one_hot(chosen, taps[0] * taps[1] * count, axis=0, dtype=blocks.dtype)
+    return lax.conv_general_dilated(
+        blocks,
+        kernel.reshape(*taps, count, -1),
+        strides,
+        padding,
+        dimension_numbers=DIMENSIONS,
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def max_pool(x: Folded, block: Size) -> Folded:
+    """3 x 3 max pool of stride 2, padded by one: size n becomes ceil(n / 2).
+
+    The gradient goes to the first of equal pixels, in reading order.
+
+    Args:
+        x: the picture.
+        block: of the result: half as high and wide as those of `x`, or as high and wide.
+
+    Returns:
+        The picture pooled.
+    """
+    return blank(_max_of_three(_max_of_three(x, block, axis=1), block, axis=0))
+
+
+def _max_of_three(x: Folded, block: Size, axis: int) -> Folded:
+    side, stride = x.block[axis], block[axis] * 2 // x.block[axis]
+    pooled_block, size, strides, padding = list(x.block), list(x.size), [1, 1], [(0, 0), (0, 0)]
+    pooled_block[axis], size[axis], strides[axis] = block[axis], -(-size[axis] // 2), stride
+    count = x.blocks.shape[1 + axis]
+    padding[axis] = 1, -count % stride
+    channel, *pixel = np.indices((x.channels, *pooled_block))
+    candidates = []
+    for offset in (-1, 0, 1):
+        # From the block in front, which is the first that the convolution sees.
+        at = [p for p in pixel]
+        at[axis] = side + 2 * pixel[axis] + offset
+        candidates.append((channel, *at))
+    found = _select(
+        x.blocks, x.block, *(np.stack(each) for each in zip(*candidates)), tuple(strides), tuple(padding)
+    )
+    pooled = Folded(found, tuple(size), tuple(pooled_block))
+    highest = None
+    for offset, candidate in zip((-1, 0, 1), jnp.split(found, 3, axis=3)):
+        pooled = pooled.replace(blocks=candidate)
+        at = 2 * _pixels(pooled, axis) + offset
+        candidate = jnp.where((at >= 0) & (at < x.size[axis]), candidate, -jnp.inf)
+        highest = candidate if highest is None else jnp.where(highest >= candidate, highest, candidate)
+    return pooled.replace(blocks=highest)
