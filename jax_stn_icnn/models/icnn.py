@@ -127,8 +127,10 @@ class ICNN(nn.Module):
         check_shape("image", image, ("batch", "height", "width", 3))
         if folded.folds(self.platform):
             sides = self.sides
-            picture = folded.fold(image.astype(self.dtype), (sides[0], sides[0]))
-            features = self._features(picture, picture, train, bridged)
+            picture = image.astype(self.dtype)
+            block = sides[0], sides[0]
+            first = folded.fold(picture, block, -2)
+            features = self._features(first, folded.fold(picture, block), train, bridged)
             x = Conv(self.num_labels, 5, self.dtype, name="head_2")(features)
             x = Conv(self.num_labels, 9, self.dtype, name="head_3")(folded.blank(x))
             return folded.unfold(x).astype(jnp.float32)
