@@ -10,6 +10,8 @@ convolution. One image at a time, because that fits the cache, which is where th
 (docs/performance.md has the figures).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +20,7 @@ from jax import lax
 
 from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models import folded
-from jax_stn_icnn.models.folded import Folded
+from jax_stn_icnn.models.folded import Folded, Picture
 
 DIMENSIONS = ("NCHW", "HWIO", "NCHW")
 # Pixels of a picture of odd size below which what its edges need costs more than not upsampling
@@ -40,26 +42,25 @@ class Conv(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, below: jax.Array | None = None) -> jax.Array:
+    def __call__(self, x: Picture, below: Picture | None = None) -> Any:
         """Convolves a picture, and one of half its size as if it were upsampled and stacked below.
 
         Args:
-            x: shape (batch, channels, height, width).
-            below: shape (batch, more channels, ceil(height / 2), ceil(width / 2)), if any.
+            x: shape (batch, channels, height, width), or folded.
+            below: shape (batch, more channels, ceil(height / 2), ceil(width / 2)), if any; folded
+                like `x`.
 
         Returns:
-            Shape (batch, features, height, width).
+            Shape (batch, features, height, width), or folded.
         """
-        channels = sum(channels_of(each) for each in (x, below) if each is not None)
+        channels = _channels(x) + (0 if below is None else _channels(below))
         side = self.kernel_size
         kernel = self.param(
             "kernel", nn.initializers.lecun_normal(), (side, side, channels, self.features)
         )
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         if isinstance(x, Folded):
-            out = folded.convolve(x, kernel, below)
-            of_blocks = folded.to_blocks(bias, out.block)
-            return out.replace(blocks=(out.blocks + of_blocks).astype(self.dtype))
+            return self._of_blocks(x, below, kernel, bias)
         rows, columns = x.shape[2:]
         odd = rows % 2 or columns % 2
         if below is not None and odd and rows * columns < FEW_PIXELS:
@@ -73,8 +74,15 @@ class Conv(nn.Module):
         # stop growing where it is some hundred times its terms.
         return (out + bias[:, None, None]).astype(self.dtype)
 
+    def _of_blocks(
+        self, x: Folded, below: Folded | None, kernel: jax.Array, bias: jax.Array
+    ) -> Folded:
+        out = folded.convolve(x, kernel, below)
+        blocks = out.blocks + folded.to_blocks(bias, out.block)
+        return folded.blank(out.replace(blocks=blocks.astype(self.dtype)))
 
-def channels_of(x):
+
+def _channels(x: Picture) -> int:
     return x.channels if isinstance(x, Folded) else x.shape[1]
 
 

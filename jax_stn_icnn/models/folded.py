@@ -45,6 +45,10 @@ class Folded:
         return int(self.blocks.shape[3]) // (self.block[0] * self.block[1])
 
 
+# Features of every pixel: channels first, (batch, channels, height, width), or folded.
+Picture = jax.Array | Folded
+
+
 def fold(picture: jax.Array, block: Size, start: int = 0) -> Folded:
     """Folds (batch, height, width, channels), which needs not divide into blocks."""
     size = picture.shape[1:3]
@@ -78,22 +82,16 @@ def to_blocks(of_channels: jax.Array, block: Size) -> jax.Array:
     return jnp.repeat(of_channels, block[0] * block[1])
 
 
-def inside(x: Folded) -> jax.Array | bool:
-    """Which of the blocks' channels are pixels of the picture; True if all are."""
-    found: jax.Array | bool = True
-    for axis in (0, 1):
-        at = _pixels(x, axis)
-        if x.start:
-            found &= at >= 0
-        if (x.size[axis] - x.start) % x.block[axis]:
-            found &= at < x.size[axis]
-    return found
-
-
 def blank(x: Folded) -> Folded:
-    """Makes zero what fills up the last blocks."""
-    where = inside(x)
-    return x if where is True else x.replace(blocks=jnp.where(where, x.blocks, 0))
+    """Makes zero what is beyond the picture."""
+    inside: jax.Array | None = None
+    for axis, side in enumerate(x.block):
+        at = _pixels(x, axis)
+        bounds = [at >= 0] if x.start else []
+        bounds += [at < x.size[axis]] if (x.size[axis] - x.start) % side else []
+        for bound in bounds:
+            inside = bound if inside is None else inside & bound
+    return x if inside is None else x.replace(blocks=jnp.where(inside, x.blocks, 0))
 
 
 def _pixels(x: Folded, axis: int) -> jax.Array:
@@ -117,7 +115,7 @@ def convolve(x: Folded, kernel: jax.Array, below: Folded | None = None) -> Folde
             stacked under `x`. Its blocks are half as high and wide, or as high and wide.
 
     Returns:
-        The picture of outputs, in the type of `x`. What fills up its last blocks is not zero.
+        The picture of outputs, in the type of `x`. Beyond it there is anything but zero.
     """
     around = kernel.shape[0] // 2
     start = x.start

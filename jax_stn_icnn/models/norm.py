@@ -1,11 +1,11 @@
-"""The one BatchNorm of all networks, with the original's constants."""
+"""The one BatchNorm of all networks, with the original's constants; also for folded pictures."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jax_stn_icnn.models.folded import Folded, inside, to_blocks
+from jax_stn_icnn.models.folded import Folded, blank, to_blocks
 
 MOMENTUM, EPSILON = 0.9, 1e-5
 
@@ -55,7 +55,7 @@ class FoldedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Folded) -> Folded:
-        """Maps the picture to one of the same size. What fills up its last blocks is not zero."""
+        """Maps the picture to one of the same size."""
         shape = (x.channels,)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
         running_var = self.variable("batch_stats", "var", jnp.ones, shape)
@@ -69,14 +69,12 @@ class FoldedBatchNorm(nn.Module):
                     running.value = MOMENTUM * running.value + (1 - MOMENTUM) * now
         factor = scale * lax.rsqrt(var + EPSILON)
         mean, factor, bias = (to_blocks(each, x.block) for each in (mean, factor, bias))
-        return x.replace(blocks=((x.blocks - mean) * factor + bias).astype(self.dtype))
+        return blank(x.replace(blocks=((x.blocks - mean) * factor + bias).astype(self.dtype)))
 
     def _statistics(self, x: Folded) -> tuple[jax.Array, jax.Array]:
         """Mean and variance of each channel over the pixels of the picture."""
         pixels = x.blocks.astype(jnp.float32)
-        where = inside(x)
-        if where is not True:
-            pixels = jnp.where(where, pixels, 0)
+        # What fills up the last blocks is zero, and adds nothing.
         sums = jnp.stack([jnp.sum(each, axis=(0, 1, 2)) for each in (pixels, pixels**2)])
         count = pixels.shape[0] * x.size[0] * x.size[1]
         means = jnp.sum(sums.reshape(2, x.channels, -1), axis=2) / count
