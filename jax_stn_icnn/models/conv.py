@@ -29,19 +29,30 @@ FEW_PIXELS = 100 * 100
 
 
 class Conv(nn.Module):
-    """Convolution with bias; parameters are those of `nn.Conv`.
+    """Convolution; parameters are those of `nn.Conv`.
 
     Attributes:
         features: output channels.
         kernel_size: side of the square kernel, odd.
         dtype: type of the computation; parameters stay float32.
+        use_bias: whether it adds a bias.
     """
 
     features: int
     kernel_size: int
     dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
 
     @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
+        """Kernel (k, k, channels, features), and bias (features,) if it has one, for inputs."""
+        shape = self.kernel_size, self.kernel_size, channels, self.features
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return kernel, bias
+
     def __call__(self, x: Picture, below: Picture | None = None) -> Any:
         """Convolves a picture, and one of half its size as if it were upsampled and stacked below.
 
@@ -54,11 +65,7 @@ class Conv(nn.Module):
             Shape (batch, features, height, width), or folded.
         """
         channels = _channels(x) + (0 if below is None else _channels(below))
-        side = self.kernel_size
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), (side, side, channels, self.features)
-        )
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel, bias = self.weights(channels)
         if isinstance(x, Folded):
             return self._of_blocks(x, below, kernel, bias)
         rows, columns = x.shape[2:]
@@ -70,16 +77,20 @@ class Conv(nn.Module):
         out = convolve(x.astype(self.dtype), own.astype(self.dtype))
         if below is not None:
             out += convolve_upsampled(below.astype(self.dtype), of_below, x.shape[2:])
+        if bias is None:
+            return out
         # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 would
         # stop growing where it is some hundred times its terms.
         return (out + bias[:, None, None]).astype(self.dtype)
 
     def _of_blocks(
-        self, x: Folded, below: Folded | None, kernel: jax.Array, bias: jax.Array
+        self, x: Folded, below: Folded | None, kernel: jax.Array, bias: jax.Array | None
     ) -> Folded:
         out = folded.convolve(x, kernel, below)
-        blocks = out.blocks + folded.to_blocks(bias, out.block)
-        return folded.blank(out.replace(blocks=blocks.astype(self.dtype)))
+        if bias is not None:
+            blocks = out.blocks + folded.to_blocks(bias, out.block)
+            out = out.replace(blocks=blocks.astype(self.dtype))
+        return folded.blank(out)
 
 
 def _channels(x: Picture) -> int:

@@ -54,7 +54,7 @@ def fold(picture: jax.Array, block: Size, start: int = 0) -> Folded:
     size = picture.shape[1:3]
     padding = tuple((-start, -(n - start) % side) for n, side in zip(size, block, strict=True))
     pixels = np.indices((picture.shape[3], *block))
-    blocks = _select(picture, (1, 1), *pixels, strides=block, padding=padding)
+    blocks = pick(picture, (1, 1), *pixels, strides=block, padding=padding)
     return Folded(blocks, size, block, start)
 
 
@@ -105,8 +105,8 @@ def _pixels(x: Folded, axis: int) -> jax.Array:
 def convolve(x: Folded, kernel: jax.Array, below: Folded | None = None) -> Folded:
     """Convolves with stride 1 and zeroes around the picture.
 
-    Where a kernel reaches half a block far, the blocks of the result begin half a block earlier
-    than those of `x`, or later again: so it spans two by two blocks, not three by three.
+    Where a kernel reaches half a block far at most, the blocks of the result begin earlier than
+    those of `x`, or later again: so it spans two by two blocks, not three by three.
 
     Args:
         x: the picture. With a row below it starts at 0.
@@ -119,7 +119,7 @@ def convolve(x: Folded, kernel: jax.Array, below: Folded | None = None) -> Folde
     """
     around = kernel.shape[0] // 2
     start = x.start
-    if x.block == (2 * around, 2 * around):
+    if 0 < 2 * around <= min(x.block):
         start = -around if x.start == 0 else 0
     own, of_below = jnp.split(kernel, [x.channels], axis=2)
     first = start - x.start - around
@@ -192,7 +192,7 @@ def _with_blocks_as(below: Folded, x: Folded) -> Folded:
     if not any(length % 2 for length in x.size):
         return below
     channel, row, column = np.indices((below.channels, *x.block))
-    doubled = _select(below.blocks, below.block, channel, row // 2, column // 2)
+    doubled = pick(below.blocks, below.block, channel, row // 2, column // 2)
     return blank(x.replace(blocks=doubled))
 
 
@@ -209,7 +209,7 @@ def halve_blocks(x: Folded, count: Size) -> Folded:
     return Folded(blocks[:, : count[0], : count[1]], x.size, half)
 
 
-def _select(
+def pick(
     blocks: jax.Array,
     block: Size,
     channel: np.ndarray,
@@ -238,42 +238,46 @@ def _select(
     )
 
 
-def max_pool(x: Folded, block: Size) -> Folded:
-    """3 x 3 max pool of stride 2, padded by one: size n becomes ceil(n / 2).
+def max_pool(x: Folded, block: Size, offsets: tuple[int, ...] = (-1, 0, 1)) -> Folded:
+    """Max pool of stride 2: 3 x 3, padded by one, or another; size n becomes ceil(n / 2).
 
     The gradient goes to the first of equal pixels, in reading order.
 
     Args:
-        x: the picture.
+        x: the picture; it starts at 0.
         block: of the result: half as high and wide as those of `x`, or as high and wide.
+        offsets: of the pixels that pixel i sees, from 2 i, along each axis.
 
     Returns:
         The picture pooled.
     """
-    return blank(_max_of_three(_max_of_three(x, block, axis=1), block, axis=0))
+    assert x.start == 0
+    return blank(_highest(_highest(x, block, offsets, axis=1), block, offsets, axis=0))
 
 
-def _max_of_three(x: Folded, block: Size, axis: int) -> Folded:
-    side, stride = x.block[axis], block[axis] * 2 // x.block[axis]
-    pooled_block, size, strides, padding = list(x.block), list(x.size), [1, 1], [(0, 0), (0, 0)]
-    pooled_block[axis], size[axis], strides[axis] = block[axis], -(-size[axis] // 2), stride
-    count = x.blocks.shape[1 + axis]
-    padding[axis] = 1, -count % stride
-    channel, *pixel = np.indices((x.channels, *pooled_block))
-    candidates = []
-    for offset in (-1, 0, 1):
-        # From the block in front, which is the first that the convolution sees.
-        at = [p for p in pixel]
-        at[axis] = side + 2 * pixel[axis] + offset
-        candidates.append((channel, *at))
-    found = _select(
-        x.blocks, x.block, *(np.stack(each) for each in zip(*candidates)), tuple(strides), tuple(padding)
-    )
-    pooled = Folded(found, tuple(size), tuple(pooled_block))
-    highest = None
-    for offset, candidate in zip((-1, 0, 1), jnp.split(found, 3, axis=3)):
-        pooled = pooled.replace(blocks=candidate)
-        at = 2 * _pixels(pooled, axis) + offset
-        candidate = jnp.where((at >= 0) & (at < x.size[axis]), candidate, -jnp.inf)
-        highest = candidate if highest is None else jnp.where(highest >= candidate, highest, candidate)
-    return pooled.replace(blocks=highest)
+def _highest(x: Folded, block: Size, offsets: tuple[int, ...], axis: int) -> Folded:
+    """The highest pixels along an axis. Beyond the picture there is anything but zero."""
+    side, count = x.block[axis], x.blocks.shape[1 + axis]
+    size, pooled, strides, padding = list(x.size), list(x.block), [1, 1], [(0, 0), (0, 0)]
+    size[axis], pooled[axis] = -(-size[axis] // 2), block[axis]
+    strides[axis] = 2 * block[axis] // side
+    padding[axis] = 1, -count % strides[axis]
+    channel, *at = np.indices((x.channels, *pooled))
+    # Of a place, from the block in front of it on, which is the first that a convolution sees.
+    seen = [[*at] for _ in offsets]
+    for pixels, offset in zip(seen, offsets, strict=True):
+        pixels[axis] = side + 2 * at[axis] + offset
+    rows, columns = (np.stack([pixels[i] for pixels in seen]) for i in (0, 1))
+    channels = np.stack([channel] * len(offsets))
+    blocks = pick(x.blocks, x.block, channels, rows, columns, tuple(strides), tuple(padding))
+    found = Folded(blocks, tuple(size), tuple(pooled))
+    highest: jax.Array | None = None
+    for offset, each in zip(offsets, jnp.split(blocks, len(offsets), axis=3), strict=True):
+        found = found.replace(blocks=each)
+        where = 2 * _pixels(found, axis) + offset
+        if offset < 0:
+            each = jnp.where(where >= 0, each, -jnp.inf)
+        if offset > 0 and x.size[axis] % 2:
+            each = jnp.where(where < x.size[axis], each, -jnp.inf)
+        highest = each if highest is None else jnp.where(highest >= each, highest, each)
+    return found.replace(blocks=highest)
