@@ -105,7 +105,7 @@ def weigh(rows: list[Picture], bridged: Bridged) -> list[Picture]:
     Returns:
         Rows of the same shapes.
     """
-    weight, weighed = bridged.weight[..., None], []
+    weight, weighed = bridged.weight[..., None], list[Picture]()
     for r, row in enumerate(rows):
         led_to = r == row_of(len(rows))
         size = row.size if isinstance(row, Folded) else row.shape[2:]
@@ -114,7 +114,7 @@ def weigh(rows: list[Picture], bridged: Bridged) -> list[Picture]:
             blocks = row.blocks * jnp.tile(fold(of_row, row.block).blocks, row.channels)
             if led_to:
                 blocks += fold(jnp.moveaxis(bridged.features, 1, -1), row.block).blocks
-            weighed.append(row.replace(blocks=blocks))
+            weighed.append(row.of(blocks))
         else:
             row = row * of_row[..., 0][:, None]
             weighed.append(row + bridged.features if led_to else row)

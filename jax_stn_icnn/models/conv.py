@@ -10,8 +10,6 @@ convolution. One image at a time, because that fits the cache, which is where th
 (docs/performance.md has the figures).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,7 +51,7 @@ class Conv(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (self.features,))
         return kernel, bias
 
-    def __call__(self, x: Picture, below: Picture | None = None) -> Any:
+    def __call__(self, x: Picture, below: Picture | None = None) -> Picture:
         """Convolves a picture, and one of half its size as if it were upsampled and stacked below.
 
         Args:
@@ -89,7 +87,7 @@ class Conv(nn.Module):
         out = folded.convolve(x, kernel, below)
         if bias is not None:
             blocks = out.blocks + folded.to_blocks(bias, out.block)
-            out = out.replace(blocks=blocks.astype(self.dtype))
+            out = out.of(blocks.astype(self.dtype))
         return folded.blank(out)
 
 

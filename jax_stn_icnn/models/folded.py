@@ -6,6 +6,10 @@ of 3 x 3 blocks. Everything here equals what it does to the picture itself, up t
 pixels that fill up the last blocks are zero, and count nowhere. Parameters stay the picture's.
 """
 
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,17 +48,21 @@ class Folded:
         """How many the picture has."""
         return int(self.blocks.shape[3]) // (self.block[0] * self.block[1])
 
+    def of(self, blocks: jax.Array) -> "Folded":
+        """Another picture of the same size, folded alike."""
+        return dataclasses.replace(self, blocks=blocks)
 
-# Features of every pixel: channels first, (batch, channels, height, width), or folded.
-Picture = jax.Array | Folded
+
+# Features of every pixel: an array, channels first, or Folded. A network's are all of one kind.
+Picture: TypeAlias = Any
 
 
 def fold(picture: jax.Array, block: Size, start: int = 0) -> Folded:
     """Folds (batch, height, width, channels), which needs not divide into blocks."""
     size = picture.shape[1:3]
-    padding = tuple((-start, -(n - start) % side) for n, side in zip(size, block, strict=True))
-    pixels = np.indices((picture.shape[3], *block))
-    blocks = pick(picture, (1, 1), *pixels, strides=block, padding=padding)
+    padding = [(-start, -(n - start) % side) for n, side in zip(size, block, strict=True)]
+    channel, row, column = np.indices((picture.shape[3], *block))
+    blocks = pick(picture, (1, 1), channel, row, column, block, padding)
     return Folded(blocks, size, block, start)
 
 
@@ -74,7 +82,7 @@ def unfold(x: Folded) -> jax.Array:
 
 def stack(pictures: list[Folded]) -> Folded:
     """Pictures of one size and block, their channels one after the other."""
-    return pictures[0].replace(blocks=jnp.concatenate([x.blocks for x in pictures], axis=3))
+    return pictures[0].of(jnp.concatenate([x.blocks for x in pictures], axis=3))
 
 
 def to_blocks(of_channels: jax.Array, block: Size) -> jax.Array:
@@ -91,15 +99,14 @@ def blank(x: Folded) -> Folded:
         bounds += [at < x.size[axis]] if (x.size[axis] - x.start) % side else []
         for bound in bounds:
             inside = bound if inside is None else inside & bound
-    return x if inside is None else x.replace(blocks=jnp.where(inside, x.blocks, 0))
+    return x if inside is None else x.of(jnp.where(inside, x.blocks, 0))
 
 
 def _pixels(x: Folded, axis: int) -> jax.Array:
-    """Where the blocks' channels lie along an axis of the picture, to be broadcast to the blocks."""
-    first = np.arange(x.blocks.shape[1 + axis]) * x.block[axis] + x.start
-    within = np.indices((x.channels, *x.block))[1 + axis].reshape(-1)
-    first, within = jnp.asarray(first, jnp.int32), jnp.asarray(within, jnp.int32)
-    return (first[:, None, None] if axis == 0 else first[:, None]) + within
+    """Where the blocks' channels lie along an axis, in a shape that broadcasts to the blocks."""
+    first = jnp.arange(x.blocks.shape[1 + axis]) * x.block[axis] + x.start
+    within = jnp.asarray(np.indices((x.channels, *x.block))[1 + axis].reshape(-1))
+    return first[(..., *[None] * (2 - axis))] + within
 
 
 def convolve(x: Folded, kernel: jax.Array, below: Folded | None = None) -> Folded:
@@ -141,7 +148,7 @@ def convolve(x: Folded, kernel: jax.Array, below: Folded | None = None) -> Folde
         padding,
         dimension_numbers=DIMENSIONS,
     )
-    return x.replace(blocks=out, start=start)
+    return Folded(out, x.size, x.block, start)
 
 
 def _block_kernel(kernel: jax.Array, block: Size, inner: Size, first: int) -> jax.Array:
@@ -186,27 +193,27 @@ def _taps(length: int, side: int, inner: int, first: int) -> np.ndarray:
 
 
 def _with_blocks_as(below: Folded, x: Folded) -> Folded:
-    """The row below with as many blocks as `x`; upsampled, where the last pixel counts only once."""
+    """The row below with as many blocks as `x`, upsampled where its last pixel counts only once."""
     if below.block == x.block:
-        below = halve_blocks(below, x.blocks.shape[1:3])
-    if not any(length % 2 for length in x.size):
+        below = _halve_blocks(below, x.blocks.shape[1:3])
+    if below.block == x.block or not any(length % 2 for length in x.size):
         return below
     channel, row, column = np.indices((below.channels, *x.block))
     doubled = pick(below.blocks, below.block, channel, row // 2, column // 2)
-    return blank(x.replace(blocks=doubled))
+    return blank(x.of(doubled))
 
 
-def halve_blocks(x: Folded, count: Size) -> Folded:
-    """The same picture in blocks half as high and wide, or upsampled if blocks are single pixels."""
-    half = tuple(max(1, side // 2) for side in x.block)
-    batch, rows, columns, _ = x.blocks.shape
-    if x.block == half:
-        blocks = jnp.repeat(jnp.repeat(x.blocks, 2, axis=1), 2, axis=2)
+def _halve_blocks(below: Folded, count: Size) -> Folded:
+    """The row below in this many blocks, half as high and wide; single pixels count twice."""
+    if below.block == (1, 1):
+        blocks, high, wide = jnp.repeat(jnp.repeat(below.blocks, 2, axis=1), 2, axis=2), 1, 1
     else:
-        blocks = x.blocks.reshape(batch, rows, columns, x.channels, 2, half[0], 2, half[1])
+        batch, rows, columns, _ = below.blocks.shape
+        high, wide = below.block[0] // 2, below.block[1] // 2
+        blocks = below.blocks.reshape(batch, rows, columns, below.channels, 2, high, 2, wide)
         blocks = blocks.transpose(0, 1, 4, 2, 6, 3, 5, 7)
         blocks = blocks.reshape(batch, 2 * rows, 2 * columns, -1)
-    return Folded(blocks[:, : count[0], : count[1]], x.size, half)
+    return Folded(blocks[:, : count[0], : count[1]], below.size, (high, wide))
 
 
 def pick(
@@ -216,7 +223,7 @@ def pick(
     row: np.ndarray,
     column: np.ndarray,
     strides: Size = (1, 1),
-    padding: tuple[tuple[int, int], tuple[int, int]] = ((0, 0), (0, 0)),
+    padding: Sequence[tuple[int, int]] = ((0, 0), (0, 0)),
 ) -> jax.Array:
     """For each output a pixel of a block or, where it lies beyond, of the blocks after it.
 
@@ -258,26 +265,30 @@ def max_pool(x: Folded, block: Size, offsets: tuple[int, ...] = (-1, 0, 1)) -> F
 def _highest(x: Folded, block: Size, offsets: tuple[int, ...], axis: int) -> Folded:
     """The highest pixels along an axis. Beyond the picture there is anything but zero."""
     side, count = x.block[axis], x.blocks.shape[1 + axis]
-    size, pooled, strides, padding = list(x.size), list(x.block), [1, 1], [(0, 0), (0, 0)]
-    size[axis], pooled[axis] = -(-size[axis] // 2), block[axis]
-    strides[axis] = 2 * block[axis] // side
-    padding[axis] = 1, -count % strides[axis]
-    channel, *at = np.indices((x.channels, *pooled))
-    # Of a place, from the block in front of it on, which is the first that a convolution sees.
-    seen = [[*at] for _ in offsets]
-    for pixels, offset in zip(seen, offsets, strict=True):
-        pixels[axis] = side + 2 * at[axis] + offset
-    rows, columns = (np.stack([pixels[i] for pixels in seen]) for i in (0, 1))
-    channels = np.stack([channel] * len(offsets))
-    blocks = pick(x.blocks, x.block, channels, rows, columns, tuple(strides), tuple(padding))
-    found = Folded(blocks, tuple(size), tuple(pooled))
-    highest: jax.Array | None = None
-    for offset, each in zip(offsets, jnp.split(blocks, len(offsets), axis=3), strict=True):
-        found = found.replace(blocks=each)
-        where = 2 * _pixels(found, axis) + offset
-        if offset < 0:
-            each = jnp.where(where >= 0, each, -jnp.inf)
-        if offset > 0 and x.size[axis] % 2:
-            each = jnp.where(where < x.size[axis], each, -jnp.inf)
-        highest = each if highest is None else jnp.where(highest >= each, highest, each)
-    return found.replace(blocks=highest)
+    stride = 2 * block[axis] // side
+    size, pooled = (-(-x.size[0] // 2), x.size[1]), (block[0], x.block[1])
+    strides, padding = (stride, 1), [(1, -count % stride), (0, 0)]
+    if axis == 1:
+        size, pooled = (x.size[0], -(-x.size[1] // 2)), (x.block[0], block[1])
+        strides, padding = strides[::-1], padding[::-1]
+    # For each offset; from the block in front on, which is the first that the convolution sees.
+    at = np.indices((len(offsets), x.channels, *pooled))
+    at[2 + axis] = side + 2 * at[2 + axis] + np.array(offsets)[at[0]]
+    blocks = pick(x.blocks, x.block, at[1], at[2], at[3], strides, padding)
+    first, *others = (
+        _within(Folded(each, size, pooled), x, offset, axis)
+        for offset, each in zip(offsets, jnp.split(blocks, len(offsets), axis=3), strict=True)
+    )
+    for other in others:
+        first = jnp.where(first >= other, first, other)
+    return Folded(first, size, pooled)
+
+
+def _within(found: Folded, x: Folded, offset: int, axis: int) -> jax.Array:
+    """What pixels of `x` that far from twice their place gave; the lowest where there are none."""
+    of_x = 2 * _pixels(found, axis) + offset
+    if offset < 0:
+        return jnp.where(of_x >= 0, found.blocks, -jnp.inf)
+    if offset > 0 and x.size[axis] % 2:
+        return jnp.where(of_x < x.size[axis], found.blocks, -jnp.inf)
+    return found.blocks

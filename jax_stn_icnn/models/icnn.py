@@ -6,7 +6,6 @@ elsewhere their channels come first; the layers and their parameters are the sam
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -47,7 +46,7 @@ class ConvNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Picture, train: bool, below: Picture | None = None) -> Any:
+    def __call__(self, x: Picture, train: bool, below: Picture | None = None) -> Picture:
         """Maps (batch, channels, height, width) to (batch, features, height, width), or folded.
 
         Args:
@@ -63,7 +62,7 @@ class ConvNorm(nn.Module):
         if isinstance(x, Folded):
             x = FoldedBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
             # Zeroes stay zero: they are what fills up the last blocks.
-            return x.replace(blocks=self.activation(x.blocks))
+            return x.of(self.activation(x.blocks))
         x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
         return self.activation(x)
 
@@ -179,7 +178,7 @@ class ICNN(nn.Module):
         x = self._integrate(rows, train)
         return self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
 
-    def _logits(self, features: Picture) -> Any:
+    def _logits(self, features: Picture) -> Picture:
         """Logits of every pixel."""
         x = Conv(self.num_labels, 5, self.dtype, name="head_2")(features)
         return Conv(self.num_labels, 9, self.dtype, name="head_3")(x)

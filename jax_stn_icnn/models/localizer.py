@@ -129,7 +129,7 @@ class VGG9Localizer(nn.Module):
             x = Conv(self.widths[i // 2], 3, self.dtype, use_bias=False, name=f"conv_{i}")(x)
             if i < last:
                 x = FoldedBatchNorm(train, self.axis_name, self.dtype, name=f"norm_{i}")(x)
-                x = x.replace(blocks=nn.relu(x.blocks))
+                x = x.of(nn.relu(x.blocks))
         return unfold(x)
 
 

@@ -69,11 +69,11 @@ class FoldedBatchNorm(nn.Module):
                     running.value = MOMENTUM * running.value + (1 - MOMENTUM) * now
         factor = scale * lax.rsqrt(var + EPSILON)
         mean, factor, bias = (to_blocks(each, x.block) for each in (mean, factor, bias))
-        return blank(x.replace(blocks=((x.blocks - mean) * factor + bias).astype(self.dtype)))
+        return blank(x.of(((x.blocks - mean) * factor + bias).astype(self.dtype)))
 
     def _statistics(self, x: Folded) -> tuple[jax.Array, jax.Array]:
         """Mean and variance of each channel over the pixels of the picture."""
-        pixels = x.blocks.astype(jnp.float32)
+        pixels = x.blocks.astype(jnp.promote_types(x.blocks.dtype, jnp.float32))
         # What fills up the last blocks is zero, and adds nothing.
         sums = jnp.stack([jnp.sum(each, axis=(0, 1, 2)) for each in (pixels, pixels**2)])
         count = pixels.shape[0] * x.size[0] * x.size[1]

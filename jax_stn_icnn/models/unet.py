@@ -9,7 +9,7 @@ unfolded (depth to space): all of them at 128 x 128, and those without a window,
 above one, at the size of the picture that came in.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -136,7 +136,7 @@ class UNet(nn.Module):
             finer = Conv(count * side**2, 1, self.dtype, name="finer").weights(x.shape[1])
             of_whole = jax.tree.map(jnp.add, of_whole, finer)
 
-        def scores(weights: tuple[jax.Array, jax.Array], side: int) -> jax.Array:
+        def scores(weights: Any, side: int) -> jax.Array:
             kernel, bias = weights
             out = convolve(x, kernel.astype(self.dtype)) + bias[:, None, None]
             return unfold_by_products(out.astype(self.dtype), side).astype(jnp.float32)
