@@ -29,7 +29,17 @@ WITHIN = {
     "compilation": ("memory", "cache"),
     "sampling": ("grid", "lookup", "products", "platforms", "crop", "paste"),
     "data": ("loader", "views", "augment", "photometric", "occlusion"),
-    "models": ("conv", "norm", "attention", "bridge", "icnn", "unet", "localizer", "pipeline"),
+    "models": (
+        "folded",
+        "conv",
+        "norm",
+        "attention",
+        "bridge",
+        "icnn",
+        "unet",
+        "localizer",
+        "pipeline",
+    ),
     "scores": ("metrics", "edges", "report", "draw", "evaluation"),
     "files": (
         "weights",

@@ -21,7 +21,7 @@ from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
 from jax_stn_icnn.models.bridge import Bridge, Context, context_size, row_of
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
-from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+from jax_stn_icnn.models.localizer import LOCALIZERS, VGG9Localizer, centroid_theta
 from jax_stn_icnn.models.unet import CoarseLogits, UNet
 
 CENTROID = "centroid"
@@ -71,6 +71,7 @@ class FineNetworks(nn.Module):
         bridge: whether each sees the context of its patches.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
+        platform: as of `STNiCNN`.
     """
 
     anatomy: Anatomy = NINE
@@ -78,6 +79,7 @@ class FineNetworks(nn.Module):
     bridge: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    platform: str | None = None
 
     @nn.compact
     def __call__(
@@ -116,7 +118,9 @@ class FineNetworks(nn.Module):
                 context = jax.tree.map(lambda *each: _together(each), *found)
                 channels = self.channels[row_of(len(self.channels))]
                 bridged = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
-            icnn = ICNN(num_labels, self.channels, self.axis_name, self.dtype, name=network)
+            icnn = ICNN(
+                num_labels, self.channels, self.axis_name, self.dtype, self.platform, name=network
+            )
             out = icnn(batch, train, bridged)
             out = out.reshape(-1, len(own), *out.shape[1:])
             for place, (_, part) in enumerate(own):
@@ -169,6 +173,9 @@ class STNiCNN(nn.Module):
         bridge: whether the fine networks see what a `unet` makes of their windows and of the face.
         coarse_size: side of the rough mask, in pixels; the paper's 128, and where a shape below
             says 128, that stands for it.
+        platform: what the networks are compiled for, as JAX calls it (`tpu`, `cpu`, ..); None is
+            JAX's default. It changes how results are computed, not what they are; so only who
+            compiles for a platform that is not at hand has to say it.
     """
 
     patch_size: Sizes
@@ -185,6 +192,7 @@ class STNiCNN(nn.Module):
     edges: bool = False
     bridge: bool = False
     coarse_size: int = COARSE_SIZE[0]
+    platform: str | None = None
 
     @property
     def coarse_image_size(self) -> Size:
@@ -198,7 +206,11 @@ class STNiCNN(nn.Module):
 
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
-        how: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
+        how: dict[str, Any] = {
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+            "platform": self.platform,
+        }
         coarse: dict[str, Any] = {
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
@@ -228,7 +240,12 @@ class STNiCNN(nn.Module):
             if self.cropper not in LOCALIZERS:
                 known = ", ".join([*LOCALIZERS, CENTROID])
                 raise ValueError(f"cropper is {self.cropper!r}, but must be one of {known}")
-            self.localizer = LOCALIZERS[self.cropper](anatomy=self.anatomy, **how)
+            localizer = LOCALIZERS[self.cropper]
+            # The others work on few pixels, or many channels.
+            folding = {"platform": self.platform} if localizer is VGG9Localizer else {}
+            self.localizer = localizer(
+                anatomy=self.anatomy, axis_name=self.axis_name, dtype=self.dtype, **folding
+            )
         self.fine = FineNetworks(
             anatomy=self.anatomy, channels=self.fine_channels, bridge=self.bridge, **how
         )
