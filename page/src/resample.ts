@@ -5,6 +5,8 @@
 
 import { footprint, round, type Matrix, type Size } from "./geometry.ts";
 
+const { fround } = Math; // to 32 bits
+
 /** A picture of any number of channels: rows of pixels, a pixel's channels side by side. */
 export interface Picture<Data extends Uint8Array | Float32Array = Uint8Array | Float32Array>
   extends Size {
@@ -55,50 +57,66 @@ function cut(picture: Picture, matrix: Matrix, size: Size, margin: number): [Pic
   return [{ ...picture, data, width, height }, [a, b, c - left, d, e, f - top]];
 }
 
-/** The picture at a smaller size, each pixel the mean of what it covers. */
+/**
+ * The picture at a smaller size, each pixel the mean of what it covers; computed in the order, and
+ * rounded, as OpenCV does, for a detector may be of two minds on which of two places is the better.
+ */
 export function shrink(picture: Picture, size: Size): Picture {
   if (size.width === picture.width && size.height === picture.height) return picture;
   const { channels } = picture;
   const columns = coverage(picture.width, size.width);
   const rows = coverage(picture.height, size.height);
   const data = empty(picture, size);
-  const whole = data instanceof Uint8Array;
-  const line = new Float32Array(picture.width * channels);
-  let to = 0;
-  for (const covered of rows) {
-    line.fill(0);
-    for (const { pixel, weight } of covered) {
-      const start = pixel * line.length;
-      for (let i = 0; i < line.length; i++) line[i] += weight * picture.data[start + i];
-    }
-    for (const across of columns) {
-      for (let c = 0; c < channels; c++) {
-        let sum = 0;
-        for (const { pixel, weight } of across) sum += weight * line[pixel * channels + c];
-        data[to++] = whole ? Math.round(sum) : sum;
-      }
-    }
-  }
+  // Of exactly 2 x 2 pixels OpenCV rounds halves up, else to the even number.
+  const halves = picture.width === 2 * size.width && picture.height === 2 * size.height;
+  const rounded = halves ? Math.round : round;
+  const line = new Float32Array(size.width * channels);
+  const sums = new Float32Array(line.length);
+  let inLine = -1; // the row that `line` holds
+  rows.forEach(({ first, weights }, y) => {
+    sums.fill(0);
+    weights.forEach((weight, i) => {
+      if (first + i !== inLine) shrinkRow(picture, first + i, columns, line);
+      inLine = first + i;
+      for (let k = 0; k < sums.length; k++) sums[k] += fround(weight * line[k]);
+    });
+    data.set(data instanceof Uint8Array ? sums.map(rounded) : sums, y * sums.length);
+  });
   return { ...size, channels, data };
 }
 
-interface Covered {
-  readonly pixel: number;
-  readonly weight: number;
+/** Writes a row of a picture, made shorter, into `line`. */
+function shrinkRow(picture: Picture, row: number, columns: readonly Cover[], line: Float32Array) {
+  const { width, channels, data } = picture;
+  let to = 0;
+  for (const { first, weights } of columns) {
+    const start = (row * width + first) * channels;
+    for (let c = 0; c < channels; c++) {
+      let sum = 0;
+      for (let i = 0; i < weights.length; i++) {
+        sum = fround(sum + fround(weights[i] * data[start + i * channels + c]));
+      }
+      line[to++] = sum;
+    }
+  }
 }
 
-/** For each pixel of a shorter line the pixels of the longer one that it covers, with weights. */
-function coverage(long: number, short: number): Covered[][] {
+/** What a pixel of a shorter line covers of a longer one: pixels side by side, with weights. */
+interface Cover {
+  readonly first: number;
+  readonly weights: Float32Array;
+}
+
+function coverage(long: number, short: number): Cover[] {
   const scale = long / short;
   return Array.from({ length: short }, (_, i) => {
     const [start, end] = [i * scale, Math.min((i + 1) * scale, long)];
-    const covered: Covered[] = [];
+    const parts = new Map<number, number>();
     for (let pixel = Math.floor(start); pixel < end; pixel++) {
       const part = Math.min(pixel + 1, end) - Math.max(pixel, start);
-      // What is less than a thousandth comes from rounding.
-      if (part > 1e-3) covered.push({ pixel, weight: part / (end - start) });
+      if (part > 1e-3) parts.set(pixel, part / (end - start)); // What is less, OpenCV leaves out.
     }
-    return covered;
+    return { first: Math.min(...parts.keys()), weights: Float32Array.from(parts.values()) };
   });
 }
 
