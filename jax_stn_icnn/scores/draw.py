@@ -340,7 +340,9 @@ def _figure(width: float, height: float, layout: Any = "constrained") -> "Figure
     """An empty figure of so many inches."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=DPI, layout=layout)
+    # A little above whole pixels: older Matplotlib rounds down, and 7.8 inches are not exact.
+    wide, high = ((round(inches * DPI) + 0.01) / DPI for inches in (width, height))
+    return Figure(figsize=(wide, high), dpi=DPI, layout=layout)
 
 
 def _class_legend(figure: "Figure", anatomy: Anatomy) -> None:
