@@ -11,8 +11,8 @@ from benchmarks.inputs import BATCH, FRAME, LOSS_WEIGHTS, PATCH, RATES
 from benchmarks.rows import Row, Settings, parser, training_batch
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import COARSE_SIZE, Sizes
-from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import Stage
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.step import AXIS, compile_train_step
 
@@ -20,6 +20,7 @@ from jax_stn_icnn.train.step import AXIS, compile_train_step
 SCHEDULE = (1000, 5)
 STAGES = {
     "coarse": Stage("coarse", 1, {"coarse": 1e-3}, {"coarse": 1.0}),
+    "localizer": Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0}),
     "fine": Stage("fine", 1, {"fine": 1e-3}, {"fine": 1.0}, true_windows=True),
     "joint": Stage("joint", 1, RATES, LOSS_WEIGHTS),
 }

@@ -4,18 +4,20 @@ python -m benchmarks.whole_face nineteen DIR     # the peak memory of parsing on
                                                  # compiled programs being cached in DIR
 """
 
+import importlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 from benchmarks import process, training
-from benchmarks.inputs import BATCH, FRAME, PATCH
+from benchmarks.inputs import BATCH, FRAME, PATCH, random_frames
 from benchmarks.results import Result
 from benchmarks.rows import Row, Settings
 from benchmarks.timing import Times
 from jax_stn_icnn import FaceParser
-from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.anatomy import NINE, NINETEEN
 from jax_stn_icnn.compilation import cache
 from tfds_builders.synthetic_faces.face import draw_face
 
@@ -25,11 +27,13 @@ NAMES = ("nineteen", "nine")
 def rows(settings: Settings) -> Iterator[Row]:
     """One face."""
     calls = {name: _parsing(name) for name in NAMES}
-    yield Row(
+    row = Row(
         f"one face, frame {FRAME}, nineteen classes; beside nine",
         {"ours": calls["nineteen"], "nine classes": calls["nine"]},
         None,
     )
+    row.add_torch(_bisenet, "BiSeNet, ResNet-18")
+    yield row
 
 
 def windows(settings: Settings) -> Iterator[Row]:
@@ -70,6 +74,12 @@ def _parsing(name: str) -> Callable[[], Any]:
     """Parses a photo that is one face, drawn, by weights that ship."""
     face_parser, photo = FaceParser.load(name), draw_face("test", 0, FRAME).image
     return lambda: face_parser(photo, detect=False)
+
+
+def _bisenet(peer: ModuleType) -> Callable[[], Any]:
+    """What people install for it, in PyTorch; random weights take as long as others."""
+    model = importlib.import_module("benchmarks.torch_bisenet").make(NINETEEN.num_classes)
+    return lambda: model.parse(random_frames(1, FRAME))
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ NAMES = (
     "transfer",
     "ablation",
     "few_labels",
+    "joint_seeds",
 )
 
 _SCALE = flags.DEFINE_enum("scale", "small", SCALES, "For two cores, or for accelerators.")

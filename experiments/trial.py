@@ -7,25 +7,21 @@ again, and a trial that was stopped goes on.
 import contextlib
 import dataclasses
 import json
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
-from jax_stn_icnn import FaceParser
+from experiments import speed
 from jax_stn_icnn.data.loader import loader_over, open_source
 from jax_stn_icnn.files.weights import CONFIG, WEIGHTS, load_weights
 from jax_stn_icnn.scores.evaluation import evaluate
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
-from jax_stn_icnn.train.logs import METRICS
 from tfds_builders.prepare import prepare
 
-PARSES = 10  # timed
 TRIALS = "trials"
 LOG = "log.txt"
 
@@ -39,7 +35,8 @@ class Trial:
     Attributes:
         name: of its directory; the same name in several experiments is the same trial.
         config: as for `train.py`, but for where data lies.
-        start: the trial whose weights it starts from; empty: random parameters.
+        start: the trial whose weights it starts from, or a file in that trial's directory; empty:
+            random parameters.
     """
 
     name: str
@@ -131,21 +128,16 @@ class Runner:
         return self._kept(trial, f"test_{name}.json", measure)
 
     def times(self, trial: Trial) -> Found:
-        """Milliseconds of a training step of the last stage, by its last epoch, and of a parse."""
-
-        def measure() -> Found:
-            lines = (self._directory(trial.name) / METRICS).read_text().splitlines()
-            step = trial.config.batch_size / json.loads(lines[-1])["faces_per_second"]
-            parser = FaceParser.load(self._directory(trial.name))
-            face = np.zeros((parser.frame_size, parser.frame_size, 3), np.uint8)
-            taken = []
-            for _ in range(1 + PARSES):  # The first compiles.
-                began = time.perf_counter()
-                parser(face, detect=False)
-                taken.append(time.perf_counter() - began)
-            return {"step_ms": 1e3 * step, "parse_ms": 1e3 * float(np.median(taken[1:]))}
-
-        return self._kept(trial, "times.json", measure)
+        """Milliseconds of a training step of the last stage, and of a parse of one face."""
+        config, directory = self._complete(trial), self._directory(trial.name)
+        return self._kept(
+            trial,
+            "times.json",
+            lambda: {
+                "step_ms": speed.step_ms(config, directory),
+                "parse_ms": speed.parse_ms(directory),
+            },
+        )
 
     def _kept(self, trial: Trial, name: str, measure: Callable[[], Found]) -> Found:
         path = self._directory(trial.name) / name

@@ -1,11 +1,15 @@
 """STN-iCNN in JAX: end-to-end face parsing with interlinked convolutional networks."""
 
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jax_stn_icnn.photos.parser import FaceParser
 
-__all__ = ["FaceParser"]
+__all__ = ["FaceParser", "__version__"]
+
+# Of the installed package: pyproject.toml says it.
+__version__ = importlib.metadata.version("jax-stn-icnn")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """What a face consists of: classes, parts with their windows, sides, score groups, colours.
 
 An `Anatomy` is one value that everything takes from here: models, losses, scores, loader,
-augmentation, pictures, parser. A new one, and a data set with ids of its own, are entries of this
-file alone.
+augmentation, pictures, parser. `register` and `register_data_set` add one of your own, and a data
+set with ids of its own; a config file is the place to call them.
 
 Plain Python on purpose: everything else may import this, and it imports nothing of ours. Side 1 is
 on the viewer's left, side 2 on the viewer's right, whatever a data set itself calls left.
@@ -196,7 +196,6 @@ _GROUPS = (
     ("inner_mouth", ("inner_mouth",)),
     ("lower_lip", ("lower_lip",)),
     ("mouth", _LIPS),
-    ("overall", _EIGHT),
 )
 # Of paired classes, warm for side 1 and cool for side 2.
 _COLOURS: dict[str, Colour] = {
@@ -302,6 +301,33 @@ DATA_SETS: dict[str, DataSet] = {
     "synthetic_faces": DataSet(_HELEN_CLASSES, shrink=True),
     "celebamask_hq": DataSet(_CELEBAMASK_HQ_CLASSES, shrink=True),
 }
+
+
+def register(anatomy: Anatomy) -> None:
+    """Has configs know classes of your own by their name.
+
+    Args:
+        anatomy: the classes.
+
+    Raises:
+        ValueError: other classes have this name.
+    """
+    if ANATOMIES.setdefault(anatomy.name, anatomy) != anatomy:
+        raise ValueError(f"there are other classes {anatomy.name!r} already: choose another name")
+
+
+def register_data_set(name: str, data_set: DataSet) -> None:
+    """Has configs know a data set of your own by its name.
+
+    Args:
+        name: its name, that of its directory where TFDS keeps its data sets.
+        data_set: its way into the frame and into the classes.
+
+    Raises:
+        ValueError: another data set has this name.
+    """
+    if DATA_SETS.setdefault(name, data_set) != data_set:
+        raise ValueError(f"there is another data set {name!r} already: choose another name")
 
 
 def find(name: str) -> Anatomy:

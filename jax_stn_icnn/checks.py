@@ -74,3 +74,18 @@ def check_labels(name: str, label_map: Any, num_labels: int) -> None:
         raise ValueError(
             f"{name} holds labels {lowest}..{highest}, but they must lie in 0..{num_labels - 1}"
         )
+
+
+def check_logits(logits: Any, label_map: Any) -> None:
+    """Checks that logits and labels are of the same pixels.
+
+    Args:
+        logits: (batch, height, width, labels).
+        label_map: integers below `labels`, (batch, height, width).
+
+    Raises:
+        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+    """
+    check_shape("logits", logits, ("batch", "height", "width", "labels"))
+    check_shape("label_map", label_map, logits.shape[:3])
+    check_labels("label_map", label_map, logits.shape[-1])

@@ -1,4 +1,4 @@
-"""What a face consists of; and that a new anatomy needs nothing outside its file."""
+"""What a face consists of; and that a new anatomy needs nothing but to be registered."""
 
 import dataclasses
 
@@ -21,6 +21,7 @@ from jax_stn_icnn.anatomy import (
     Part,
     ids_of_data_set,
 )
+from jax_stn_icnn.data import loader
 from jax_stn_icnn.data.loader import loader_over
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.models.pipeline import STNiCNN
@@ -113,14 +114,42 @@ MINE = Anatomy(
 )
 
 
+OWN = DataSet(
+    {"none": "nothing", "l": "left", "r": "right", "p": "pupil", "w": "white"}, shrink=False
+)
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(anatomy, "ANATOMIES", dict(ANATOMIES))
+    monkeypatch.setattr(anatomy, "DATA_SETS", known := dict(DATA_SETS))
+    monkeypatch.setattr(loader, "DATA_SETS", known)
+
+
+@pytest.mark.usefixtures("tables")
+class TestRegistered:
+    def test_twice_the_same_is_once(self):
+        for _ in range(2):
+            anatomy.register(MINE)
+            anatomy.register_data_set("my_set", OWN)
+        assert anatomy.find("mine") is MINE
+        assert ids_of_data_set(MINE, "my_set") == (0, 2, 4, 1, 3)
+
+    def test_another_of_the_name_is_refused(self):
+        with pytest.raises(ValueError, match="other classes 'nine' already"):
+            anatomy.register(dataclasses.replace(MINE, name="nine"))
+        with pytest.raises(ValueError, match="another data set 'helen' already"):
+            anatomy.register_data_set("helen", OWN)
+
+
 class TestAMadeUpOne:
-    """From the loader to a file of weights and a photo, by entries of two tables alone."""
+    """From the loader to a file of weights and a photo."""
 
     @pytest.fixture(autouse=True)
-    def entries(self, monkeypatch):
-        monkeypatch.setitem(ANATOMIES, "mine", MINE)
-        own = {"none": "nothing", "l": "left", "r": "right", "p": "pupil", "w": "white"}
-        monkeypatch.setitem(DATA_SETS, "my_set", DataSet(own, shrink=False))
+    def registered(self, tables):
+        anatomy.register(MINE)
+        anatomy.register_data_set("my_set", OWN)
 
     def test_loads(self):
         label = np.arange(20, dtype=np.uint8).reshape(4, 5) % 5
@@ -145,7 +174,7 @@ class TestAMadeUpOne:
     def test_scores_and_pastes(self):
         counts = np.eye(5, dtype=np.int64)
         found = metrics.f1_scores(counts, MINE)
-        assert found == {"eye": 1.0, "mean_of_eight": 1.0, "mean": 1.0}
+        assert found == {"eye": 1.0, "overall": 1.0, "mean_of_eight": 1.0, "mean": 1.0}
         scores = jax.nn.softmax(jax.random.normal(jax.random.key(0), (1, 3, 3, 3)))
         whole = jax.nn.softmax(jax.random.normal(jax.random.key(1), (1, 9, 9, 3)))
         theta = jnp.array([[[[0.25, 0, 0], [0, 0.25, 0]]]])

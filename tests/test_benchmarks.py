@@ -151,6 +151,17 @@ def test_the_pastes_peers_paste_the_same(peer):
     np.testing.assert_allclose(np.moveaxis(found.numpy(), 1, -1), ours, atol=1e-6)
 
 
+def test_bisenet_is_of_the_published_size(peer):
+    from benchmarks import torch_bisenet
+
+    model = torch_bisenet.make(19)
+    frames = inputs.random_frames(1, 64)
+    assert model.parse(frames).shape == (1, 64, 64) and model.parse(frames).dtype == np.uint8
+    # ResNet-18 without its classifier, as in Table 1 of He et al. (2016), counted by torchvision.
+    backbone = [*model.stem.parameters(), *model.layers.parameters()]
+    assert sum(parameter.numel() for parameter in backbone) == 11_176_512
+
+
 def test_rounds_are_interleaved_and_median_is_of_rounds(monkeypatch):
     clock, order = [0.0], []
     monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])

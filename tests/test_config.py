@@ -5,6 +5,7 @@ import pytest
 
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train.stages import Distillation, make_stages, plan
 
 FILES = [
     "common",
@@ -140,37 +141,37 @@ def test_differences_name_fields_but_not_the_free_ones():
 
 
 def test_stages_without_epochs_are_left_out():
-    stages = configs.make_stages(make(coarse__epochs=0, stages=("coarse", "fine", "joint")))
+    stages = make_stages(make(coarse__epochs=0, stages=("coarse", "fine", "joint")))
     assert [stage.name for stage in stages] == ["fine", "joint"]
     assert stages[0].true_windows and stages[0].jitter == 8
 
 
 def test_joint_stage_freezes_what_has_no_rate_and_drops_what_has_no_weight():
     changes = {"joint__lr_coarse": 0.0, "joint__coarse_weight": 0.0, "stages": ("joint",)}
-    (stage,) = configs.make_stages(make(**changes))
+    (stage,) = make_stages(make(**changes))
     assert stage.learning_rates.keys() == {"localizer", "fine"}
     assert stage.loss_weights == {"fine": 1.0, "localizer": make().joint.localizer_weight}
 
 
 def test_self_distillation_weighs_each_term_beside_its_counterpart():
     changes = {"stages": ("distill",), "distill__weight": 0.5, "distill__lr_coarse": 0.0}
-    (stage,) = configs.make_stages(make(**changes))
+    (stage,) = make_stages(make(**changes))
     weights, joint = stage.loss_weights, make().joint
     assert weights["coarse"] == 2 * weights["coarse_distilled"] == joint.coarse_weight
     assert weights["fine"] == 2 * weights["fine_distilled"] == 1
     assert stage.learning_rates.keys() == {"localizer", "fine"}
-    assert stage.distillation == configs.Distillation(0.5, make().distill.decay)
-    assert configs.make_stages(make(stages=("joint",)))[0].distillation is None
+    assert stage.distillation == Distillation(0.5, make().distill.decay)
+    assert make_stages(make(stages=("joint",)))[0].distillation is None
 
 
 def test_joint_stage_of_the_centroid_cropper_has_no_localizer():
-    (stage,) = configs.make_stages(make(model__cropper="centroid", stages=("joint",)))
+    (stage,) = make_stages(make(model__cropper="centroid", stages=("joint",)))
     assert stage.learning_rates.keys() == stage.loss_weights.keys() == {"coarse", "fine"}
 
 
 def test_plan_lays_stages_in_a_row():
     stages = {"stages": ("coarse", "fine"), "coarse__epochs": 2, "fine__epochs": 3}
-    phases, steps_per_epoch = configs.plan(make(batch_size=4, **stages), 10)
+    phases, steps_per_epoch = plan(make(batch_size=4, **stages), 10)
     assert steps_per_epoch == 2
     assert [(phase.stage.name, phase.first, phase.last) for phase in phases] == [
         ("coarse", 0, 4),
@@ -180,4 +181,4 @@ def test_plan_lays_stages_in_a_row():
 
 def test_a_split_smaller_than_a_batch_is_refused():
     with pytest.raises(ValueError, match="holds 3 records, fewer than batch_size = 4"):
-        configs.plan(make(batch_size=4), 3)
+        plan(make(batch_size=4), 3)

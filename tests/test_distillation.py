@@ -12,8 +12,8 @@ from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.data.photometric import Strengths
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
-from jax_stn_icnn.train.config import DISTILLED, Consensus, Distillation, Edges, Stage
 from jax_stn_icnn.train.distillation import average
+from jax_stn_icnn.train.stages import DISTILLED, Consensus, Distillation, Edges, Stage
 from jax_stn_icnn.train.state import TrainState, init_variables
 from jax_stn_icnn.train.views import make_views
 

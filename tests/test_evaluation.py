@@ -133,7 +133,7 @@ def test_counts_equal_a_plain_loop(model, variables, report):
     assert report.window_error_px == pytest.approx(np.mean(distances), rel=1e-5)
     assert report.f1 == metrics.f1_scores(report.confusion.sum(0))
     assert report.rough_f1 == metrics.f1_scores(report.rough_confusion.sum(0))
-    assert set(report.f1) == {*NINE.group_ids, "mean_of_eight"}
+    assert set(report.f1) == {*NINE.group_ids, "overall", "mean_of_eight"}
 
 
 def test_batches_and_their_padding_do_not_matter(model, variables, report):

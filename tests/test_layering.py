@@ -27,11 +27,29 @@ LAYERS = (
 # Within a folder likewise.
 WITHIN = {
     "compilation": ("memory", "cache"),
-    "sampling": ("grid", "lookup", "crop", "paste"),
+    "sampling": ("grid", "lookup", "products", "platforms", "crop", "paste"),
     "data": ("loader", "views", "augment", "photometric", "occlusion"),
-    "models": ("conv", "norm", "attention", "bridge", "icnn", "unet", "localizer", "pipeline"),
+    "models": (
+        "folded",
+        "conv",
+        "norm",
+        "attention",
+        "bridge",
+        "icnn",
+        "unet",
+        "localizer",
+        "pipeline",
+    ),
     "scores": ("metrics", "edges", "report", "draw", "evaluation"),
-    "files": ("weights", "convert_torch"),
+    "files": (
+        "weights",
+        "convert_torch",
+        "network",
+        "onnx_graph",
+        "onnx_operations",
+        "jaxpr_to_onnx",
+        "export",
+    ),
     "photos": (
         "reading",
         "resample",
@@ -50,6 +68,8 @@ WITHIN = {
     ),
     "train": (
         "losses",
+        "consensus",
+        "stages",
         "config",
         "signals",
         "state",
@@ -72,6 +92,8 @@ ONLY_IN = {
     "ray": ("photos.cluster",),
     "fsspec": ("photos.cluster",),
     "torch": ("files.convert_torch",),
+    "onnx": ("files.",),
+    "onnxruntime": ("files.export",),
     "matplotlib": ("scores.draw",),
     "cv2": ("photos.detectors", "photos.resample", "photos.video", "scores.draw", "scores.edges"),
 }

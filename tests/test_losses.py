@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jax_stn_icnn.train import losses
+from jax_stn_icnn.train import consensus, losses
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(10, 5), (1, 0), (0, 1)])
@@ -13,7 +13,7 @@ def test_consensus_equals_the_original(golden, alpha, beta):
     z = golden("consensus")
     target = jnp.array(z["target_int64"].astype(np.int32))
     loss, gradient = jax.jit(
-        jax.value_and_grad(lambda x: losses.consensus_loss(x, target, target, alpha, beta))
+        jax.value_and_grad(lambda x: consensus.consensus_loss(x, target, target, alpha, beta))
     )(z.nhwc("logits"))
     np.testing.assert_allclose(loss, z[f"loss_a{alpha}_b{beta}"], rtol=1e-5)
     expected = z.nhwc(f"grad_a{alpha}_b{beta}")
@@ -43,7 +43,7 @@ def test_consensus_of_images_equals_a_loop(connected):
     label_map[1] = np.minimum(label_map[1], 1)  # has fewer labels than the other
     probs = np.asarray(jax.nn.softmax(logits), np.float64)
     each = [consensus_by_a_loop(probs[i], label_map[i], connected) for i in range(2)]
-    loss, gradient = jax.value_and_grad(losses.mean_consensus_loss)(
+    loss, gradient = jax.value_and_grad(consensus.mean_consensus_loss)(
         logits, jnp.array(label_map), connected=connected
     )
     np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
@@ -62,7 +62,7 @@ def test_connected_regions_equal_scipys(seed):
             label_map[0, i + 1 : 18 - i, i + 1 : 22 - i] = 0
             label_map[0, i + 1, i] = 0
             label_map[0, i + 2 : i + 3, i + 1] = 1
-    regions = np.asarray(jax.jit(losses.connected_regions)(jnp.array(label_map)))
+    regions = np.asarray(jax.jit(consensus.connected_regions)(jnp.array(label_map)))
     for image in range(2):
         expected = np.zeros_like(label_map[image])
         total = 0

@@ -12,7 +12,7 @@ def test_counts_and_scores_equal_the_original(golden):
     counts = metrics.confusion(jnp.array(z["truth_uint8"]), jnp.array(z["prediction_uint8"]))
     np.testing.assert_array_equal(counts, z["confusion"])
     scores = metrics.f1_scores(np.asarray(counts))
-    for group in NINE.group_ids:
+    for group in (*NINE.group_ids, "overall"):
         assert scores[group] == z[f"f1_{group}"], group
 
 

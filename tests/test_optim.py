@@ -5,8 +5,8 @@ import optax
 import pytest
 
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.train.config import NETWORKS, Stage
 from jax_stn_icnn.train.optim import learning_rate, make_optimizer
+from jax_stn_icnn.train.stages import NETWORKS, Stage
 
 PARAMS = {
     "coarse": {"conv": {"kernel": np.ones((2, 2), np.float32)}},

@@ -159,7 +159,7 @@ def test_command_prints_one_line_and_fails(tmp_path):
 def test_command_wants_a_known_name():
     result = command("hellen")
     assert result.returncode != 0
-    assert "name one data set of celebamask_hq, helen, synthetic_faces" in result.stderr
+    assert "name one data set of celebamask_hq, helen, synthetic_faces, or a fold" in result.stderr
 
 
 @pytest.mark.parametrize("limit_32_bits", [None, 1000])

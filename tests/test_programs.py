@@ -11,8 +11,8 @@ from jax_stn_icnn.compilation import cache as programs
 from jax_stn_icnn.compilation.cache import cached_program, cached_value, enable_cache
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.train import step
-from jax_stn_icnn.train.config import Stage
 from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import Stage
 from jax_stn_icnn.train.state import TrainState, init_variables
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

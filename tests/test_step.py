@@ -12,8 +12,9 @@ from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
-from jax_stn_icnn.train.config import Consensus, Edges, Stage
+from jax_stn_icnn.train.consensus import mean_consensus_loss
 from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import Consensus, Edges, Stage
 from jax_stn_icnn.train.state import TrainState, init_variables
 from jax_stn_icnn.train.views import make_views
 
@@ -189,7 +190,7 @@ def test_consensus_is_added_by_its_weight_and_share(joint_views):
             method=model.coarse_stage,
             mutable=["batch_stats"],
         )
-        alone = losses.mean_consensus_loss(logits, views.coarse_labels, connected=False)
+        alone = mean_consensus_loss(logits, views.coarse_labels, connected=False)
         return terms(), terms(0.5, coarse=0.5, fine=2.0), alone
 
     plain, added, alone = means(variables)

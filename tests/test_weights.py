@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 import safetensors.numpy
+from conftest import BROWS, random_variables
 
 from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.files import weights
@@ -60,6 +62,24 @@ def test_a_file_older_than_a_switch_is_of_a_model_without_it(file, variables):
     assert weights.load_weights(file).model == plain
 
 
+def test_a_file_needs_nobody_to_know_its_classes(tmp_path):
+    own = dataclasses.replace(BROWS, name="never_registered", groups=(("brows", ("brow_2",)),))
+    model = STNiCNN(own.fitted_sizes(31), "vgg9", own, "unet", (4, 4), 2, (4, 4))
+    inputs = np.zeros((1, 256, 256, 3), np.float32), np.zeros((1, FRAME, FRAME, 3), np.float32)
+    weights.save_weights(tmp_path / "w", random_variables(model, *inputs), model, FRAME)
+    assert weights.load_weights(tmp_path / "w").model == model
+
+
+def test_a_file_that_only_names_its_classes_has_those_of_this_package(file):
+    with safetensors.safe_open(file, "numpy") as opened:
+        metadata = opened.metadata()
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    for name in ("parts", "pairs", "groups", "colours"):
+        del metadata[name]
+    safetensors.numpy.save_file(arrays, file, metadata)
+    assert weights.load_weights(file).model == MODEL
+
+
 def test_half_the_size(tmp_path, file, variables):
     half = tmp_path / "half"
     weights.save_weights(half, variables, MODEL, FRAME, half=True)
@@ -90,8 +110,12 @@ def test_what_is_no_weights_file_is_named(tmp_path, file):
     ("changes", "message"),
     [
         ({"classes": None}, r"w\.safetensors does not say its classes"),
-        ({"anatomy": "twelve"}, r"w\.safetensors: there are no classes 'twelve', only nine"),
-        ({"classes": ["background", "nose"]}, "are background, nose, but here they are backgr"),
+        ({"anatomy": "twelve", "parts": None}, "there are no classes 'twelve', only nine"),
+        (
+            {"classes": ["background", "nose"], "parts": None},
+            r"w\.safetensors: .* are background, nose, but here they are backgr",
+        ),
+        ({"classes": ["background", "nose"]}, r"w\.safetensors: there is no class 'brow_1'"),
         ({"detail": "much"}, r"w\.safetensors: "),
         ({"cropper": "vgg9"}, "does not fit the model"),
     ],

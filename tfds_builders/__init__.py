@@ -1,5 +1,6 @@
 """TFDS dataset builders for face parsing: `celebamask_hq`, `helen` and `synthetic_faces`.
 
 Importing `tfds_builders.<name>` registers that builder with TFDS under `<name>`.
-`python -m tfds_builders.prepare <name>` builds it without TensorFlow.
+`python -m tfds_builders.prepare <name>` builds it without TensorFlow. `image_folder` builds a data
+set from pictures and masks of your own.
 """

@@ -24,6 +24,8 @@ class Archive(Protocol):
     """Read-only access to the members of an archive."""
 
     location: str
+    remedy: str
+    """What the user can do about a member that is missing or damaged."""
 
     def __iter__(self) -> Iterator[str]:
         """Yields the name of each member, in the order of their paths."""
@@ -35,18 +37,16 @@ class Archive(Protocol):
         """Returns a member's bytes; raises ArchiveError if absent or damaged."""
 
 
-def error(
-    archive: Archive, member: str, problem: str, remedy: str = DOWNLOAD_AGAIN
-) -> ArchiveError:
+def error(archive: Archive, member: str, problem: str, remedy: str | None = None) -> ArchiveError:
     """Returns the one-line error about a member.
 
     Args:
       archive: the archive.
       member: the member's name, with the line number where it is a line of a list.
       problem: what is wrong with it.
-      remedy: what the user can do.
+      remedy: what the user can do; by default the archive's own.
     """
-    return ArchiveError(f"{archive.location}: {member}: {problem}; {remedy}")
+    return ArchiveError(f"{archive.location}: {member}: {problem}; {remedy or archive.remedy}")
 
 
 def some_of(names: list[str]) -> str:
@@ -57,22 +57,24 @@ def some_of(names: list[str]) -> str:
 class ZipArchive:
     """The archive as downloaded."""
 
-    def __init__(self, path: Path, root: str):
+    def __init__(self, path: Path, root: str, remedy: str = DOWNLOAD_AGAIN):
         """Opens a zip file.
 
         Args:
           path: the zip file.
           root: the folder inside it that holds everything.
+          remedy: what the user can do about a member that is missing or damaged.
 
         Raises:
           ArchiveError: if it is not a whole zip file.
         """
         self.location = str(path)
+        self.remedy = remedy
         self._prefix = f"{root}/"
         try:
             self._zip = zip_reader.ZipReader(path)
         except zip_reader.ZipDamagedError as damage:
-            raise ArchiveError(f"{path}: {damage}; {DOWNLOAD_AGAIN}") from damage
+            raise ArchiveError(f"{path}: {damage}; {remedy}") from damage
 
     def __iter__(self) -> Iterator[str]:
         """Yields the name of each member."""
@@ -96,13 +98,15 @@ class ZipArchive:
 class FolderArchive:
     """The folder that the archive unpacks to."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, remedy: str = DOWNLOAD_AGAIN):
         """Names the folder; nothing is read yet.
 
         Args:
           path: the archive's root folder.
+          remedy: what the user can do about a member that is missing or damaged.
         """
         self.location = str(path)
+        self.remedy = remedy
         self._path = path
 
     def __iter__(self) -> Iterator[str]:
@@ -142,11 +146,28 @@ def open_archive(dl_manager: tfds.download.DownloadManager, root: str) -> Archiv
         manual_dir = Path(dl_manager.manual_dir)
     except AssertionError as missing:  # TFDS's way to say that the directory is absent or empty
         raise ArchiveError(str(missing)) from missing
-    if (manual_dir / f"{root}.zip").is_file():
-        return ZipArchive(manual_dir / f"{root}.zip", root)
-    if (manual_dir / root).is_dir():
-        return FolderArchive(manual_dir / root)
+    if archive := find_archive(manual_dir, root):
+        return archive
     raise ArchiveError(
         f"{manual_dir} holds neither {root}.zip nor the folder {root}; "
         "download the archive there, or name its directory with --manual_dir"
     )
+
+
+def find_archive(folder: Path, root: str, remedy: str = DOWNLOAD_AGAIN) -> Archive | None:
+    """Opens `<root>.zip` or, where there is no zip, the folder `<root>`, in a folder.
+
+    Args:
+      folder: where to look.
+      root: as for `open_archive`.
+      remedy: what the user can do about a member that is missing or damaged.
+
+    Returns:
+      The archive; None where neither is there.
+
+    Raises:
+      ArchiveError: if the zip is not whole.
+    """
+    if (folder / f"{root}.zip").is_file():
+        return ZipArchive(folder / f"{root}.zip", root, remedy)
+    return FolderArchive(folder / root, remedy) if (folder / root).is_dir() else None

@@ -1,6 +1,7 @@
 """Images: read from an archive, with every fault turned into an error, and encoded."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -8,24 +9,52 @@ from PIL import Image
 from tfds_builders.archive import Archive, error
 
 
-def read_jpeg(archive: Archive, member: str) -> tuple[bytes, tuple[int, int]]:
+def read_rgb(
+    archive: Archive, member: str, formats: Sequence[str] = ("JPEG",)
+) -> tuple[bytes, tuple[int, int]]:
     """Reads a colour photograph and decodes it once, to be sure that it is whole.
 
     Args:
       archive: the archive.
       member: the name of the image.
+      formats: Pillow's names of those that it may have.
 
     Returns:
       The file's own bytes, and its size as (height, width).
 
     Raises:
-      ArchiveError: if it is absent, cut short, or not an RGB JPEG.
+      ArchiveError: if it is absent, cut short, or not RGB of one of these formats.
     """
     data = archive.read(member)
     image = _decode(archive, member, data)
-    if image.format != "JPEG" or image.mode != "RGB":
-        raise error(archive, member, f"is {image.format} {image.mode}, not an RGB JPEG")
+    if image.format not in formats or image.mode != "RGB":
+        wanted = " or ".join(formats)
+        raise error(archive, member, f"is {image.format} {image.mode}, not an RGB {wanted}")
     return data, (image.height, image.width)
+
+
+def read_ids(archive: Archive, member: str) -> np.ndarray:
+    """Reads a mask, grey or with a palette, whose pixels are ids of classes.
+
+    Args:
+      archive: the archive.
+      member: the name of the mask.
+
+    Returns:
+      uint8 (H, W).
+
+    Raises:
+      ArchiveError: if it is absent, cut short, or no PNG of one byte a pixel.
+    """
+    image = _decode(archive, member, archive.read(member))
+    if image.format != "PNG" or image.mode not in ("L", "P"):
+        raise error(
+            archive,
+            member,
+            f"is {image.format} {image.mode}, not an 8-bit PNG, grey or with a palette",
+            "save the ids of the classes so",
+        )
+    return np.asarray(image)
 
 
 def read_gray(archive: Archive, member: str, data: bytes) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Builds one of the data sets; needs no TensorFlow.
 
     python -m tfds_builders.prepare helen --manual_dir ~/Downloads --data_dir ~/datasets
+    python -m tfds_builders.prepare my_faces --manual_dir ~ --data_dir ~/datasets
+
+The second is a folder of your own, `~/my_faces`: see `image_folder.py`.
 
 A run that was stopped or killed leaves nothing that TFDS would take for a data set: TFDS writes to
 a folder `incomplete.*` and renames it at the very end. The next run removes such folders and starts
@@ -12,6 +15,7 @@ import fcntl
 import importlib
 import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,7 +24,8 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
-from tfds_builders.archive import ArchiveError
+from tfds_builders import image_folder
+from tfds_builders.archive import ArchiveError, find_archive
 
 NAMES = ("celebamask_hq", "helen", "synthetic_faces")
 
@@ -33,7 +38,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str
     """Builds a data set, unless it is there already.
 
     Args:
-      name: one of NAMES.
+      name: one of NAMES, or that of a folder of pictures and masks in `manual_dir`.
       data_dir: where TFDS keeps its data sets.
       manual_dir: the directory with the downloaded archive; None for TFDS's default.
       file_format: "array_record" or "tfrecord".
@@ -43,13 +48,12 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str
 
     Raises:
       ArchiveError: if the archive is missing or damaged.
-      PrepareError: if the data set is there in the other format, TensorFlow is needed and absent,
-        or another process prepares the same data set.
+      PrepareError: if there is no such data set, it is there in the other format, TensorFlow is
+        needed and absent, or another process prepares the same data set.
     """
     if file_format == "tfrecord" and importlib.util.find_spec("tensorflow") is None:
         raise PrepareError("--file_format=tfrecord needs TensorFlow; pip install tensorflow")
-    module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
-    builder = module.Builder(data_dir=data_dir)
+    builder = _builder(name, data_dir, manual_dir)
     destination = Path(builder.data_dir)
     if not destination.exists():
         with _only_writer(destination.parent):
@@ -64,6 +68,23 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str
         f"{split} {info.num_examples}" for split, info in builder.info.splits.items()
     )
     return f"{verb}: {destination} ({file_format}; {counts})"
+
+
+def _builder(name: str, data_dir: Path, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
+    if name in NAMES:
+        module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
+        return module.Builder(data_dir=data_dir)
+    if (complete := data_dir / name / image_folder.VERSION).exists():
+        return tfds.builder_from_directory(complete)  # The folder itself is needed no more.
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise PrepareError(f"a data set's name has small letters, digits and _; got {name!r}")
+    archive = find_archive(manual_dir, name, "put it right in your folder") if manual_dir else None
+    if archive is None:
+        raise PrepareError(
+            f"name one data set of {', '.join(NAMES)}, or a folder of pictures and masks in "
+            f"--manual_dir; got {name!r}, and --manual_dir is {manual_dir or 'not given'}"
+        )
+    return image_folder.ImageFolder(name, archive, data_dir)
 
 
 @contextlib.contextmanager
@@ -116,7 +137,7 @@ def main(argv: Sequence[str]) -> None:
     Args:
       argv: the program's name and the data set's.
     """
-    if len(argv) != 2 or argv[1] not in NAMES:
+    if len(argv) != 2:
         raise app.UsageError(f"name one data set of {', '.join(NAMES)}; got {list(argv[1:])}")
     values = flags.FLAGS
     manual_dir = Path(values.manual_dir).expanduser() if values.manual_dir else None

@@ -280,7 +280,11 @@ def mirror_some(
     check_same_batch(keys=keys, frame=frame, label_map=label_map, region=region)
     # Other draws are from the key itself, or from its fold 1.
     chosen = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2)))(keys)
-    exchanged = jnp.array(anatomy.mirrored, label_map.dtype)[label_map[:, :, ::-1]]
+    turned = label_map[:, :, ::-1]
+    exchanged = turned
+    for c, other in enumerate(anatomy.mirrored):
+        if c != other:  # A comparison for each of few: less than looking every pixel up.
+            exchanged = jnp.where(turned == c, jnp.asarray(other, label_map.dtype), exchanged)
     return (
         jnp.where(chosen[:, None, None, None], frame[:, :, ::-1], frame),
         jnp.where(chosen[:, None, None], exchanged, label_map),

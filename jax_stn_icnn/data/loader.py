@@ -43,7 +43,7 @@ def open_source(data_dir: str | os.PathLike[str], dataset: str, split: str) -> S
 
     Args:
         data_dir: where TFDS keeps its data sets.
-        dataset: `helen`, `celebamask_hq` or `synthetic_faces`.
+        dataset: `helen`, `celebamask_hq`, `synthetic_faces`, or a registered one.
         split: one of the data set's splits, or a part of one, such as `train[:100]`.
 
     Returns:
@@ -89,7 +89,7 @@ def make_loader(
 
     Args:
         data_dir: where TFDS keeps its data sets.
-        dataset: `helen`, `celebamask_hq` or `synthetic_faces`.
+        dataset: `helen`, `celebamask_hq`, `synthetic_faces`, or a registered one.
         split: one of the data set's splits, or a part of one, such as `train[:100]`.
         anatomy: whose classes the labels become.
         **options: the keywords of `loader_over`.
@@ -140,7 +140,7 @@ def loader_over(
     Args:
         source: the records.
         dataset: whose classes and whose way into the frame they follow: HELEN is padded to the
-            frame, the other two, square, are shrunk to it.
+            frame, others, square, are shrunk to it.
         anatomy: whose classes the labels become; what is in none of them is background.
         frame_size: S, the side of the frame.
         batch_size: examples in the global batch.

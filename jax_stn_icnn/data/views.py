@@ -48,7 +48,7 @@ def coarse_view(
     check_shape("label_map", label_map, ("batch", *frame.shape[1:3]))
     check_shape("region", region, ("batch", 2, 3))
     check_same_batch(frame=frame, label_map=label_map, region=region)
-    image = sampling.crop_bilinear(frame, region, size)
+    image = sampling.crop_bilinear(frame, region, size, upright=True)
     windows = jnp.round(geometry.windows_from_theta(region, frame.shape[1:3])).astype(jnp.int32)
     left, top, right, bottom = windows.T
 
@@ -58,5 +58,4 @@ def coarse_view(
 
     rows = pixels(top, bottom, size[0])
     columns = pixels(left, right, size[1])
-    batch = jnp.arange(label_map.shape[0])
-    return image, label_map[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return image, sampling.pick_labels(label_map, rows, columns)

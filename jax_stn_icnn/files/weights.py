@@ -12,6 +12,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import Anatomy, Part
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 
 FORMAT = "jax_stn_icnn/2"
@@ -27,6 +28,8 @@ DESCRIPTION = (
     "fine_channels",
     "frame_size",
 )
+# What they say of an anatomy besides its name, so that a file needs no other to be read.
+ANATOMY = ("classes", "parts", "pairs", "groups", "colours")
 # What a run's directory calls them.
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
@@ -75,6 +78,10 @@ def save_weights(
         "cropper": model.cropper,
         "anatomy": model.anatomy.name,
         "classes": model.anatomy.classes,
+        "parts": model.anatomy.parts,
+        "pairs": model.anatomy.pairs,
+        "groups": model.anatomy.groups,
+        "colours": model.anatomy.colours,
         "patch_size": model.patch_size,
         "coarse_network": model.coarse_network,
         "coarse_channels": model.coarse_channels,
@@ -135,16 +142,10 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
         )
     try:
         said = {name: json.loads(metadata[name]) for name in DESCRIPTION}
-        found = anatomy.find(said["anatomy"])
-        if tuple(said["classes"]) != found.classes:
-            raise ValueError(
-                f"its classes {said['anatomy']!r} are {', '.join(said['classes'])}, "
-                f"but here they are {', '.join(found.classes)}"
-            )
         return STNiCNN(
             _as_tuples(said["patch_size"]),
             said["cropper"],
-            anatomy=found,
+            anatomy=_anatomy(metadata),
             coarse_network=said["coarse_network"],
             coarse_channels=tuple(said["coarse_channels"]),
             detail=int(said["detail"]),
@@ -158,6 +159,21 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
         ), int(said["frame_size"])
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+
+
+def _anatomy(metadata: Mapping[str, str]) -> Anatomy:
+    """What a face consists of, in a file's own words; older files only name it."""
+    said = {name: _as_tuples(json.loads(metadata[name])) for name in ANATOMY if name in metadata}
+    if len(said) == len(ANATOMY):
+        parts = tuple(Part(*part) for part in said.pop("parts"))
+        return Anatomy(json.loads(metadata["anatomy"]), parts=parts, **said)
+    found = anatomy.find(json.loads(metadata["anatomy"]))
+    if said["classes"] != found.classes:
+        raise ValueError(
+            f"its classes {found.name!r} are {', '.join(said['classes'])}, "
+            f"but here they are {', '.join(found.classes)}"
+        )
+    return found
 
 
 def _as_tuples(value: Any) -> Any:

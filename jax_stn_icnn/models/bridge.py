@@ -17,6 +17,7 @@ from flax import linen as nn
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models.conv import Conv
+from jax_stn_icnn.models.folded import Folded, Picture, fold
 from jax_stn_icnn.sampling import enlarge
 
 FEATURES = 8  # of the coarse network, beside its scores
@@ -94,20 +95,27 @@ class Bridge(nn.Module):
         return Bridged(2 * nn.sigmoid(out[:, 0]), out[:, 1:])
 
 
-def weigh(rows: list[jax.Array], bridged: Bridged) -> list[jax.Array]:
+def weigh(rows: list[Picture], bridged: Bridged) -> list[Picture]:
     """Weighs the rows of a fine network, and adds a bridge's features to the one it leads to.
 
     Args:
-        rows: features, row r of (batch, channels, height, width).
+        rows: features, row r of (batch, channels, height, width), or folded.
         bridged: what the bridge says.
 
     Returns:
         Rows of the same shapes.
     """
-    weight, weighed = bridged.weight[..., None], []
+    weight, weighed = bridged.weight[..., None], list[Picture]()
     for r, row in enumerate(rows):
-        of_row = weight if r == row_of(len(rows)) else enlarge(weight, row.shape[2:])
-        weighed.append(row * of_row[..., 0][:, None])
-        if r == row_of(len(rows)):
-            weighed[-1] += bridged.features
+        led_to = r == row_of(len(rows))
+        size = row.size if isinstance(row, Folded) else row.shape[2:]
+        of_row = weight if led_to else enlarge(weight, size)
+        if isinstance(row, Folded):
+            blocks = row.blocks * jnp.tile(fold(of_row, row.block).blocks, row.channels)
+            if led_to:
+                blocks += fold(jnp.moveaxis(bridged.features, 1, -1), row.block).blocks
+            weighed.append(row.of(blocks))
+        else:
+            row = row * of_row[..., 0][:, None]
+            weighed.append(row + bridged.features if led_to else row)
     return weighed

@@ -17,6 +17,8 @@ from flax import linen as nn
 from jax import lax
 
 from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.models import folded
+from jax_stn_icnn.models.folded import Folded, Picture
 
 DIMENSIONS = ("NCHW", "HWIO", "NCHW")
 # Pixels of a picture of odd size below which what its edges need costs more than not upsampling
@@ -25,35 +27,45 @@ FEW_PIXELS = 100 * 100
 
 
 class Conv(nn.Module):
-    """Convolution with bias; parameters are those of `nn.Conv`.
+    """Convolution; parameters are those of `nn.Conv`.
 
     Attributes:
         features: output channels.
         kernel_size: side of the square kernel, odd.
         dtype: type of the computation; parameters stay float32.
+        use_bias: whether it adds a bias.
     """
 
     features: int
     kernel_size: int
     dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
 
     @nn.compact
-    def __call__(self, x: jax.Array, below: jax.Array | None = None) -> jax.Array:
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
+        """Kernel (k, k, channels, features), and bias (features,) if it has one, for inputs."""
+        shape = self.kernel_size, self.kernel_size, channels, self.features
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return kernel, bias
+
+    def __call__(self, x: Picture, below: Picture | None = None) -> Picture:
         """Convolves a picture, and one of half its size as if it were upsampled and stacked below.
 
         Args:
-            x: shape (batch, channels, height, width).
-            below: shape (batch, more channels, ceil(height / 2), ceil(width / 2)), if any.
+            x: shape (batch, channels, height, width), or folded.
+            below: shape (batch, more channels, ceil(height / 2), ceil(width / 2)), if any; folded
+                like `x`.
 
         Returns:
-            Shape (batch, features, height, width).
+            Shape (batch, features, height, width), or folded.
         """
-        channels = x.shape[1] + (0 if below is None else below.shape[1])
-        side = self.kernel_size
-        kernel = self.param(
-            "kernel", nn.initializers.lecun_normal(), (side, side, channels, self.features)
-        )
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        channels = _channels(x) + (0 if below is None else _channels(below))
+        kernel, bias = self.weights(channels)
+        if isinstance(x, Folded):
+            return self._of_blocks(x, below, kernel, bias)
         rows, columns = x.shape[2:]
         odd = rows % 2 or columns % 2
         if below is not None and odd and rows * columns < FEW_PIXELS:
@@ -63,9 +75,24 @@ class Conv(nn.Module):
         out = convolve(x.astype(self.dtype), own.astype(self.dtype))
         if below is not None:
             out += convolve_upsampled(below.astype(self.dtype), of_below, x.shape[2:])
+        if bias is None:
+            return out
         # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 would
         # stop growing where it is some hundred times its terms.
         return (out + bias[:, None, None]).astype(self.dtype)
+
+    def _of_blocks(
+        self, x: Folded, below: Folded | None, kernel: jax.Array, bias: jax.Array | None
+    ) -> Folded:
+        out = folded.convolve(x, kernel, below)
+        if bias is not None:
+            blocks = out.blocks + folded.to_blocks(bias, out.block)
+            out = out.of(blocks.astype(self.dtype))
+        return folded.blank(out)
+
+
+def _channels(x: Picture) -> int:
+    return x.channels if isinstance(x, Folded) else x.shape[1]
 
 
 def convolve_upsampled(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array:

@@ -1,7 +1,8 @@
 """The interlinked CNN (iCNN): four rows at four scales that exchange features layer by layer.
 
 Row r has 8 * (r + 1) channels and sees the picture after r max pools. Section 2.2 and figure 2 of
-the paper; layer by layer it equals the original code.
+the paper; layer by layer it equals the original code. On TPU its pictures are folded (`folded.py`),
+elsewhere their channels come first; the layers and their parameters are the same.
 """
 
 from collections.abc import Callable
@@ -12,12 +13,17 @@ from flax import linen as nn
 from jax import lax
 
 from jax_stn_icnn.checks import check_shape
+from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models.bridge import Bridged, weigh
 from jax_stn_icnn.models.conv import Conv
-from jax_stn_icnn.models.norm import batch_norm
+from jax_stn_icnn.models.folded import Folded, Picture, fold, folds, stack, unfold
+from jax_stn_icnn.models.folded import max_pool as max_pool_folded
+from jax_stn_icnn.models.norm import FoldedBatchNorm, batch_norm
 
 CHANNELS = (8, 16, 24, 32)
 NUM_INTERLINKS = 3
+# Sides of the blocks that rows are folded into; of further rows 1, which is as good as not at all.
+SIDES = (4, 2, 2, 1)
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -27,7 +33,7 @@ class ConvNorm(nn.Module):
 
     Attributes:
         features: output channels.
-        activation: applied last.
+        activation: applied last; it keeps zero.
         kernel_size: side of the square kernel, odd.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters and statistics stay float32.
@@ -40,8 +46,8 @@ class ConvNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, below: jax.Array | None = None) -> jax.Array:
-        """Maps (batch, channels, height, width) to (batch, features, height, width).
+    def __call__(self, x: Picture, train: bool, below: Picture | None = None) -> Picture:
+        """Maps (batch, channels, height, width) to (batch, features, height, width), or folded.
 
         Args:
             x: the picture.
@@ -53,10 +59,15 @@ class ConvNorm(nn.Module):
             The picture of features.
         """
         x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
+        if isinstance(x, Folded):
+            x = FoldedBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
+            # Zeroes stay zero: they are what fills up the last blocks.
+            return x.of(self.activation(x.blocks))
         x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
         return self.activation(x)
 
 
+@jax.jit  # By its name, `files.jaxpr_to_onnx` finds it.
 def max_pool(x: jax.Array) -> jax.Array:
     """3 x 3 max pool of stride 2, padded by one: size n becomes ceil(n / 2).
 
@@ -86,6 +97,23 @@ def _max_of_three(x: jax.Array, axis: int) -> jax.Array:
     return highest
 
 
+def _block(row: int) -> Size:
+    """What a row is folded into, if at all."""
+    return (SIDES[row] if row < len(SIDES) else 1,) * 2
+
+
+def _pool_into(x: Picture, row: int) -> Picture:
+    """The row above, pooled to the size of a row."""
+    return max_pool_folded(x, _block(row)) if isinstance(x, Folded) else max_pool(x)
+
+
+def _stack(pictures: list[Picture]) -> Picture:
+    """Pictures of one size, their channels one after the other."""
+    if isinstance(pictures[0], Folded):
+        return stack(pictures)
+    return jnp.concatenate(pictures, axis=1)
+
+
 class ICNN(nn.Module):
     """Labels every pixel of a picture of any size.
 
@@ -95,12 +123,15 @@ class ICNN(nn.Module):
             the picture; more rows see more of it.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
+        platform: what it is compiled for, as JAX calls it; None is JAX's default. It changes how
+            the result is computed, not what it is.
     """
 
     num_labels: int
     channels: tuple[int, ...] = CHANNELS
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    platform: str | None = None
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool, bridged: Bridged | None = None) -> jax.Array:
@@ -118,18 +149,24 @@ class ICNN(nn.Module):
             ValueError: the shape is not that of a batch of RGB images.
         """
         check_shape("image", image, ("batch", "height", "width", 3))
+        if folds(self.platform):
+            block, pixels = _block(0), image.astype(self.dtype)
+            # Half a block earlier, since the first convolution then starts at 0.
+            first = fold(pixels, block, start=-block[0] // 2)
+            features = self._features(first, fold(pixels, block), train, bridged)
+            return unfold(self._logits(features)).astype(jnp.float32)
         # Channels come first within: long rows of pixels are what processors are fast at.
         picture = image.astype(self.dtype).transpose(0, 3, 1, 2)
         features = self._features(picture, picture, train, bridged)
-        return self._logits(features).transpose(0, 2, 3, 1)
+        return self._logits(features).astype(jnp.float32).transpose(0, 2, 3, 1)
 
     def _features(
-        self, first: jax.Array, picture: jax.Array, train: bool, bridged: Bridged | None
-    ) -> jax.Array:
-        """The head's features, channels first; row 0 sees `first`, the others the picture."""
+        self, first: Picture, picture: Picture, train: bool, bridged: Bridged | None
+    ) -> Picture:
+        """The head's features; row 0 sees `first`, the others the picture."""
         pyramid = [first]
-        for _ in self.channels[1:]:
-            picture = max_pool(picture)
+        for r in range(1, len(self.channels)):
+            picture = _pool_into(picture, r)
             pyramid.append(picture)
         rows = [
             self._conv_norm(self.channels[r], nn.tanh, f"input_{r}")(x, train)
@@ -142,21 +179,21 @@ class ICNN(nn.Module):
         x = self._integrate(rows, train)
         return self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
 
-    def _logits(self, features: jax.Array) -> jax.Array:
-        """Logits of every pixel, channels first."""
+    def _logits(self, features: Picture) -> Picture:
+        """Logits of every pixel."""
         x = Conv(self.num_labels, 5, self.dtype, name="head_2")(features)
-        return Conv(self.num_labels, 9, self.dtype, name="head_3")(x).astype(jnp.float32)
+        return Conv(self.num_labels, 9, self.dtype, name="head_3")(x)
 
     def _conv_norm(self, features: int, activation: Activation, name: str) -> ConvNorm:
         return ConvNorm(features, activation, axis_name=self.axis_name, dtype=self.dtype, name=name)
 
-    def _interlink(self, rows: list[jax.Array], layer: int, train: bool) -> list[jax.Array]:
+    def _interlink(self, rows: list[Picture], layer: int, train: bool) -> list[Picture]:
         """Each row takes in its neighbours above (pooled) and below (upsampled)."""
         linked = []
         for r, row in enumerate(rows):
-            above = [max_pool(rows[r - 1])] if r > 0 else []
+            above = [_pool_into(rows[r - 1], r)] if r > 0 else []
             below = rows[r + 1] if r + 1 < len(rows) else None
-            x = jnp.concatenate([*above, row], axis=1)
+            x = _stack([*above, row])
             x = self._conv_norm(self.channels[r], nn.relu, f"interlink_{layer}_row_{r}_mix")(
                 x, train, below
             )
@@ -164,7 +201,7 @@ class ICNN(nn.Module):
             linked.append(own(x, train))
         return linked
 
-    def _integrate(self, rows: list[jax.Array], train: bool) -> jax.Array:
+    def _integrate(self, rows: list[Picture], train: bool) -> Picture:
         """Folds the rows into row 0, from the bottom up."""
         x = rows[-1]
         for r in reversed(range(len(rows) - 1)):

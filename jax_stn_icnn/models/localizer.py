@@ -26,7 +26,9 @@ from jax_stn_icnn.geometry import (
     theta_from_centres,
     unit_to_pixel,
 )
-from jax_stn_icnn.models.norm import batch_norm
+from jax_stn_icnn.models.conv import Conv
+from jax_stn_icnn.models.folded import fold, folds, max_pool, unfold
+from jax_stn_icnn.models.norm import FoldedBatchNorm, batch_norm
 
 # The padding of PyTorch's `padding=1`; Flax's SAME pads (0, 1) where stride 2 meets an even size.
 PAD_1 = ((1, 1), (1, 1))
@@ -82,18 +84,29 @@ class VGG9Localizer(nn.Module):
             background.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and thetas stay float32.
+        widths: channels of each pair of convolutions.
+        platform: what it is compiled for, as JAX calls it; None is JAX's default. It changes how
+            the result is computed, not what it is.
     """
 
     anatomy: Anatomy = NINE
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
     widths: tuple[int, ...] = (16, 32, 64, 64)
+    platform: str | None = None
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
         """Thetas (batch, parts, 2, 3) for softmax masks (batch, height, width, classes)."""
         check_shape("mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.windowed)))
-        x = mask.astype(self.dtype)
+        maps = self._of_blocks if folds(self.platform) else self._of_pixels
+        x = _mean_positions(maps(mask.astype(self.dtype), train).astype(jnp.float32))
+        x = nn.Dense(self.anatomy.num_parts * 4, name="dense")(x).reshape(
+            -1, self.anatomy.num_parts, 4
+        )
+        return make_theta(*jnp.moveaxis(x, -1, 0))
+
+    def _of_pixels(self, x: jax.Array, train: bool) -> jax.Array:
         last = 2 * len(self.widths) - 1
         for i in range(last + 1):
             if i > 0 and i % 2 == 0:
@@ -104,11 +117,20 @@ class VGG9Localizer(nn.Module):
             x = conv(x)
             if i < last:
                 x = nn.relu(batch_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
-        x = _mean_positions(x.astype(jnp.float32))
-        x = nn.Dense(self.anatomy.num_parts * 4, name="dense")(x).reshape(
-            -1, self.anatomy.num_parts, 4
-        )
-        return make_theta(*jnp.moveaxis(x, -1, 0))
+        return x
+
+    def _of_blocks(self, picture: jax.Array, train: bool) -> jax.Array:
+        """The same of a folded picture: in blocks of 4 x 4 pixels, 2 x 2 after a pool, then 1."""
+        last = 2 * len(self.widths) - 1
+        x = fold(picture, (4, 4))
+        for i in range(last + 1):
+            if i > 0 and i % 2 == 0:
+                x = max_pool(x, (max(1, x.block[0] // 2),) * 2, offsets=(0, 1))
+            x = Conv(self.widths[i // 2], 3, self.dtype, use_bias=False, name=f"conv_{i}")(x)
+            if i < last:
+                x = FoldedBatchNorm(train, self.axis_name, self.dtype, name=f"norm_{i}")(x)
+                x = x.of(nn.relu(x.blocks))
+        return unfold(x)
 
 
 def _max_of_two(x: jax.Array, axis: int) -> jax.Array:

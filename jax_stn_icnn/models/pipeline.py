@@ -6,6 +6,7 @@ Section 2.1 and figure 1b of the paper. Each stage can be called alone, by `meth
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
 from jax_stn_icnn.models.bridge import Bridge, Context, context_size, row_of
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
-from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+from jax_stn_icnn.models.localizer import LOCALIZERS, VGG9Localizer, centroid_theta
 from jax_stn_icnn.models.unet import CoarseLogits, UNet
 
 CENTROID = "centroid"
@@ -70,6 +71,7 @@ class FineNetworks(nn.Module):
         bridge: whether each sees the context of its patches.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
+        platform: as of `STNiCNN`.
     """
 
     anatomy: Anatomy = NINE
@@ -77,6 +79,7 @@ class FineNetworks(nn.Module):
     bridge: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    platform: str | None = None
 
     @nn.compact
     def __call__(
@@ -108,18 +111,30 @@ class FineNetworks(nn.Module):
         for network, num_labels in self.anatomy.networks.items():
             own = [(i, part) for i, part in enumerate(parts) if part.network == network]
             # Both sides in one batch, so that BatchNorm sees them together.
-            batch = jnp.concatenate([_mirror(patches[i], part) for i, part in own])
+            batch = _together([_mirror(patches[i], part) for i, part in own])
             bridged = None
             if contexts is not None:
                 found = [_mirrored_context(contexts[i], part, self.anatomy) for i, part in own]
-                context = jax.tree.map(lambda *each: jnp.concatenate(each), *found)
+                context = jax.tree.map(lambda *each: _together(each), *found)
                 channels = self.channels[row_of(len(self.channels))]
                 bridged = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
-            icnn = ICNN(num_labels, self.channels, self.axis_name, self.dtype, name=network)
+            icnn = ICNN(
+                num_labels, self.channels, self.axis_name, self.dtype, self.platform, name=network
+            )
             out = icnn(batch, train, bridged)
-            for (_, part), part_logits in zip(own, jnp.split(out, len(own)), strict=True):
-                logits[part.name] = _mirror(part_logits, part)
+            out = out.reshape(-1, len(own), *out.shape[1:])
+            for place, (_, part) in enumerate(own):
+                logits[part.name] = _mirror(out[:, place], part)
         return tuple(logits[part.name] for part in parts)
+
+
+def _together(sides: Sequence[jax.Array]) -> jax.Array:
+    """The sides of each face one after the other, in one batch.
+
+    Not one side of all faces after the other: of a batch that is spread over devices, those would
+    not lie where they are needed.
+    """
+    return jnp.stack(sides, axis=1).reshape(-1, *sides[0].shape[1:])
 
 
 def _mirror(x: jax.Array, part: Part) -> jax.Array:
@@ -158,6 +173,9 @@ class STNiCNN(nn.Module):
         bridge: whether the fine networks see what a `unet` makes of their windows and of the face.
         coarse_size: side of the rough mask, in pixels; the paper's 128, and where a shape below
             says 128, that stands for it.
+        platform: what the networks are compiled for, as JAX calls it (`tpu`, `cpu`, ..); None is
+            JAX's default. It changes how results are computed, not what they are; so only who
+            compiles for a platform that is not at hand has to say it.
     """
 
     patch_size: Sizes
@@ -174,6 +192,7 @@ class STNiCNN(nn.Module):
     edges: bool = False
     bridge: bool = False
     coarse_size: int = COARSE_SIZE[0]
+    platform: str | None = None
 
     @property
     def coarse_image_size(self) -> Size:
@@ -187,7 +206,11 @@ class STNiCNN(nn.Module):
 
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
-        how: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
+        how: dict[str, Any] = {
+            "axis_name": self.axis_name,
+            "dtype": self.dtype,
+            "platform": self.platform,
+        }
         coarse: dict[str, Any] = {
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
@@ -217,7 +240,12 @@ class STNiCNN(nn.Module):
             if self.cropper not in LOCALIZERS:
                 known = ", ".join([*LOCALIZERS, CENTROID])
                 raise ValueError(f"cropper is {self.cropper!r}, but must be one of {known}")
-            self.localizer = LOCALIZERS[self.cropper](anatomy=self.anatomy, **how)
+            localizer = LOCALIZERS[self.cropper]
+            # The others work on few pixels, or many channels.
+            folding = {"platform": self.platform} if localizer is VGG9Localizer else {}
+            self.localizer = localizer(
+                anatomy=self.anatomy, axis_name=self.axis_name, dtype=self.dtype, **folding
+            )
         self.fine = FineNetworks(
             anatomy=self.anatomy, channels=self.fine_channels, bridge=self.bridge, **how
         )
@@ -311,7 +339,7 @@ class STNiCNN(nn.Module):
         """
         check_shape("frame", frame, ("batch", "height", "width", 3))
         check_shape("theta", theta, ("batch", self.anatomy.num_parts, 2, 3))
-        patches = sampling.crop_parts(frame, theta, self.patch_size)
+        patches = sampling.crop_parts(frame, theta, self.patch_size, upright=True)
         if not self.bridge:
             return patches, self.fine(patches, train)
         if coarse is None:
@@ -329,7 +357,7 @@ class STNiCNN(nn.Module):
         if region is not None:
             theta = compose(invert(region)[:, None], theta)
         sizes = tuple(context_size(size, len(self.fine_channels)) for size in self.patch_sizes)
-        windows = sampling.crop_parts(jnp.moveaxis(seen, 1, -1), theta, sizes)
+        windows = sampling.crop_parts(jnp.moveaxis(seen, 1, -1), theta, sizes, upright=True)
         return tuple(Context(jnp.moveaxis(window, -1, 1), face) for window in windows)
 
     def join(
@@ -357,7 +385,7 @@ class STNiCNN(nn.Module):
             # Softmax first: the frame has several times as many pixels, and of those it is slow.
             whole = _in_frame(nn.softmax(whole_logits, axis=1), frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
-        return sampling.paste(scores, theta, frame_size, self.anatomy, whole)
+        return sampling.paste(scores, theta, frame_size, self.anatomy, whole, upright=True)
 
 
 def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
@@ -396,7 +424,7 @@ def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> j
         return pixels if same_size else sampling.enlarge(pixels, frame_size)
 
     def sampled() -> jax.Array:
-        inside = sampling.crop_bilinear(pixels, invert(region), frame_size)
+        inside = sampling.crop_bilinear(pixels, invert(region), frame_size, upright=True)
         return inside.at[..., 0].add(1 - jnp.sum(inside, axis=-1))
 
     if not same_size:

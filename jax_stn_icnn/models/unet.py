@@ -9,16 +9,18 @@ unfolded (depth to space): all of them at 128 x 128, and those without a window,
 above one, at the size of the picture that came in.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.models.attention import SelfAttention
 from jax_stn_icnn.models.bridge import FEATURES
-from jax_stn_icnn.models.conv import Conv
+from jax_stn_icnn.models.conv import Conv, convolve
+from jax_stn_icnn.models.folded import folds, pick
 from jax_stn_icnn.models.icnn import ConvNorm, max_pool
 
 CHANNELS = (32, 64, 96, 128)
@@ -58,6 +60,8 @@ class UNet(nn.Module):
         bridge: whether it gives features for a bridge to the fine networks.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
+        platform: what it is compiled for, as JAX calls it; None is JAX's default. It changes how
+            the result is computed, not what it is.
     """
 
     num_labels: int
@@ -69,6 +73,7 @@ class UNet(nn.Module):
     bridge: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    platform: str | None = None
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> CoarseLogits:
@@ -89,9 +94,23 @@ class UNet(nn.Module):
         side = FOLD * self.detail
         if any(length % side for length in image.shape[1:3]):
             raise ValueError(f"image has shape {image.shape}, but must divide by {side}")
-        folded = fold(image.astype(self.dtype), side)
+        products = folds(self.platform)
+        unfolded = unfold_by_products if products else unfold
+        folded = (fold_by_products if products else fold)(image.astype(self.dtype), side)
         x = jnp.concatenate([self._features(folded, train), folded], axis=1)
         x = self._conv_norm(HEAD, "head")(x, train)
+        logits, whole = (self._scores_by_products if products else self._scores)(x)
+        edges = features = None
+        if self.edges:
+            edges = unfolded(Conv(FOLD**2, 1, self.dtype, name="edges")(x), FOLD)[:, 0]
+            edges = edges.astype(jnp.float32)
+        if self.bridge:
+            features = unfolded(Conv(FEATURES * FOLD**2, 1, self.dtype, name="bridge")(x), FOLD)
+        return CoarseLogits(logits.transpose(0, 2, 3, 1), whole, edges, features)
+
+    def _scores(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Logits of all classes, and finer ones of those without a window, channels first."""
+        side = FOLD * self.detail
         logits = unfold(Conv(self.num_labels * FOLD**2, 1, self.dtype, name="logits")(x), FOLD)
         logits = logits.astype(jnp.float32)
         whole = jnp.stack([logits[:, i] for i in self.windowless], axis=1)
@@ -99,13 +118,30 @@ class UNet(nn.Module):
             finer = Conv(len(self.windowless) * side**2, 1, self.dtype, name="finer")(x)
             repeated = jnp.repeat(jnp.repeat(whole, self.detail, axis=2), self.detail, axis=3)
             whole = repeated + unfold(finer.astype(jnp.float32), side)
-        edges = features = None
-        if self.edges:
-            edges = unfold(Conv(FOLD**2, 1, self.dtype, name="edges")(x), FOLD)[:, 0]
-            edges = edges.astype(jnp.float32)
-        if self.bridge:
-            features = unfold(Conv(FEATURES * FOLD**2, 1, self.dtype, name="bridge")(x), FOLD)
-        return CoarseLogits(logits.transpose(0, 2, 3, 1), whole, edges, features)
+        return logits, whole
+
+    def _scores_by_products(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The same, with weights chosen, repeated and added up in place of scores."""
+        side, count = FOLD * self.detail, len(self.windowless)
+        of_all = Conv(self.num_labels * FOLD**2, 1, self.dtype, name="logits").weights(x.shape[1])
+
+        def chosen(weights: jax.Array) -> jax.Array:
+            blocks = weights.reshape(-1, FOLD, FOLD, self.num_labels)
+            blocks = blocks[..., jnp.array(self.windowless)]
+            repeated = jnp.repeat(jnp.repeat(blocks, self.detail, axis=1), self.detail, axis=2)
+            return repeated.reshape(*weights.shape[:-1], count * side**2)
+
+        of_whole = jax.tree.map(chosen, of_all)
+        if self.detail > 1:
+            finer = Conv(count * side**2, 1, self.dtype, name="finer").weights(x.shape[1])
+            of_whole = jax.tree.map(jnp.add, of_whole, finer)
+
+        def scores(weights: Any, side: int) -> jax.Array:
+            kernel, bias = weights
+            out = convolve(x, kernel.astype(self.dtype)) + bias[:, None, None]
+            return unfold_by_products(out.astype(self.dtype), side).astype(jnp.float32)
+
+        return scores(of_all, FOLD), scores(of_whole, side)
 
     def _features(self, x: jax.Array, train: bool) -> jax.Array:
         """Down the rows and up again: features of the first row, channels first."""
@@ -146,3 +182,18 @@ def unfold(features: jax.Array, side: int) -> jax.Array:
     return blocks.transpose(0, 3, 4, 1, 5, 2).reshape(
         batch, channels // side**2, height * side, width * side
     )
+
+
+def fold_by_products(image: jax.Array, side: int) -> jax.Array:
+    """`fold` as a convolution with ones, which is exact, and much faster on TPU than a copy."""
+    row, column, channel = np.indices((side, side, image.shape[3]))
+    return pick(image, (1, 1), channel, row, column, strides=(side, side)).transpose(0, 3, 1, 2)
+
+
+def unfold_by_products(features: jax.Array, side: int) -> jax.Array:
+    """`unfold` likewise: a product with ones puts columns in their place."""
+    batch, channels, height, width = features.shape
+    blocks = features.reshape(batch, side, side, channels // side**2, height, width)
+    ones = jnp.eye(width * side, dtype=features.dtype).reshape(-1, width, side)
+    pixels = jnp.einsum("bpqchw,xwq->bchpx", blocks, ones, precision="highest")
+    return pixels.reshape(batch, channels // side**2, height * side, width * side)

@@ -2,7 +2,8 @@
 
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR [--masks NAMES] [--recursive] [--ckpt PATH]
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR --ray [ADDRESS]    # over a Ray cluster
-    stn-icnn demo [--port PORT]                                    # the page, in a browser
+    stn-icnn export --format onnx|stablehlo --out FILE [--ckpt PATH]    # for other runtimes
+    stn-icnn demo [--port PORT]    # the page that parses photos, in a browser
 
 `results` says what it writes for a photo; for a video `clip.mp4` it writes `clip.mp4.overlay.mp4`.
 What has all of its files is skipped when the command runs again.
@@ -29,19 +30,27 @@ from jax_stn_icnn.photos.stream import threads
 
 WRITERS = 2  # threads
 WRITING = 4  # photos that may wait for them
+WEIGHTS_HELP = (
+    "nineteen (the whole face, the default), nine (the paper's classes), a .safetensors file, or a "
+    "run's directory"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, or 1 if anything failed."""
     args = _arguments().parse_args(argv)
-    if args.command == "demo":
-        return _serve(args.port)
-    cache.enable_cache(None)
     try:
-        run = _here(args) if args.ray is None else _on_cluster(args)
+        status: int = args.run(args)
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    return status
+
+
+def _parse(args: argparse.Namespace) -> int:
+    """Parses photos and videos."""
+    cache.enable_cache(None)
+    run = _here(args) if args.ray is None else _on_cluster(args)
     for line in run.skipped:
         print(f"skipped: {line}", file=sys.stderr)
     failed = num_faces = 0
@@ -62,19 +71,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if failed or run.skipped else 0
 
 
-def _serve(port: int) -> int:
-    """Serves the page until it is interrupted; returns the exit status."""
-    try:
-        server = demo.server(port=port)
-    except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    with server:
+def _serve(args: argparse.Namespace) -> int:
+    """Serves the page until it is interrupted."""
+    with demo.server(port=args.port) as server:
         print(f"The page is at http://localhost:{server.server_port}/; Ctrl+C ends it.", flush=True)
         try:
             server.serve_forever()
         except KeyboardInterrupt:
             print()
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    """Writes the parser for other runtimes."""
+    from jax_stn_icnn.files import export
+
+    cache.enable_cache(None)
+    out = Path(args.out)
+    agreement = export.write(weights.load_weights(weights_file(args.ckpt)), out, args.format)
+    size = out.stat().st_size / 1e6
+    print(f"{out}: {size:.1f} MB, labels as the parser's on {agreement:.5f} of the pixels")
     return 0
 
 
@@ -174,15 +190,22 @@ def _is_done(source: Source, args: argparse.Namespace) -> bool:
 
 def _arguments() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="stn-icnn", description="Face parsing of photos.")
-    commands = command.add_subparsers(required=True, dest="command")
+    commands = command.add_subparsers(required=True)
     page = commands.add_parser("demo", help="serve the page that parses photos in a browser")
+    page.set_defaults(run=_serve)
     page.add_argument(
         "--port",
         type=int,
         default=demo.PORT,
         help=f"where it is served on this machine (default {demo.PORT}; 0: any that is free)",
     )
+    exported = commands.add_parser("export", help="write the parser for other runtimes")
+    exported.set_defaults(run=_export)
+    exported.add_argument("--format", required=True, choices=("onnx", "stablehlo"))
+    exported.add_argument("--out", required=True, help="the file to write")
+    exported.add_argument("--ckpt", metavar="PATH", help=WEIGHTS_HELP)
     parse = commands.add_parser("parse", help="label the parts of the faces in photos and videos")
+    parse.set_defaults(run=_parse)
     parse.add_argument(
         "photos",
         nargs="+",
@@ -198,12 +221,7 @@ def _arguments() -> argparse.ArgumentParser:
         help="classes that get a black and white picture each, such as hair,skin",
     )
     parse.add_argument("--recursive", action="store_true", help="search folders inside folders too")
-    parse.add_argument(
-        "--ckpt",
-        metavar="PATH",
-        help="nineteen (the whole face, the default), nine (the paper's classes), a .safetensors "
-        "file, or a run's directory",
-    )
+    parse.add_argument("--ckpt", metavar="PATH", help=WEIGHTS_HELP)
     parse.add_argument(
         "--detector",
         default="yunet",

@@ -9,7 +9,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-FILES = Path(__file__).parents[1] / "page_files"
+FILES = Path(__file__).parent / "page_files"
 PORT = 8000
 
 

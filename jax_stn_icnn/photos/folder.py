@@ -29,7 +29,7 @@ class FaceFolder:
         """
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
-        found = sources.find([folder], folder / "no results are written", recursive=True)
+        found = sources.find([folder], None, recursive=True)
         self._paths = [source.path for source in found.sources if not source.is_video]
         if not self._paths:
             raise FileNotFoundError(f"{folder} holds no photo")

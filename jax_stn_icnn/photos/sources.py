@@ -42,13 +42,13 @@ class Found(NamedTuple):
     skipped: list[str]
 
 
-def find(arguments: Sequence[Path], out: Path, recursive: bool = False) -> Found:
+def find(arguments: Sequence[Path], out: Path | None, recursive: bool = False) -> Found:
     """Lists the files that a command's arguments name.
 
     Args:
         arguments: files, taken whatever they are called; and folders, of which the files that are
             called like pictures or videos are taken.
-        out: the folder for the results; it is passed over.
+        out: the folder for the results, if there will be any; it is passed over.
         recursive: whether folders inside folders are searched too. Links to folders are not
             followed, so that none is searched twice.
 
@@ -69,7 +69,7 @@ def find(arguments: Sequence[Path], out: Path, recursive: bool = False) -> Found
                 raise ValueError(f"{argument} is {kind}, but must be a file or a folder")
             sources.append(Source(argument, Path(argument.name)))
             continue
-        if out.resolve() == argument.resolve():
+        if out is not None and out.resolve() == argument.resolve():
             raise ValueError(f"--out is {out}, the photos' own folder: name another")
         found = []
         for path in _files_in(argument, out, recursive, skipped):
@@ -93,9 +93,11 @@ def find(arguments: Sequence[Path], out: Path, recursive: bool = False) -> Found
     return Found(sources, skipped)
 
 
-def _files_in(folder: Path, out: Path, recursive: bool, skipped: list[str]) -> Iterator[Path]:
+def _files_in(
+    folder: Path, out: Path | None, recursive: bool, skipped: list[str]
+) -> Iterator[Path]:
     """Everything in a folder but folders, in the order of names."""
-    passed_over = out.resolve()
+    passed_over = None if out is None else out.resolve()
 
     def complain(error: OSError) -> None:
         skipped.append(f"{error.filename} cannot be searched: {error.strerror}")

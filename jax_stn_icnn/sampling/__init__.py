@@ -12,6 +12,7 @@ from jax_stn_icnn.sampling.crop import (
     crop_part_labels,
     crop_parts,
     enlarge,
+    pick_labels,
     resize_bilinear,
     resize_labels,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "crop_parts",
     "enlarge",
     "paste",
+    "pick_labels",
     "resize_bilinear",
     "resize_labels",
 ]

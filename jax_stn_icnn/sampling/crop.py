@@ -9,8 +9,9 @@ import numpy as np
 from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
 from jax_stn_icnn.geometry import Size, Sizes, is_one_size, sizes_of_parts
+from jax_stn_icnn.sampling import lookup, products
 from jax_stn_icnn.sampling.grid import patch_points
-from jax_stn_icnn.sampling.lookup import bilinear, nearest
+from jax_stn_icnn.sampling.platforms import choose
 
 IDENTITY = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
 
@@ -32,7 +33,9 @@ def affine_grid(theta: jax.Array, size: Size) -> jax.Array:
     return jnp.stack(patch_points(theta, size), axis=-1)
 
 
-def crop_bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+def crop_bilinear(
+    image: jax.Array, theta: jax.Array, size: Size, *, upright: bool = False
+) -> jax.Array:
     """Cuts patches by bilinear sampling; differentiable in the image and in theta.
 
     A coordinate closer to a whole pixel than float rounding can tell counts as that pixel, so a
@@ -43,6 +46,8 @@ def crop_bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
         theta: matrices patch -> image, (batch, 2, 3) or, for several patches of one image,
             (batch, patches, 2, 3).
         size: (height, width) of a patch.
+        upright: whether no window is turned or sheared, as the localizers' are: a TPU then cuts
+            them faster, and gives no numbers for one that is.
 
     Returns:
         Patches of the image's type, (batch, [patches,] *size, channels).
@@ -53,16 +58,20 @@ def crop_bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     _check_crop(image, theta)
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"image must be floating point, not {image.dtype}: convert it to 0..1")
-    return _crop(bilinear, image, theta, tuple(size))
+    return _crop(_bilinear, image, theta, tuple(size), upright)
 
 
-def crop_nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+def crop_nearest(
+    image: jax.Array, theta: jax.Array, size: Size, *, upright: bool = False
+) -> jax.Array:
     """Cuts patches by nearest sampling, halves rounded to even: for labels and the inverse.
 
     Args:
         image: any type, shape (batch, height, width, channels).
         theta: matrices patch -> image, (batch, 2, 3) or (batch, patches, 2, 3); gets no gradient.
         size: (height, width) of a patch.
+        upright: whether no window is turned or sheared: a TPU then cuts them faster, off-diagonal
+            entries of theta count as zero, and integers must be below 2**24.
 
     Returns:
         Patches of the image's type, (batch, [patches,] *size, channels), zero outside the image.
@@ -71,16 +80,19 @@ def crop_nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
         ValueError: shapes do not fit.
     """
     _check_crop(image, theta)
-    return _crop(_nearest_patches, image, jax.lax.stop_gradient(theta), tuple(size))
+    return _crop(_nearest, image, jax.lax.stop_gradient(theta), tuple(size), upright)
 
 
-def crop_parts(image: jax.Array, theta: jax.Array, sizes: Sizes) -> jax.Array | tuple:
+def crop_parts(
+    image: jax.Array, theta: jax.Array, sizes: Sizes, *, upright: bool = False
+) -> jax.Array | tuple:
     """Cuts each part's patch by `crop_bilinear`.
 
     Args:
         image: floats of shape (batch, height, width, channels).
         theta: the parts' matrices, (batch, parts, 2, 3).
         sizes: (height, width) of the patches, or one for each part.
+        upright: as for `crop_bilinear`.
 
     Returns:
         Patches (batch, parts, *size, channels) of one size; otherwise for each part (batch, *size,
@@ -90,20 +102,25 @@ def crop_parts(image: jax.Array, theta: jax.Array, sizes: Sizes) -> jax.Array | 
         ValueError: shapes do not fit, or the image is not floating point.
     """
     if is_one_size(sizes):
-        return crop_bilinear(image, theta, sizes_of_parts(sizes, 1)[0])
+        return crop_bilinear(image, theta, sizes_of_parts(sizes, 1)[0], upright=upright)
     # Parts of one size in one call.
     each = sizes_of_parts(sizes, theta.shape[1])
     patches: list[jax.Array | None] = [None] * len(each)
     for size in dict.fromkeys(each):
         own = [i for i, other in enumerate(each) if other == size]
-        cut = crop_bilinear(image, theta[:, np.array(own)], size)
+        cut = crop_bilinear(image, theta[:, np.array(own)], size, upright=upright)
         for place, i in enumerate(own):
             patches[i] = cut[:, place]
     return tuple(patches)
 
 
 def crop_part_labels(
-    label_map: jax.Array, theta: jax.Array, size: Sizes, anatomy: Anatomy = NINE
+    label_map: jax.Array,
+    theta: jax.Array,
+    size: Sizes,
+    anatomy: Anatomy = NINE,
+    *,
+    upright: bool = False,
 ) -> jax.Array | tuple:
     """Cuts each part's labels from a frame's label map.
 
@@ -112,6 +129,7 @@ def crop_part_labels(
         theta: the parts' matrices, (batch, parts, 2, 3).
         size: (height, width) of the patches, or one for each part.
         anatomy: what the face consists of.
+        upright: as for `crop_nearest`.
 
     Returns:
         int32 (batch, parts, *size), or for each part (batch, *size): 0 background and other parts,
@@ -126,8 +144,9 @@ def crop_part_labels(
     sizes = sizes_of_parts(size, anatomy.num_parts)
     patches = []
     for i, part in enumerate(anatomy.parts):
-        patch = crop_nearest(label_map[..., None], theta[:, i], sizes[i])[..., 0]
-        patches.append(jnp.array(anatomy.own_labels(part), jnp.int32)[patch.astype(jnp.int32)])
+        patch = crop_nearest(label_map[..., None], theta[:, i], sizes[i], upright=upright)[..., 0]
+        own = enumerate(anatomy.own_labels(part))
+        patches.append(sum((patch == c).astype(jnp.int32) * label for c, label in own if label))
     return jnp.stack(patches, axis=1) if is_one_size(size) else tuple(patches)
 
 
@@ -143,7 +162,7 @@ def resize_bilinear(image: jax.Array, size: Size) -> jax.Array:
     """
     check_shape("image", image, ("batch", "height", "width", "channels"))
     theta = jnp.broadcast_to(jnp.array(IDENTITY, jnp.float32), (image.shape[0], 2, 3))
-    return crop_bilinear(image, theta, size)
+    return crop_bilinear(image, theta, size, upright=True)
 
 
 def enlarge(image: jax.Array, size: Size) -> jax.Array:
@@ -160,6 +179,11 @@ def enlarge(image: jax.Array, size: Size) -> jax.Array:
         Images of shape (batch, *size, channels), of the image's type.
     """
     check_shape("image", image, ("batch", "height", "width", "channels"))
+    by_axes = partial(_enlarge_by_axes, size=size)
+    return choose(True, partial(resize_bilinear, size=size), by_axes, image)
+
+
+def _enlarge_by_axes(image: jax.Array, size: Size) -> jax.Array:
     for axis, new in zip((1, 2), size, strict=True):
         old = image.shape[axis]
         pixel = np.arange(new) * (old - 1) / (new - 1)
@@ -183,9 +207,34 @@ def resize_labels(label_map: jax.Array, size: Size) -> jax.Array:
     """
     check_shape("label_map", label_map, ("batch", "height", "width"))
     rows, columns = (
-        jnp.arange(new) * old // new for new, old in zip(size, label_map.shape[1:], strict=True)
+        jnp.broadcast_to(jnp.arange(new) * old // new, (len(label_map), new))
+        for new, old in zip(size, label_map.shape[1:], strict=True)
     )
-    return label_map[:, rows[:, None], columns]
+    return pick_labels(label_map, rows, columns)
+
+
+def pick_labels(label_map: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+    """Some rows and columns of label maps.
+
+    Args:
+        label_map: class ids of shape (batch, height, width).
+        rows: their numbers, integers (batch, new height), all within the map.
+        columns: likewise (batch, new width).
+
+    Returns:
+        Label maps (batch, new height, new width), of the input's type.
+    """
+    check_shape("label_map", label_map, ("batch", "height", "width"))
+    check_same_batch(label_map=label_map, rows=rows, columns=columns)
+
+    def by_products(label_map: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        return jax.vmap(products.pick)(label_map[..., None], rows, columns)[..., 0]
+
+    def by_lookups(label_map: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
+        batch = jnp.arange(label_map.shape[0])
+        return label_map[batch[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+    return choose(True, by_products, by_lookups, label_map, rows, columns)
 
 
 def _check_crop(image: jax.Array, theta: jax.Array) -> None:
@@ -196,16 +245,37 @@ def _check_crop(image: jax.Array, theta: jax.Array) -> None:
     check_same_batch(image=image, theta=theta)
 
 
-@partial(jax.jit, static_argnums=(0, 3))
-def _crop(sample, image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+@partial(jax.jit, static_argnums=(0, 3, 4))
+def _crop(sample, image: jax.Array, theta: jax.Array, size: Size, upright: bool) -> jax.Array:
     """Samples every patch of every image."""
     several = theta.ndim == 4
-    patches = jax.vmap(lambda image, theta: sample(image, theta, size))(
+    patches = jax.vmap(lambda image, theta: sample(image, theta, size, upright))(
         image, theta if several else theta[:, None]
     )
     return patches if several else patches[:, 0]
 
 
-def _nearest_patches(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
-    return nearest(image, *patch_points(theta, size))
+def _nearest(image: jax.Array, theta: jax.Array, size: Size, upright: bool) -> jax.Array:
+    by_products = partial(products.nearest, size=size)
+    by_lookups = partial(lookup.nearest, size=size)
+    return choose(upright, by_products, by_lookups, image, theta)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _bilinear(image: jax.Array, theta: jax.Array, size: Size, upright: bool) -> jax.Array:
+    by_products = partial(products.bilinear, size=size)
+    by_lookups = partial(lookup.bilinear, size=size)
+    return choose(upright, by_products, by_lookups, image, theta)
+
+
+def _bilinear_forward(image: jax.Array, theta: jax.Array, size: Size, upright: bool):
+    return _bilinear(image, theta, size, upright), (image, theta)
+
+
+def _bilinear_backward(size: Size, upright: bool, saved, cotangent: jax.Array):
+    by_products = partial(products.bilinear_gradients, size=size)
+    by_lookups = partial(lookup.bilinear_gradients, size=size)
+    return choose(upright, by_products, by_lookups, *saved, cotangent)
+
+
+_bilinear.defvjp(_bilinear_forward, _bilinear_backward)

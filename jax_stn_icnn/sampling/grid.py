@@ -1,7 +1,9 @@
-"""The points that a patch samples, in unit coordinates and in pixels of the image.
+"""The points that a patch samples, and the pixels of the image that they lie between.
 
 Coordinates follow `geometry` (align_corners) and are float32 or wider whatever the image's type.
 """
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -51,8 +53,65 @@ def in_pixels(x: jax.Array, y: jax.Array, image_size: Size) -> tuple[jax.Array, 
     # its own way, and the backward pass could see other pixels than the forward one.
     x, y = jax.lax.optimization_barrier(jnp.stack([x, y]))
 
-    def pixels(unit: jax.Array, length: int) -> jax.Array:
-        pixel = unit_to_pixel(unit, length)
-        return jnp.clip(pixel, -2.0, length + 1.0)
+    return _in_pixels(x, image_size[1]), _in_pixels(y, image_size[0])
 
-    return pixels(x, image_size[1]), pixels(y, image_size[0])
+
+def _in_pixels(unit: jax.Array, length: int) -> jax.Array:
+    return jnp.clip(unit_to_pixel(unit, length), -2.0, length + 1.0)
+
+
+def upright_in_pixels(
+    theta: jax.Array, size: Size, image_size: Size
+) -> tuple[jax.Array, jax.Array]:
+    """Where an upright window's columns x, (..., w), and rows y, (..., h), lie in the image.
+
+    The same numbers as for each of its points; entries of theta off the diagonal are not looked at.
+    """
+    theta = theta.astype(coordinate_type(theta))
+    axis_x, axis_y = unit_axes(size, theta.dtype)
+    nowhere = jnp.zeros((1, 1), theta.dtype)
+    x, y = affine(theta, axis_x, nowhere)[0][..., 0, :], affine(theta, nowhere, axis_y)[1][..., 0]
+    x, y = jax.lax.optimization_barrier((x, y))
+    return _in_pixels(x, image_size[1]), _in_pixels(y, image_size[0])
+
+
+class Neighbours(NamedTuple):
+    """The two pixels of an axis that each sample lies between.
+
+    Both lie in the image: beyond an edge they are its last two, of which one may still count.
+
+    Attributes:
+        first: index of the first of the two.
+        weights: what each of them weighs.
+        slopes: how their weights change as the sample moves on by a pixel.
+    """
+
+    first: jax.Array
+    weights: tuple[jax.Array, jax.Array]
+    slopes: tuple[jax.Array, jax.Array]
+
+
+def neighbours(pixel: jax.Array, length: int) -> Neighbours:
+    """The neighbours of samples at coordinates `pixel` on an axis of so many pixels."""
+    pixel = _whole_pixels(pixel, length)
+    floor = jnp.floor(pixel)
+    fraction = pixel - floor
+    first = jnp.clip(floor, 0, max(length - 2, 0))
+    between, before, after = floor == first, floor == first - 1, floor == first + 1
+    nothing = 0 * fraction  # Not plain zero, which would hide a theta that is not a number.
+
+    def choose(here: Any, at_edge: jax.Array, there: Any) -> jax.Array:
+        return jnp.where(between, here, jnp.where(at_edge, there, nothing))
+
+    weights = choose(1 - fraction, before, fraction), choose(fraction, after, 1 - fraction)
+    slopes = choose(-1, before, 1), choose(1, after, -1)
+    if length == 1:  # There is no second.
+        weights, slopes = (weights[0], nothing), (slopes[0], nothing)
+    return Neighbours(first.astype(jnp.int32), weights, slopes)
+
+
+def _whole_pixels(pixel: jax.Array, length: int) -> jax.Array:
+    """Coordinates closer to a whole pixel than rounding can tell become that pixel."""
+    whole = jnp.round(pixel)
+    rounding = length * jnp.finfo(pixel.dtype).eps
+    return jnp.where(jnp.abs(pixel - whole) <= rounding, whole, pixel)

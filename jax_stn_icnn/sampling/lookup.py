@@ -1,4 +1,4 @@
-"""What an image holds at points between or beyond its pixels: bilinear and nearest.
+"""Sampling by looking up what an image holds at points between or beyond its pixels.
 
 Outside the image there is zero. Bilinear look-up weighs the pixels floor and floor + 1, never floor
 and ceil, so that the gradient of theta does not vanish at whole pixels. Its gradients are written
@@ -6,17 +6,26 @@ by hand, so that the image's, a scatter, disappears from the compiled program wh
 wanted.
 """
 
-from functools import partial
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 
 from jax_stn_icnn.geometry import Size
-from jax_stn_icnn.sampling.grid import coordinate_type, in_pixels, patch_points, unit_axes
+from jax_stn_icnn.sampling.grid import (
+    Neighbours,
+    coordinate_type,
+    in_pixels,
+    neighbours,
+    patch_points,
+    unit_axes,
+)
 
 
-def nearest(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+def nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Patches of one image: (H, W, C), (..., 2, 3) -> (..., h, w, C)."""
+    return nearest_at(image, *patch_points(theta, size))
+
+
+def nearest_at(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
     """What an image (H, W, C) holds at points in unit coordinates, zero outside."""
     height, width, channels = image.shape
     x, y = (jnp.round(axis).astype(jnp.int32) for axis in in_pixels(x, y, (height, width)))
@@ -30,58 +39,17 @@ def _read(flat: jax.Array, at: jax.Array) -> jax.Array:
     return flat.at[at].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
-def _whole_pixels(pixel: jax.Array, length: int) -> jax.Array:
-    """Coordinates closer to a whole pixel than rounding can tell become that pixel."""
-    whole = jnp.round(pixel)
-    rounding = length * jnp.finfo(pixel.dtype).eps
-    return jnp.where(jnp.abs(pixel - whole) <= rounding, whole, pixel)
-
-
-class _Neighbours(NamedTuple):
-    """The two pixels of an axis that each sample lies between.
-
-    Both lie in the image: beyond an edge they are its last two, of which one may still count.
-
-    Attributes:
-        first: index of the first of the two.
-        weights: what each of them weighs.
-        slopes: how their weights change as the sample moves on by a pixel.
-    """
-
-    first: jax.Array
-    weights: tuple[jax.Array, jax.Array]
-    slopes: tuple[jax.Array, jax.Array]
-
-
-def _neighbours(pixel: jax.Array, length: int) -> _Neighbours:
-    floor = jnp.floor(pixel)
-    fraction = pixel - floor
-    first = jnp.clip(floor, 0, max(length - 2, 0))
-    between, before, after = floor == first, floor == first - 1, floor == first + 1
-    nothing = 0 * fraction  # Not plain zero, which would hide a theta that is not a number.
-
-    def choose(here: Any, at_edge: jax.Array, there: Any) -> jax.Array:
-        return jnp.where(between, here, jnp.where(at_edge, there, nothing))
-
-    weights = choose(1 - fraction, before, fraction), choose(fraction, after, 1 - fraction)
-    slopes = choose(-1, before, 1), choose(1, after, -1)
-    if length == 1:  # There is no second.
-        weights, slopes = (weights[0], nothing), (slopes[0], nothing)
-    return _Neighbours(first.astype(jnp.int32), weights, slopes)
-
-
 def _four_pixels(
     image: jax.Array, theta: jax.Array, size: Size
-) -> tuple[jax.Array, _Neighbours, _Neighbours]:
+) -> tuple[jax.Array, Neighbours, Neighbours]:
     """The pixel (counted row by row) up and left of each sample, and its neighbours in x and y."""
     height, width = image.shape[:2]
     pixel_x, pixel_y = in_pixels(*patch_points(theta, size), (height, width))
-    x = _neighbours(_whole_pixels(pixel_x, width), width)
-    y = _neighbours(_whole_pixels(pixel_y, height), height)
+    x = neighbours(pixel_x, width)
+    y = neighbours(pixel_y, height)
     return y.first * width + x.first, x, y
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
 def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
     _, width, channels = image.shape
@@ -97,12 +65,10 @@ def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     return value.astype(image.dtype)
 
 
-def _bilinear_forward(image: jax.Array, theta: jax.Array, size: Size):
-    return bilinear(image, theta, size), (image, theta)
-
-
-def _bilinear_backward(size: Size, saved, cotangent: jax.Array):
-    image, theta = saved
+def bilinear_gradients(
+    image: jax.Array, theta: jax.Array, cotangent: jax.Array, size: Size
+) -> tuple[jax.Array, jax.Array]:
+    """What a cotangent of `bilinear` gives to the image and to theta."""
     at, x, y = _four_pixels(image, theta, size)
     cotangent = cotangent.astype(coordinate_type(theta))
     d_theta = _gradient_of_theta(image, at, x, y, cotangent)
@@ -111,7 +77,7 @@ def _bilinear_backward(size: Size, saved, cotangent: jax.Array):
 
 
 def _gradient_of_theta(
-    image: jax.Array, at: jax.Array, x: _Neighbours, y: _Neighbours, cotangent: jax.Array
+    image: jax.Array, at: jax.Array, x: Neighbours, y: Neighbours, cotangent: jax.Array
 ) -> jax.Array:
     height, width, channels = image.shape
     values = image.reshape(-1)
@@ -139,7 +105,7 @@ def _gradient_of_theta(
 
 
 def _gradient_of_image(
-    image: jax.Array, at: jax.Array, x: _Neighbours, y: _Neighbours, cotangent: jax.Array
+    image: jax.Array, at: jax.Array, x: Neighbours, y: Neighbours, cotangent: jax.Array
 ) -> jax.Array:
     height, width, channels = image.shape
     # The transpose of the look-up: each sample gives its four pixels their share. All patches add
@@ -151,6 +117,3 @@ def _gradient_of_image(
             here = gradient.at[at + j * width + i]
             gradient = here.add(share, mode="promise_in_bounds", wrap_negative_indices=False)
     return gradient.reshape(image.shape)
-
-
-bilinear.defvjp(_bilinear_forward, _bilinear_backward)

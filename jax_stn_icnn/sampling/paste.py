@@ -1,6 +1,6 @@
 """The inverse sampler: puts the parts' scores back into the frame."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -10,8 +10,9 @@ import numpy as np
 from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size, invert, unit_to_pixel
-from jax_stn_icnn.sampling.grid import affine, coordinate_type, patch_points, unit_axes
-from jax_stn_icnn.sampling.lookup import nearest
+from jax_stn_icnn.sampling import lookup, products
+from jax_stn_icnn.sampling.grid import affine, coordinate_type, unit_axes
+from jax_stn_icnn.sampling.platforms import choose
 
 
 def paste(
@@ -20,6 +21,8 @@ def paste(
     frame_size: Size,
     anatomy: Anatomy = NINE,
     whole: jax.Array | None = None,
+    *,
+    upright: bool = False,
 ) -> jax.Array:
     """The inverse sampler: puts the parts' scores back into the frame, over the whole face.
 
@@ -38,6 +41,8 @@ def paste(
         whole: the distribution over the classes without a window, in the order of
             `anatomy.windowless`, (batch, *frame_size, windowless); needed unless background is the
             only one.
+        upright: whether no window is turned or sheared, as the localizers' are: a TPU then pastes
+            them faster, and off-diagonal entries of theta count as zero.
 
     Returns:
         Scores of the classes, (batch, *frame_size, classes); their argmax is the parse.
@@ -58,7 +63,7 @@ def paste(
         raise ValueError(
             f"whole is missing: the classes {anatomy.name!r} have {num_windowless} without a window"
         )
-    pasted = _paste(tuple(scores), theta, tuple(frame_size))
+    pasted = _paste(tuple(scores), theta, tuple(frame_size), upright)
     return _in_order_of_classes(pasted, whole, anatomy)
 
 
@@ -78,11 +83,45 @@ def _in_order_of_classes(pasted: jax.Array, whole: jax.Array | None, anatomy: An
     return jnp.concatenate(runs, axis=-1)
 
 
-@partial(jax.jit, static_argnums=2)
-def _paste(scores: tuple[jax.Array, ...], theta: jax.Array, frame_size: Size) -> jax.Array:
+Scores = tuple[jax.Array, ...]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@partial(jax.jit, static_argnums=(2, 3))
+def _paste(scores: Scores, theta: jax.Array, frame_size: Size, upright: bool) -> jax.Array:
+    by_products = partial(_by_products, frame_size=frame_size)
+    by_lookups = partial(_by_lookups, frame_size=frame_size)
+    return choose(upright, by_products, by_lookups, scores, theta)
+
+
+def _paste_forward(scores: Scores, theta: jax.Array, frame_size: Size, upright: bool):
+    return _paste(scores, theta, frame_size, upright), (scores, theta)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _paste_backward(frame_size: Size, upright: bool, saved, cotangent: jax.Array):
+    def transposed(way):
+        def of_scores(scores: Scores, theta: jax.Array, cotangent: jax.Array) -> Scores:
+            _, pull = jax.vjp(lambda scores: way(scores, theta, frame_size), scores)
+            return pull(cotangent)[0]
+
+        return of_scores
+
+    ways = transposed(_by_products), transposed(_by_lookups)
+    return choose(upright, *ways, *saved, cotangent), jnp.zeros_like(saved[1])
+
+
+_paste.defvjp(_paste_forward, _paste_backward)
+
+
+def _by_products(scores: Scores, theta: jax.Array, frame_size: Size) -> jax.Array:
+    paste_face = partial(_paste_frame, products.nearest, frame_size)
+    return jax.vmap(paste_face)(_lacking(scores), invert(theta))
+
+
+def _by_lookups(scores: Scores, theta: jax.Array, frame_size: Size) -> jax.Array:
     to_patch = invert(theta)
-    # Background goes in as what it lacks to one, so that zero outside reads as one.
-    scores = tuple(part.at[..., 0].set(1 - part[..., 0]) for part in scores)
+    scores = _lacking(scores)
     # A window cut at the frame's own scale covers a block of a known size, and only there is
     # anything to look up. Windows that were enlarged are looked for in the whole frame.
     blocks = [
@@ -94,8 +133,13 @@ def _paste(scores: tuple[jax.Array, ...], theta: jax.Array, frame_size: Size) ->
     return jax.lax.cond(
         fit,
         lambda: jax.vmap(partial(_paste_blocks, blocks, frame_size))(scores, to_patch, first),
-        lambda: jax.vmap(partial(_paste_frame, frame_size))(scores, to_patch),
+        lambda: jax.vmap(partial(_paste_frame, lookup.nearest, frame_size))(scores, to_patch),
     )
+
+
+def _lacking(scores: Scores) -> Scores:
+    """Background as what it lacks to one, so that zero outside a window reads as one."""
+    return tuple(jnp.concatenate([1 - part[..., :1], part[..., 1:]], axis=-1) for part in scores)
 
 
 def _covered(
@@ -120,12 +164,14 @@ def _covered(
     )
 
 
-def _paste_frame(frame_size: Size, scores: tuple[jax.Array, ...], to_patch: jax.Array) -> jax.Array:
-    """The scores of one face's frame, each part looked up everywhere."""
+def _paste_frame(
+    nearest: Callable[..., jax.Array], frame_size: Size, scores: Scores, to_patch: jax.Array
+) -> jax.Array:
+    """The scores of one face's frame, each part sampled everywhere."""
     background = jnp.ones((), scores[0].dtype)
     foreground = []
     for part_scores, matrix in zip(scores, to_patch, strict=True):
-        in_frame = nearest(part_scores, *patch_points(matrix, frame_size))
+        in_frame = nearest(part_scores, matrix, frame_size)
         background = background * (1 - in_frame[..., :1])
         foreground.append(in_frame[..., 1:])
     return jnp.concatenate([background, *foreground], axis=-1)
@@ -134,7 +180,7 @@ def _paste_frame(frame_size: Size, scores: tuple[jax.Array, ...], to_patch: jax.
 def _paste_blocks(
     blocks: Sequence[Size],
     frame_size: Size,
-    scores: tuple[jax.Array, ...],
+    scores: Scores,
     to_patch: jax.Array,
     first: jax.Array,
 ) -> jax.Array:
@@ -148,7 +194,7 @@ def _paste_blocks(
         begin = jnp.clip(first[i], 0, jnp.array(frame_size) - jnp.array(block)).astype(jnp.int32)
         columns = jax.lax.dynamic_slice_in_dim(x, begin[1], block[1], axis=1)
         rows = jax.lax.dynamic_slice_in_dim(y, begin[0], block[0], axis=0)
-        in_block = nearest(part_scores, *affine(to_patch[i], columns, rows))
+        in_block = lookup.nearest_at(part_scores, *affine(to_patch[i], columns, rows))
         start = (begin[0], begin[1], 0)
         held = jax.lax.dynamic_slice(frame, start, (*block, num_classes))
         background = held[..., :1] * (1 - in_block[..., :1])

@@ -11,6 +11,7 @@ from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_labels, check_shape
 
 # Over the classes that have a window, eight in all of ours; and over all but background.
+OVERALL = "overall"
 MEAN_OF_EIGHT = "mean_of_eight"
 MEAN = "mean"
 
@@ -51,9 +52,10 @@ def confusion(
 def f1_scores(counts: np.ndarray, anatomy: Anatomy = NINE) -> dict[str, float]:
     """F1 = 2 TP / (2 TP + FP + FN) of every group, and the mean of single classes.
 
-    The classes of a group become one before counting: under `overall`, the field's convention, a
-    brow called an eye costs nothing; `mean_of_eight`, over the classes with a window, is the honest
-    one beside it. Where there are classes without one, `mean` is that over all but background.
+    The classes of a group become one before counting. `overall`, the field's convention, does so
+    with all that have a window: a brow called an eye costs nothing; `mean_of_eight`, over the same
+    classes, eight in the paper, is the honest one beside it. Where there are classes without a
+    window, `mean` is that over all but background.
 
     Args:
         counts: summed confusion counts (classes, classes), rows truth.
@@ -68,6 +70,7 @@ def f1_scores(counts: np.ndarray, anatomy: Anatomy = NINE) -> dict[str, float]:
     check_shape("counts", counts, (anatomy.num_classes, anatomy.num_classes))
     counts = np.asarray(counts, np.int64)
     scores = {name: _f1(counts, group) for name, group in anatomy.group_ids.items()}
+    scores[OVERALL] = _f1(counts, anatomy.windowed)
     scores[MEAN_OF_EIGHT] = _mean_f1(counts, anatomy.windowed)
     if len(anatomy.windowless) > 1:
         scores[MEAN] = _mean_f1(counts, tuple(range(1, anatomy.num_classes)))

@@ -17,7 +17,7 @@ import optax
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.models.unet import CoarseLogits
 from jax_stn_icnn.train import losses
-from jax_stn_icnn.train.config import DISTILLED, Distillation
+from jax_stn_icnn.train.stages import DISTILLED, Distillation
 from jax_stn_icnn.train.views import Views
 
 Variables = Mapping[str, Any]

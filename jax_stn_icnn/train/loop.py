@@ -5,7 +5,6 @@ run that was killed goes on from its last checkpoint as if nothing had happened.
 """
 
 import contextlib
-import dataclasses
 import functools
 import json
 import math
@@ -18,9 +17,7 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
@@ -32,13 +29,14 @@ from jax_stn_icnn.photos.folder import FaceFolder
 from jax_stn_icnn.scores import draw, evaluation, report
 from jax_stn_icnn.scores.metrics import MEAN, MEAN_OF_EIGHT
 from jax_stn_icnn.train import config as configs
-from jax_stn_icnn.train.config import Phase, plan
 from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import noticing_signals
+from jax_stn_icnn.train.stages import Phase, plan
 from jax_stn_icnn.train.state import (
     Checkpoints,
     TrainState,
+    enter_stage,
     export_weights,
     init_variables,
     load_variables,
@@ -215,16 +213,8 @@ class Run:
         return jax.eval_shape(functools.partial(self._entering, phase), self.state)
 
     def _entering(self, phase: Phase, state: TrainState) -> TrainState:
-        """A state as it enters a stage, with what only this stage needs."""
-        earlier: Any = ()
-        if phase.stage.distillation:
-            now = {"params": state.params, "batch_stats": state.batch_stats}
-            earlier = jax.tree.map(jnp.copy, now)  # Both will be overwritten in place.
-        opt_state = self._optimizer(phase).init(state.params)
-        return dataclasses.replace(state, opt_state=opt_state, earlier=earlier)
-
-    def _optimizer(self, phase: Phase) -> optax.GradientTransformation:
-        return make_optimizer(phase.stage, self.steps_per_epoch, self.config.halve_every_epochs)
+        tx = make_optimizer(phase.stage, self.steps_per_epoch, self.config.halve_every_epochs)
+        return enter_stage(state, tx, phase.stage.distillation is not None)
 
     def _note(
         self, due: tuple[int, dict[str, jax.Array]] | None, phase: Phase, sums: Sums, bar: tqdm

@@ -15,8 +15,8 @@ from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.models.unet import CoarseLogits
-from jax_stn_icnn.train import distillation, losses
-from jax_stn_icnn.train.config import Consensus, Stage
+from jax_stn_icnn.train import consensus, distillation, losses
+from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.views import Views
 
 PIXEL_LOSSES = {
@@ -157,7 +157,9 @@ def _fine_loss(
 ) -> jax.Array:
     """That of the patches' pixels, with what the stage adds to it."""
     logits, theta, views = (_labelled(tree, views) for tree in (logits, theta, views))
-    labels = sampling.crop_part_labels(views.labels, theta, parser.patch_size, parser.anatomy)
+    labels = sampling.crop_part_labels(
+        views.labels, theta, parser.patch_size, parser.anatomy, upright=True
+    )
     by_part = losses.fine_losses(logits, labels)
     each = list(zip(logits, losses.each_parts(labels), strict=True))
     if weight := stage.consensus.fine:
@@ -179,7 +181,7 @@ def _windows(parser: STNiCNN, mask: jax.Array, views: Views, *, train: bool) -> 
 
 def _consensus(logits: jax.Array, label_map: jax.Array, settings: Consensus) -> jax.Array:
     connected = settings.regions == "connected"
-    return losses.mean_consensus_loss(
+    return consensus.mean_consensus_loss(
         logits, label_map, connected=connected, alpha=settings.alpha, beta=settings.beta
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import optax
 
-from jax_stn_icnn.train.config import NETWORKS, Stage
+from jax_stn_icnn.train.stages import NETWORKS, Stage
 
 
 def make_optimizer(

@@ -1,5 +1,6 @@
 """The state of a run, where it comes from, and its checkpoints."""
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any
 
 import grain
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import orbax.checkpoint as ocp
@@ -17,7 +19,7 @@ from orbax.checkpoint import checkpoint_managers
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.files.weights import WEIGHTS
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.train.config import NETWORKS
+from jax_stn_icnn.train.stages import NETWORKS
 
 CHECKPOINTS = "checkpoints"
 # The standard deviation of a standard normal distribution cut off at -2 and 2.
@@ -50,6 +52,26 @@ class TrainState:
         """What `model.apply` takes, on the host: what is scored and kept of this state."""
         now = {"params": self.params, "batch_stats": self.batch_stats}
         return jax.device_get(self.earlier or now)
+
+
+def enter_stage(
+    state: TrainState, tx: optax.GradientTransformation, distilling: bool
+) -> TrainState:
+    """A state as it enters a stage, with what only this stage needs.
+
+    Args:
+        state: as the stage before left it.
+        tx: the stage's optimiser.
+        distilling: whether the stage learns from an average of earlier weights.
+
+    Returns:
+        The state, its optimiser's anew, and the average, which begins at the weights as they are.
+    """
+    earlier: Any = ()
+    if distilling:
+        now = {"params": state.params, "batch_stats": state.batch_stats}
+        earlier = jax.tree.map(jnp.copy, now)  # Both will be overwritten in place.
+    return dataclasses.replace(state, opt_state=tx.init(state.params), earlier=earlier)
 
 
 def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:

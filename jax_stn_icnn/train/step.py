@@ -17,9 +17,9 @@ from jax_stn_icnn.data.augment import example_keys
 from jax_stn_icnn.data.photometric import OFF, Strengths
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.train.config import Consensus, Stage
 from jax_stn_icnn.train.distillation import average
 from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.views import make_views
 
@@ -93,26 +93,16 @@ def compile_train_step(
     used = list(jax.local_devices() if devices is None else devices)
     names = INPUTS + UNLABELLED if stage.distillation else INPUTS
     shards = shard(batch, len(used), names)
-    tx = make_optimizer(stage, steps_per_epoch, halve_every_epochs)
-    step = functools.partial(
-        train_step,
-        model=model,
-        tx=tx,
-        stage=stage,
-        steps_per_epoch=steps_per_epoch,
+    mapped = map_train_step(
+        model,
+        stage,
+        steps_per_epoch,
+        halve_every_epochs,
         seed=seed,
         augmented=augmented,
         mirrored=mirrored,
         photo=photo,
-    )
-    # The state goes in and comes out as one, not stacked by device; the batch is split.
-    mapped = jax.pmap(
-        step,
-        axis_name=AXIS,
-        in_axes=(None, 0),
-        out_axes=(None, 0),
         devices=devices,
-        donate_argnums=(0,),
     )
     run: Callable = mapped
     # What is compiled ahead does not join the batches of several processes.
@@ -137,6 +127,56 @@ def compile_train_step(
             used,
         )
     return lambda state, batch: run(state, shard(batch, len(used), names))
+
+
+def map_train_step(
+    model: STNiCNN,
+    stage: Stage,
+    steps_per_epoch: int,
+    halve_every_epochs: float,
+    *,
+    seed: int,
+    augmented: bool,
+    mirrored: bool = False,
+    photo: Strengths = OFF,
+    devices: Sequence[jax.Device] | None = None,
+) -> Any:
+    """Maps a stage's step over devices, without compiling it.
+
+    Args:
+        model: as the others, of `compile_train_step`.
+        stage: likewise.
+        steps_per_epoch: likewise.
+        halve_every_epochs: likewise.
+        seed: likewise.
+        augmented: likewise.
+        mirrored: likewise.
+        photo: likewise.
+        devices: likewise; also those of a machine that is only described.
+
+    Returns:
+        The mapped step, of a state and what `shard` makes of a batch; it can be called or lowered.
+    """
+    step = functools.partial(
+        train_step,
+        model=model,
+        tx=make_optimizer(stage, steps_per_epoch, halve_every_epochs),
+        stage=stage,
+        steps_per_epoch=steps_per_epoch,
+        seed=seed,
+        augmented=augmented,
+        mirrored=mirrored,
+        photo=photo,
+    )
+    # The state goes in and comes out as one, not stacked by device; the batch is split.
+    return jax.pmap(
+        step,
+        axis_name=AXIS,
+        in_axes=(None, 0),
+        out_axes=(None, 0),
+        devices=devices,
+        donate_argnums=(0,),
+    )
 
 
 def _num_pixels(num_examples: int, model: STNiCNN) -> int:

@@ -107,7 +107,7 @@ place it (or the folder {_ROOT} that it unpacks to) in the manual directory.
 
     def _record(self, face: Face) -> sharding.Record:
         name = str(face.number)
-        image, size = images.read_jpeg(self._archive, face.image)
+        image, size = images.read_rgb(self._archive, face.image)
         label = self._label(face, size)
         if swapped := sides.are_swapped(label, SIDES):
             label = sides.swap(label, SIDES)

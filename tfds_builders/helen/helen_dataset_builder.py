@@ -224,7 +224,7 @@ def read_face(archive: archive_lib.Archive, face: Face) -> tuple[bytes, np.ndarr
     Raises:
       ArchiveError: if a file is damaged, or a map has another size than the photograph.
     """
-    image, size = images.read_jpeg(archive, face.image)
+    image, size = images.read_rgb(archive, face.image)
     soft_maps = []
     for member in map(face.soft_map, range(len(CLASSES))):
         soft_map = images.read_gray(archive, member, archive.read(member))

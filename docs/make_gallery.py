@@ -1,0 +1,64 @@
+"""Draws the pages' pictures of single parses: drawn faces, and what is made of the astronaut.
+
+    python docs/make_gallery.py
+
+`gallery.jpg`: drawn faces over their parse. `astronaut_masks.jpg`: overlay, hair, cut-out.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from jax_stn_icnn import FaceParser
+from tfds_builders.synthetic_faces.face import draw_face
+
+DOCS = Path(__file__).parent
+# Numbers of drawn test faces, hard ones among them.
+FACES = (0, 3, 4, 8, 12, 15, 17, 21)
+SIDE = 256
+
+
+def gallery(parser: FaceParser) -> np.ndarray:
+    """Two rows of faces, each over its parse, uint8 (height, width, 3)."""
+    rows = []
+    for half in (FACES[: len(FACES) // 2], FACES[len(FACES) // 2 :]):
+        faces = [draw_face("test", number, SIDE).image for number in half]
+        parses = [parser(face, detect=False) for face in faces]
+        pairs = [
+            np.hstack([face, parse.overlay()]) for face, parse in zip(faces, parses, strict=True)
+        ]
+        rows.append(np.hstack(pairs))
+    return np.vstack(rows)
+
+
+def masks(parser: FaceParser) -> np.ndarray:
+    """The astronaut: overlay with its legend, hair, and hair and face cut out."""
+    photo = np.asarray(Image.open(DOCS / "photo.jpg"))
+    parse = parser(photo)
+    overlay = parse.overlay(legend=True)
+    hair = np.repeat(parse.mask("hair")[..., None] * np.uint8(255), 3, axis=2)
+    names = [name for name in parser.classes if name not in ("background", "neck", "cloth")]
+    cut = np.where(parse.mask(*names)[..., None], photo, _chequered(photo.shape))
+    shown = np.full((len(overlay), 3 * photo.shape[1], 3), 255, np.uint8)
+    for i, picture in enumerate((overlay, hair, cut)):
+        shown[: len(picture), i * photo.shape[1] :][:, : picture.shape[1]] = picture
+    return shown
+
+
+def _chequered(shape: tuple[int, ...], square: int = 16) -> np.ndarray:
+    """What stands for nothing, as image editors show it."""
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    light = (rows // square + columns // square) % 2
+    return np.uint8(200 + 40 * light)[..., None].repeat(3, axis=2)
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = FaceParser.load()
+    Image.fromarray(gallery(parser)).save(DOCS / "gallery.jpg", quality=85)
+    Image.fromarray(masks(parser)).save(DOCS / "astronaut_masks.jpg", quality=85)
+
+
+if __name__ == "__main__":
+    main()

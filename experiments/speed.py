@@ -1,0 +1,92 @@
+"""How long a trained trial takes: a step of its training, and a parse of one face."""
+
+import itertools
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jax_stn_icnn import FaceParser
+from jax_stn_icnn.data.loader import loader_over, open_source
+from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import plan
+from jax_stn_icnn.train.state import TrainState, enter_stage, init_variables, load_variables
+from jax_stn_icnn.train.step import AXIS, compile_train_step
+
+REPEATS = 10
+
+
+def parse_ms(directory: Path) -> float:
+    """Milliseconds of a parse of a photo that is one face of the frame's size.
+
+    Args:
+        directory: of the trained run.
+
+    Returns:
+        The median of ten parses.
+    """
+    parser = FaceParser.load(directory)
+    face = np.zeros((parser.frame_size, parser.frame_size, 3), np.uint8)
+    return _median_ms(lambda: parser(face, detect=False))
+
+
+def step_ms(config: ConfigDict, directory: Path) -> float:
+    """Milliseconds of a training step of a run's last stage, on labelled faces.
+
+    Args:
+        config: the run's.
+        directory: of the trained run, from whose weights the steps go on; nothing is written there.
+
+    Returns:
+        The median of ten steps.
+    """
+    model = configs.make_model(config).clone(axis_name=AXIS)
+    dataset = config.dataset
+    source = open_source(dataset.data_dir, dataset.name, dataset.train)
+    loader = loader_over(
+        source,
+        dataset.name,
+        model.anatomy,
+        frame_size=dataset.frame_size,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        train=True,
+    )
+    batches = itertools.cycle(list(itertools.islice(loader, 2)))
+    phases, steps_per_epoch = plan(config, len(source))
+    stage, schedule = phases[-1].stage, (steps_per_epoch, config.halve_every_epochs)
+    variables = load_variables(str(directory), model, init_variables(model, config.seed))
+    state = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
+    state = enter_stage(state, make_optimizer(stage, *schedule), stage.distillation is not None)
+    step = compile_train_step(
+        model,
+        stage,
+        *schedule,
+        state,
+        next(batches),
+        seed=config.seed,
+        augmented=config.augment,
+        mirrored=config.mirror,
+        photo=configs.make_strengths(config),
+    )
+
+    def take() -> None:
+        nonlocal state
+        state, _ = step(state, next(batches))
+        jax.block_until_ready(state)
+
+    return _median_ms(take)
+
+
+def _median_ms(call: Callable[[], object]) -> float:
+    """Of the calls after the first, which compiles."""
+    taken = []
+    for _ in range(1 + REPEATS):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return 1e3 * float(np.median(taken[1:]))

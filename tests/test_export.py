@@ -1,0 +1,140 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+from jax_stn_icnn.files import export, network
+from jax_stn_icnn.files.weights import Weights, load_weights, save_weights
+from jax_stn_icnn.photos import cli
+from jax_stn_icnn.photos.parser import weights_file
+from tfds_builders.synthetic_faces.face import draw_face
+
+
+@pytest.fixture(scope="module")
+def small(small_parser):
+    variables = jax.device_get(small_parser._variables)
+    return Weights(variables, small_parser.model, small_parser.frame_size)
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.stack([draw_face("test", index, 64).image for index in range(4)])
+
+
+@pytest.fixture(scope="module")
+def expected(small, frames):
+    return [np.asarray(value) for value in jax.jit(network.network(small))(frames)]
+
+
+def reader_of(path, file_format):
+    """What runs a file: frames -> labels, scores, windows."""
+    if file_format == "stablehlo":
+        read = jax_export.deserialize(bytearray(path.read_bytes()))
+        assert read.platforms == ("cpu", "tpu", "cuda")
+        return lambda frames: [np.asarray(value) for value in read.call(frames)]
+    onnxruntime = pytest.importorskip("onnxruntime", reason="takes the extra `onnx`")
+    session = onnxruntime.InferenceSession(path)
+    return lambda frames: session.run(list(network.OUTPUTS), {network.INPUT: frames})
+
+
+@pytest.mark.parametrize("file_format", export.FORMATS)
+def test_a_file_says_what_the_parser_says(file_format, small, frames, expected, tmp_path):
+    if file_format == "onnx":
+        pytest.importorskip("onnxruntime", reason="takes the extra `onnx`")
+    path = tmp_path / "parser"
+    assert export.write(small, path, file_format) >= export.AGREEMENT
+    read = reader_of(path, file_format)
+    for batch in (1, 4):
+        labels, scores, windows = read(frames[:batch])
+        assert labels.dtype == np.uint8 and labels.shape == (batch, 64, 64)
+        assert np.mean(labels == expected[0][:batch]) > 0.999
+        # A pixel of a patch may be taken for its neighbour where the two are as near.
+        assert np.mean(np.abs(scores - expected[1][:batch]) > 1e-4) < 1e-3
+        np.testing.assert_allclose(windows, expected[2][:batch], atol=1e-5)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_onnx_says_its_classes(small, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="takes the extra `onnx`")
+    export.write(small, tmp_path / "parser.onnx", "onnx")
+    model = onnx.load(tmp_path / "parser.onnx")
+    said = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    anatomy = small.model.anatomy
+    assert said["classes"] == list(anatomy.classes) and said["frame_size"] == 64
+    assert said["parts"] == [part.name for part in anatomy.parts]
+    assert said["colours"] == [list(colour) for colour in anatomy.colours]
+    (frames,) = model.graph.input
+    assert frames.type.tensor_type.shape.dim[0].dim_param == network.BATCH
+
+
+def test_stablehlo_says_its_classes_beside_it(small, tmp_path):
+    export.write(small, tmp_path / "parser", "stablehlo")
+    said = json.loads((tmp_path / "parser.json").read_text())
+    assert said["classes"] == list(small.model.anatomy.classes)
+
+
+@pytest.mark.parametrize("file_format", export.FORMATS)
+def test_a_file_that_says_something_else_is_not_kept(file_format, small, tmp_path, monkeypatch):
+    if file_format == "onnx":
+        pytest.importorskip("onnxruntime", reason="takes the extra `onnx`")
+    right, made = network.network, []
+
+    def another_the_second_time(weights):
+        made.append(right(weights))
+        if len(made) == 1:
+            return made[0]
+        return lambda frames: (made[1](frames)[0] + 1, *made[1](frames)[1:])
+
+    monkeypatch.setattr(network, "network", another_the_second_time)
+    with pytest.raises(export.Mismatch, match="parser is not written: its labels are the parser's"):
+        export.write(small, tmp_path / "parser", file_format)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("out", "file_format", "error", "message"),
+    [
+        ("a", "torch", ValueError, "format is 'torch', but must be one of onnx, stablehlo"),
+        ("there is none/a", "onnx", FileNotFoundError, "there is no folder"),
+        (".", "onnx", ValueError, "a folder: name a file"),
+    ],
+)
+def test_bad_arguments_are_named(out, file_format, error, message, small, tmp_path):
+    with pytest.raises(error, match=message):
+        export.write(small, tmp_path / out, file_format)
+
+
+def test_an_unknown_operation_is_named():
+    pytest.importorskip("onnx", reason="takes the extra `onnx`")
+    from jax_stn_icnn.files import jaxpr_to_onnx
+
+    with pytest.raises(NotImplementedError, match="'sort' of JAX has no counterpart"):
+        jaxpr_to_onnx.convert(
+            jnp.sort,
+            jax.ShapeDtypeStruct((3,), np.float32),
+            input_name="x",
+            output_names=["y"],
+            metadata={},
+        )
+
+
+def test_the_command_writes_a_file(small, tmp_path, capsys):
+    ckpt, out = tmp_path / "weights.safetensors", tmp_path / "parser.stablehlo"
+    save_weights(ckpt, small.variables, small.model, small.frame_size)
+    command = ["export", "--format", "stablehlo", "--out", str(out), "--ckpt", str(ckpt)]
+    assert cli.main(command) == 0
+    assert "labels as the parser's on 1.0" in capsys.readouterr().out and out.exists()
+    ckpt.write_bytes(b"no weights")
+    assert cli.main(command) == 1
+    assert "weights.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", export.FORMATS)
+def test_the_weights_that_ship(file_format, tmp_path):
+    weights, path = load_weights(weights_file(None)), tmp_path / "parser"
+    assert export.write(weights, path, file_format) >= export.AGREEMENT
+    assert path.stat().st_size < 15e6

@@ -1,0 +1,123 @@
+"""Pictures and masks in a folder become a data set, and what is wrong with them is named."""
+
+import archives
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from tfds_builders import prepare
+from tfds_builders.archive import ArchiveError
+from tfds_builders.synthetic_faces.face import draw_face
+
+NAMES = ("nothing", "face", "hair")
+SPLITS = {"train": 3, "validation": 1, "test": 2}
+
+
+def files():
+    """Drawn faces in three classes; some pictures are JPEG, some masks have a palette."""
+    found = {"classes.txt": "\n".join(NAMES).encode() + b"\n", "README.md": b"My faces."}
+    for split, count in SPLITS.items():
+        for i in range(count):
+            image, label = draw_face(split, i, 64)
+            suffix, kind = ((".png", "PNG"), (".JPG", "JPEG"))[i % 2]
+            found[f"images/{split}/{i}{suffix}"] = archives.encode(Image.fromarray(image), kind)
+            mask = Image.fromarray(ids(label))
+            if i % 2:
+                mask.putpalette([0, 0, 0, 255, 200, 150, 90, 60, 30])
+            found[f"masks/{split}/{i}.png"] = archives.encode(mask, "PNG")
+    return found
+
+
+def ids(label):
+    return np.where(label == 10, 2, (label > 0).astype(np.uint8)).astype(np.uint8)
+
+
+FILES = files()
+
+
+def png(array):
+    return archives.encode(Image.fromarray(array), "PNG")
+
+
+@pytest.mark.parametrize("write", [archives.write_folder, archives.write_zip])
+def test_is_a_data_set_that_tfds_reads_without_this_package(tmp_path, write):
+    write(FILES, tmp_path / "manual", "my_faces")
+    line = prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
+    assert line.endswith("my_faces/1.0.0 (array_record; test 2, train 3, validation 1)")
+    builder = tfds.builder_from_directory(tmp_path / "my_faces" / "1.0.0")
+    assert builder.info.features["label"].names == list(NAMES)
+    for split, count in SPLITS.items():
+        source = builder.as_data_source(split)
+        assert len(source) == count
+        for i in range(count):
+            image, label = draw_face(split, i, 64)
+            record = source[i]
+            assert record["name"] == str(i).encode()
+            np.testing.assert_array_equal(record["label"][..., 0], ids(label))
+            assert np.abs(record["image"].astype(int) - image).mean() < (8 if i % 2 else 1e-9)
+
+
+def test_once_prepared_the_folder_is_needed_no_more(tmp_path):
+    archives.write_folder(FILES, tmp_path / "manual", "my_faces")
+    prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
+    line = prepare.prepare("my_faces", tmp_path, None, "array_record")
+    assert line.startswith("already complete: ")
+
+
+SMALL = np.zeros((9, 9), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes.txt": None}, "classes.txt: is missing; write one: a class a line"),
+        ({"classes.txt": b"a\na\n"}, "classes.txt: names a, a; name 2 to 256 classes"),
+        ({"classes.txt": b"\n"}, "classes.txt: names no class; name 2"),
+        ({"classes.txt": b"a\nb\n"}, r"masks/.*\.png: holds the id 2, but classes.txt names 2 cl"),
+        ({"masks/train/1.png": None}, r"images/train/1\.JPG: has no mask masks/train/1\.png; add"),
+        ({"masks/train/9.png": png(SMALL)}, r"masks/train/9\.png: has no picture; add it, or"),
+        ({"masks/test/0.png": png(SMALL)}, r"masks/test/0.png: has \(height, width\) \(9, 9\), "),
+        ({"masks/test/0.png": FILES["images/test/0.png"]}, "masks/test/0.png: is PNG RGB, not an"),
+        ({"images/test/0.png": png(SMALL)}, "images/test/0.png: is PNG L, not an RGB JPEG or PNG"),
+        (
+            {"images/test/0.png": b"no image"},
+            "images/test/0.png: cannot be decoded .*; put it right in your",
+        ),
+        ({"images/test/0.jpg": b""}, r"images/test/0\.jpg: has the name of images/test/0\.png"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path, changes, message):
+    changed = {name: data for name, data in (FILES | changes).items() if data is not None}
+    archives.write_folder(changed, tmp_path / "manual", "my_faces")
+    with pytest.raises(ArchiveError, match=f"my_faces: {message}"):
+        prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
+    assert not list((tmp_path / "my_faces").glob("1*"))
+
+
+def test_a_folder_without_pictures(tmp_path):
+    archives.write_folder({"classes.txt": b"a\nb\n"}, tmp_path / "manual", "my_faces")
+    with pytest.raises(ArchiveError, match="images: holds no picture in a folder of it; put pict"):
+        prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("your_faces", "got 'your_faces', and --manual_dir is"), ("My faces", "small letters")],
+)
+def test_no_such_folder(tmp_path, name, message):
+    with pytest.raises(prepare.PrepareError, match=message):
+        prepare.prepare(name, tmp_path, tmp_path, "array_record")
+    with pytest.raises(prepare.PrepareError, match="small letters|not given"):
+        prepare.prepare(name, tmp_path, None, "array_record")
+
+
+def test_two_builds_have_the_same_bytes(tmp_path):
+    archives.write_folder(FILES, tmp_path / "manual", "my_faces")
+    for where in ("a", "b"):
+        prepare.prepare("my_faces", tmp_path / where, tmp_path / "manual", "array_record")
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / where).rglob("*.array_record*")}
+        for where in ("a", "b")
+    )
+    assert first == second and len(first) == 3
