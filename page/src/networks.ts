@@ -31,7 +31,6 @@ export class Networks {
     readonly classes: Classes,
     /** In words. */
     readonly runsOn: string,
-    readonly onGpu: boolean,
   ) {}
 
   /** Loads all that is needed from the page's folder. */
@@ -58,14 +57,16 @@ export class Networks {
     ort.env.wasm.wasmPaths = { mjs: new URL(gpu ? gpuGlue : cpuGlue, self.location.href).href };
     const processor = { executionProviders: ["wasm"] };
     const card = { executionProviders: ["webgpu", "wasm"] };
-    return new Networks(
+    const networks = new Networks(
       ort,
       await ort.InferenceSession.create(detector, processor),
       await ort.InferenceSession.create(parser, gpu ? card : processor),
       classes,
       gpu ? "the graphics card" : threads === 1 ? "one thread" : `${threads} threads`,
-      gpu,
     );
+    // The first run is the slowest, and shows whether the graphics card can do it at all.
+    await networks.parse(blank(classes.frame_size));
+    return networks;
   }
 
   /** Finds the faces of a photo, the largest first. */
@@ -137,6 +138,10 @@ async function get(url: string): Promise<Response> {
   const response = await fetch(url);
   if (!response.ok) throw new Error(`${url} answers ${response.status}`);
   return response;
+}
+
+function blank(side: number): Picture<Uint8Array> {
+  return { width: side, height: side, channels: 3, data: new Uint8Array(side * side * 3) };
 }
 
 function floats(value: OnnxValue): Float32Array {

@@ -8,7 +8,7 @@ import { pull, type Picture } from "./resample.ts";
 
 // The worker's file lies in a folder of the page's.
 const folder = new URL("..", self.location.href).href;
-let networks = load();
+const networks = load();
 let latest = 0;
 let queue = Promise.resolve(); // A network runs once at a time.
 
@@ -31,33 +31,21 @@ async function answer(request: Request): Promise<void> {
 /** Parses the faces of a photo; null if another photo was asked for meanwhile. */
 async function parse({ id, photo, boxes }: Request): Promise<Face[] | null> {
   const picture = withoutOpacity(photo);
-  const side = (await networks).classes.frame_size;
+  const loaded = await networks;
+  const side = loaded.classes.frame_size;
   say({ kind: "step", id, text: "Looking for faces" });
   const places: Matrix[] = boxes
     ? boxes.map((box) => frameAroundBox(box, side))
-    : (await (await networks).detect(picture)).map((face) => frameAroundLandmarks(face, side));
+    : (await loaded.detect(picture)).map((face) => frameAroundLandmarks(face, side));
   const faces: Face[] = [];
   for (const [i, matrix] of places.entries()) {
     if (id !== latest) return null;
     const which = places.length > 1 ? `face ${i + 1} of ${places.length}` : "the face";
     say({ kind: "step", id, text: `Parsing ${which}` });
     const frame = pull(picture, matrix, { width: side, height: side }, [0, 0, 0]);
-    faces.push(faceOfFrame(await parseFrame(frame as Picture<Uint8Array>), matrix, photo));
+    faces.push(faceOfFrame(await loaded.parse(frame as Picture<Uint8Array>), matrix, photo));
   }
   return faces;
-}
-
-/** Parses a frame; where the graphics card cannot, the processor does, from then on. */
-async function parseFrame(frame: Picture<Uint8Array>) {
-  const now = await networks;
-  try {
-    return await now.parse(frame);
-  } catch (error) {
-    if (!now.onGpu) throw error;
-    console.warn("The graphics card could not run the network; the processor does.", error);
-    networks = start(false);
-    return (await networks).parse(frame);
-  }
 }
 
 async function load(): Promise<Networks> {
@@ -65,7 +53,7 @@ async function load(): Promise<Networks> {
   try {
     return await start(true);
   } catch (error) {
-    console.warn("The graphics card could not load the network; the processor does.", error);
+    console.warn("The graphics card cannot run the network; the processor does.", error);
     return start(false);
   }
 }
