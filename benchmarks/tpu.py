@@ -43,6 +43,7 @@ HEADER = (
     f"| MB exchanged | {' | '.join(PLACES)} | without an estimate |"
 )
 DTYPE = "bfloat16"
+PLATFORM = "tpu"
 
 _TOPOLOGY = flags.DEFINE_list("topology", list(TOPOLOGIES), "Chips, such as v5e:2x2.")
 _ONLY = flags.DEFINE_list("only", None, "Some of the programs, such as parse or joint.")
@@ -135,7 +136,7 @@ def estimate(program: Program, topology_name: str) -> Estimate:
     chip = topology_name.split(":")[0]
     if chip not in CLOCK:
         raise ValueError(f"topology is {topology_name!r}, but must be of {', '.join(CLOCK)}")
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=topology_name)
+    topology = topologies.get_topology_desc(platform=PLATFORM, topology_name=topology_name)
     lowered = program.lower(topology)
     start = time.perf_counter()
     compiled = lowered.compile()
@@ -154,12 +155,12 @@ def estimate(program: Program, topology_name: str) -> Estimate:
 
 
 def _nine() -> tuple[Any, Any]:
-    return parser(PATCH, FRAME, DTYPE)[:2]
+    return parser(PATCH, FRAME, DTYPE, platform=PLATFORM)
 
 
 def _whole_face() -> tuple[Any, Any]:
     variables, model, _ = load_weights(weights_file("nineteen"))
-    return model.clone(dtype=np.dtype(DTYPE)), variables
+    return model.clone(dtype=np.dtype(DTYPE), platform=PLATFORM), variables
 
 
 def _parse(make: Callable[[], tuple[Any, Any]], faces: int, topology: Any) -> jax.stages.Lowered:
@@ -180,7 +181,7 @@ def _parse(make: Callable[[], tuple[Any, Any]], faces: int, topology: Any) -> ja
 def _training_step(name: str, topology: Any) -> jax.stages.Lowered:
     """A stage's step as train.py maps it, without augmentation."""
     stage, chips = STAGES[name], len(topology.devices)
-    model, variables = parser(PATCH, FRAME, DTYPE, AXIS)
+    model, variables = parser(PATCH, FRAME, DTYPE, AXIS, platform=PLATFORM)
     params = variables["params"]
     moments = make_optimizer(stage, *SCHEDULE).init(params)
     state = TrainState(np.int32(0), params, variables["batch_stats"], moments)

@@ -30,7 +30,8 @@ def network(loaded: Weights) -> Network:
         frame_size); the classes' scores, float32 (batch, frame_size, frame_size, classes); and the
         windows as thetas, float32 (batch, parts, 2, 3).
     """
-    model, variables = loaded.model, loaded.variables
+    # Whatever platform writes the file, it is the same.
+    model, variables = loaded.model.clone(platform="cpu"), loaded.variables
 
     def parse(frames: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         pixels = to_float(frames)
