@@ -40,6 +40,7 @@ def reader_of(path, file_format):
     return lambda frames: session.run(list(network.OUTPUTS), {network.INPUT: frames})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", export.FORMATS)
 def test_a_file_says_what_the_parser_says(file_format, small, frames, expected, tmp_path):
     if file_format == "onnx":
@@ -57,6 +58,7 @@ def test_a_file_says_what_the_parser_says(file_format, small, frames, expected, 
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_onnx_says_its_classes(small, tmp_path):
     onnx = pytest.importorskip("onnx", reason="takes the extra `onnx`")
     export.write(small, tmp_path / "parser.onnx", "onnx")
@@ -70,12 +72,14 @@ def test_onnx_says_its_classes(small, tmp_path):
     assert frames.type.tensor_type.shape.dim[0].dim_param == network.BATCH
 
 
+@pytest.mark.slow
 def test_stablehlo_says_its_classes_beside_it(small, tmp_path):
     export.write(small, tmp_path / "parser", "stablehlo")
     said = json.loads((tmp_path / "parser.json").read_text())
     assert said["classes"] == list(small.model.anatomy.classes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file_format", export.FORMATS)
 def test_a_file_that_says_something_else_is_not_kept(file_format, small, tmp_path, monkeypatch):
     if file_format == "onnx":
@@ -121,6 +125,7 @@ def test_an_unknown_operation_is_named():
         )
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_file(small, tmp_path, capsys):
     ckpt, out = tmp_path / "weights.safetensors", tmp_path / "parser.stablehlo"
     save_weights(ckpt, small.variables, small.model, small.frame_size)

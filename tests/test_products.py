@@ -141,6 +141,7 @@ def test_on_a_tpu_nothing_is_looked_up(function, given):
     assert all(word not in on_tpu for word in ("gather", "scatter", "while"))
 
 
+@pytest.mark.slow
 def test_on_a_tpu_parsing_looks_nothing_up():
     model = STNiCNN(PATCH)
     given = variable_shapes(model), shape(2, 48, 48, 3)
