@@ -15,6 +15,9 @@ from jax_stn_icnn.models.localizer import VGG9Localizer
 from jax_stn_icnn.models.pipeline import FineNetworks, STNiCNN
 from jax_stn_icnn.models.unet import UNet
 
+# Of no use without a TPU; CI runs them.
+pytestmark = pytest.mark.slow
+
 KEY = jax.random.key(0)
 
 
@@ -169,7 +172,6 @@ def both_ways(make, *inputs, train_only=()):
 SIZES = [(2, 128, 128), (1, 127, 81), (3, 22, 47), (1, 3, 9)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("shape", SIZES)
 def test_interlinked_network(shape, x64):
     make = functools.partial(ICNN, 3, (2, 3, 4, 5))
@@ -177,7 +179,6 @@ def test_interlinked_network(shape, x64):
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("channels", [(4,), (4, 4), (2, 3, 2, 3, 2)])
 def test_interlinked_network_of_other_rows(channels, x64):
     make = functools.partial(ICNN, 2, channels)
@@ -185,7 +186,6 @@ def test_interlinked_network_of_other_rows(channels, x64):
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (48, 64)])
 def test_localizer(size, x64):
     make = functools.partial(VGG9Localizer, widths=(3, 4, 5, 6))
@@ -194,7 +194,6 @@ def test_localizer(size, x64):
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("detail", [1, 2])
 def test_unet(detail, x64):
     make = functools.partial(UNet, 5, (0, 2, 4), (4, 6, 8), detail=detail, edges=True, bridge=True)
@@ -211,7 +210,6 @@ def test_pixels_of_the_unet_are_moved_alike(side):
     np.testing.assert_array_equal(unet.unfold_by_products(found, side), unet.unfold(found, side))
 
 
-@pytest.mark.slow
 def test_bridge(x64):
     sizes = BROWS.fitted_sizes(31)
 
@@ -241,7 +239,6 @@ def test_bridge(x64):
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.slow
 def test_statistics_over_devices_are_those_of_the_whole_batch():
     x = jax.random.uniform(KEY, (4, 18, 13, 3))
     alone = ICNN(4, (4, 4), platform="tpu")
@@ -259,7 +256,6 @@ def test_statistics_over_devices_are_those_of_the_whole_batch():
         np.testing.assert_array_equal(own[0], own[1])
 
 
-@pytest.mark.slow
 def test_bfloat16_is_as_near_as_without_folding():
     x = jax.random.uniform(KEY, (2, 27, 40, 3))
     exact = ICNN(3, platform="cpu")
@@ -297,7 +293,6 @@ def test_the_parser_tells_its_networks_the_platform():
     assert whole.coarse.platform == "tpu"
 
 
-@pytest.mark.slow
 def test_a_program_exported_for_several_platforms_is_right_on_each():
     x = jax.random.uniform(KEY, (1, 12, 20, 3))
     network = ICNN(2, (4, 4))
