@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import psutil
 
-PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "dm-pix")
+PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "dm-pix", "onnxruntime")
 
 
 def describe() -> dict[str, str]:

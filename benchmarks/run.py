@@ -19,6 +19,7 @@ import jax
 from absl import app, flags, logging
 
 from benchmarks import (
+    export,
     loader,
     machine,
     memory,
@@ -45,6 +46,7 @@ TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "loader": loader.rows,
     "whole_face": whole_face.rows,
     "windows": whole_face.windows,
+    "export": export.rows,
     "scaling": scaling.rows,
 }
 APART: dict[str, Callable[[Settings], list[Result]]] = {

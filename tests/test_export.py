@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export as jax_export
+from PIL import Image
 
 from jax_stn_icnn.files import export, network
 from jax_stn_icnn.files.weights import Weights, load_weights, save_weights
@@ -137,9 +139,24 @@ def test_the_command_writes_a_file(small, tmp_path, capsys):
     assert "weights.safetensors" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def faces():
+    """Twenty drawn ones and the astronaut, as frames."""
+    with Image.open(Path(__file__).parents[1] / "page/public/astronaut.jpg") as photo:
+        astronaut = np.asarray(photo.convert("RGB"))
+    return np.stack([*(draw_face("test", index, 512).image for index in range(20)), astronaut])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("file_format", export.FORMATS)
-def test_the_weights_that_ship(file_format, tmp_path):
+def test_the_weights_that_ship(file_format, faces, tmp_path):
+    if file_format == "onnx":
+        pytest.importorskip("onnxruntime", reason="takes the extra `onnx`")
     weights, path = load_weights(weights_file(None)), tmp_path / "parser"
     assert export.write(weights, path, file_format) >= export.AGREEMENT
     assert path.stat().st_size < 15e6
+    parse, read = jax.jit(network.network(weights)), reader_of(path, file_format)
+    expected = np.concatenate([parse(face[None])[0] for face in faces])
+    for batch, count in ((1, 21), (4, 20)):
+        found = [read(faces[i : i + batch])[0] for i in range(0, count, batch)]
+        assert np.mean(np.concatenate(found) == expected[:count]) > 0.999

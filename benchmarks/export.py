@@ -1,0 +1,40 @@
+"""What an exported parser takes in another runtime, beside the parser in JAX."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks.inputs import FRAME
+from benchmarks.rows import Row, Settings
+from benchmarks.timing import Call
+from jax_stn_icnn.files import export, network
+from jax_stn_icnn.files.weights import load_weights
+from jax_stn_icnn.photos.parser import weights_file
+from tfds_builders.synthetic_faces.face import draw_face
+
+
+def rows(settings: Settings) -> Iterator[Row]:
+    """One face, from its frame to labels, scores and windows, all on the host."""
+    weights = load_weights(weights_file(None))
+    frames = draw_face("test", 0, FRAME).image[None]
+    parse = jax.jit(network.network(weights))
+
+    def onnx_runtime() -> Call:
+        import onnxruntime
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "parser.onnx")
+            export.write(weights, path, "onnx")
+            session = onnxruntime.InferenceSession(path)
+        return lambda: session.run(network.OUTPUTS, {network.INPUT: frames})
+
+    row = Row(
+        f"one face, frame {FRAME}, nineteen classes, as exported",
+        {"ours": lambda: jax.tree.map(np.asarray, parse(frames))},
+        None,
+    )
+    row.add_peer("ONNX Runtime", onnx_runtime)
+    yield row
