@@ -10,6 +10,8 @@ export interface Classes {
   readonly frame_size: number;
   /** The length of the network's file. */
   readonly bytes: number;
+  /** What it makes of a made-up frame, see `prepare.py`: each class's mean score, and the windows. */
+  readonly trial: { readonly scores: readonly number[]; readonly windows: readonly number[] };
 }
 
 /** A photo to be parsed: red, green, blue and opacity of each pixel. */
