@@ -195,11 +195,8 @@ class STNiCNN(nn.Module):
 
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
-        how: dict[str, Any] = {
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-            "platform": self.platform,
-        }
+        how: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
+        folding = {"platform": self.platform}
         coarse: dict[str, Any] = {
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
@@ -215,9 +212,10 @@ class STNiCNN(nn.Module):
                 edges=self.edges,
                 bridge=self.bridge,
                 **how,
+                **folding,
             )
         elif self.coarse_network == "icnn" and plain:
-            self.coarse = ICNN(**coarse, **how)
+            self.coarse = ICNN(**coarse, **how, **folding)
         else:
             raise ValueError(
                 f"coarse_network is {self.coarse_network!r} with detail {self.detail}, attention "
@@ -230,14 +228,10 @@ class STNiCNN(nn.Module):
                 known = ", ".join([*LOCALIZERS, CENTROID])
                 raise ValueError(f"cropper is {self.cropper!r}, but must be one of {known}")
             localizer = LOCALIZERS[self.cropper]
-            # The others work on few pixels, or many channels.
-            folding = {"platform": self.platform} if localizer is VGG9Localizer else {}
-            self.localizer = localizer(
-                anatomy=self.anatomy, axis_name=self.axis_name, dtype=self.dtype, **folding
-            )
-        self.fine = FineNetworks(
-            anatomy=self.anatomy, channels=self.fine_channels, bridge=self.bridge, **how
-        )
+            if localizer is VGG9Localizer:  # the others' pictures soon are small
+                localizer = functools.partial(localizer, **folding)
+            self.localizer = localizer(anatomy=self.anatomy, **how)
+        self.fine = FineNetworks(self.anatomy, self.fine_channels, self.bridge, **how, **folding)
 
     def __call__(
         self,
