@@ -21,7 +21,7 @@ from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
 from jax_stn_icnn.models.bridge import Bridge, Context, context_size, row_of
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
-from jax_stn_icnn.models.localizer import LOCALIZERS, VGG9Localizer, centroid_theta
+from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
 from jax_stn_icnn.models.unet import CoarseLogits, UNet
 
 CENTROID = "centroid"
@@ -206,11 +206,8 @@ class STNiCNN(nn.Module):
 
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
-        how: dict[str, Any] = {
-            "axis_name": self.axis_name,
-            "dtype": self.dtype,
-            "platform": self.platform,
-        }
+        how: dict[str, Any] = {"axis_name": self.axis_name, "dtype": self.dtype}
+        folding: dict[str, Any] = {"platform": self.platform}
         coarse: dict[str, Any] = {
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
@@ -226,9 +223,10 @@ class STNiCNN(nn.Module):
                 edges=self.edges,
                 bridge=self.bridge,
                 **how,
+                **folding,
             )
         elif self.coarse_network == "icnn" and plain:
-            self.coarse = ICNN(**coarse, **how)
+            self.coarse = ICNN(**coarse, **how, **folding)
         else:
             raise ValueError(
                 f"coarse_network is {self.coarse_network!r} with detail {self.detail}, attention "
@@ -240,15 +238,10 @@ class STNiCNN(nn.Module):
             if self.cropper not in LOCALIZERS:
                 known = ", ".join([*LOCALIZERS, CENTROID])
                 raise ValueError(f"cropper is {self.cropper!r}, but must be one of {known}")
-            localizer = LOCALIZERS[self.cropper]
-            # The others work on few pixels, or many channels.
-            folding = {"platform": self.platform} if localizer is VGG9Localizer else {}
-            self.localizer = localizer(
-                anatomy=self.anatomy, axis_name=self.axis_name, dtype=self.dtype, **folding
-            )
-        self.fine = FineNetworks(
-            anatomy=self.anatomy, channels=self.fine_channels, bridge=self.bridge, **how
-        )
+            # Of the others, one works on few pixels and one on many channels from the start.
+            own = folding if self.cropper == "vgg9" else {}
+            self.localizer = LOCALIZERS[self.cropper](anatomy=self.anatomy, **how, **own)
+        self.fine = FineNetworks(self.anatomy, self.fine_channels, self.bridge, **how, **folding)
 
     def __call__(
         self,
