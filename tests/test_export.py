@@ -141,10 +141,10 @@ def test_the_command_writes_a_file(small, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def faces():
-    """Twenty drawn ones and the astronaut, as frames."""
+    """Three drawn ones and the astronaut, as frames."""
     with Image.open(Path(__file__).parents[1] / "page/public/astronaut.jpg") as photo:
         astronaut = np.asarray(photo.convert("RGB"))
-    return np.stack([*(draw_face("test", index, 512).image for index in range(20)), astronaut])
+    return np.stack([*(draw_face("test", index, 512).image for index in range(3)), astronaut])
 
 
 @pytest.mark.slow
@@ -157,6 +157,6 @@ def test_the_weights_that_ship(file_format, faces, tmp_path):
     assert path.stat().st_size < 15e6
     parse, read = jax.jit(network.network(weights)), reader_of(path, file_format)
     expected = np.concatenate([parse(face[None])[0] for face in faces])
-    for batch, count in ((1, 21), (4, 20)):
-        found = [read(faces[i : i + batch])[0] for i in range(0, count, batch)]
-        assert np.mean(np.concatenate(found) == expected[:count]) > 0.999
+    for batch in (1, 4):
+        found = [read(faces[i : i + batch])[0] for i in range(0, len(faces), batch)]
+        assert np.mean(np.concatenate(found) == expected) > 0.999
