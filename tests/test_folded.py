@@ -179,10 +179,11 @@ SIZES = [(2, 128, 128), (1, 127, 81), (3, 22, 47), (1, 3, 9)]
 
 
 @pytest.mark.parametrize("shape", SIZES)
-def test_interlinked_network(shape, one_interlink):
+def test_interlinked_network(shape, one_interlink, x64):
+    # In float32 two nearly equal pixels of a pooled block may change places, and so gradients.
     make = functools.partial(ICNN, 2, (2, 3, 2, 3))
-    found, expected = both_ways(make, jax.random.uniform(KEY, (*shape, 3)))
-    assert_near(found, expected, rtol=1e-4, atol=1e-4)
+    found, expected = both_ways(make, jax.random.uniform(KEY, (*shape, 3), jnp.float32))
+    assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_interlinked_network_of_the_paper(x64):

@@ -22,6 +22,9 @@ from jax_stn_icnn.sampling import enlarge
 
 FEATURES = 8  # of the coarse network, beside its scores
 WIDTH = 16  # channels in which scores, features and face are weighed
+# Adam moves a parameter by about its rate a step; so a share leaves zero in tens of steps, where it
+# would take thousands.
+SHARE_RATE = 20.0
 ROW = 2  # of the fine network: its pixels are about as large as the rough mask's
 
 
@@ -91,7 +94,7 @@ class Bridge(nn.Module):
         x = nn.relu(x + face[:, :, None, None])
         out = Conv(1 + self.channels, 1, self.dtype, name="out")(x)
         share = self.param("share", nn.initializers.zeros, (1 + self.channels,))
-        out = out * share.astype(self.dtype)[:, None, None]
+        out = out * (SHARE_RATE * share).astype(self.dtype)[:, None, None]
         return Bridged(2 * nn.sigmoid(out[:, 0]), out[:, 1:])
 
 
