@@ -29,7 +29,7 @@ from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer  # noqa: E402
 
 NOT_RUN = "Not run by the tests: "
 # Their commands are those of runs of hours, whose outcome the page is.
-RECORDS = ("results.md", "performance.md")
+RECORDS = ("results.md", "performance.md", "performance_notebook.md", "performance_tables.md")
 _INFO = re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]*)")?$\n?', re.MULTILINE)
 _run_python = PythonEvaluator()
 

@@ -13,7 +13,7 @@ def compile_program(lowered: Lowered, *, save_memory: bool) -> Compiled:
     On CPU XLA orders a program for concurrency, so that much is alive at once: a joint training
     step, whose parts could come one after the other, then takes more than half as much memory
     again. It is 3 to 4 % faster for it if the batch is large, 12 to 19 % if it is small
-    (docs/performance.md).
+    (docs/performance_notebook.md).
 
     Args:
         lowered: the program, as `jax.jit(...).lower(...)` gives it.

@@ -7,7 +7,7 @@ lies in one row of pixels, so that every shift is a slice. Both sides share the 
 the k x k neighbours: the columns stack k shifts along x, (k * inputs) of them, the product with all
 k rows of the kernel at once gives (k * outputs), and adding up its k shifts along y is the
 convolution. One image at a time, because that fits the cache, which is where the speed comes from
-(docs/performance.md has the figures).
+(docs/performance_notebook.md has the figures).
 """
 
 import jax

@@ -94,7 +94,7 @@ def _gradient_of_theta(
     along_y = sum(pixel * y.slopes[j] * x.weights[i] for j, i, pixel in corners) * (height - 1) / 2
     # As one complex number both are made in one loop: of two arrays, XLA would read the pixels
     # for each. And as a product of matrices the sums over x stay out of that loop, which could
-    # not be vectorised with them (docs/performance.md).
+    # not be vectorised with them (docs/performance_notebook.md).
     along = jax.lax.complex(along_x, along_y)
     unit_x, unit_y = (axis.reshape(-1) for axis in unit_axes(along.shape[1:], cotangent.dtype))
     factors = jnp.stack([unit_x, jnp.ones_like(unit_x)], axis=-1).astype(along.dtype)
