@@ -17,7 +17,8 @@ from jax_stn_icnn.models.bridge import (
     row_of,
     weigh,
 )
-from jax_stn_icnn.models.pipeline import FineNetworks, STNiCNN
+from jax_stn_icnn.models.fine import FineNetworks
+from jax_stn_icnn.models.pipeline import STNiCNN
 
 KEY = jax.random.key(0)
 CONTEXT = Context(

@@ -10,9 +10,10 @@ from conftest import BROWS, random_variables
 
 from jax_stn_icnn.models import bridge, conv, folded, icnn, unet
 from jax_stn_icnn.models.bridge import Context, context_size
+from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
-from jax_stn_icnn.models.pipeline import FineNetworks, STNiCNN
+from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.models.unet import UNet
 
 # Of no use without a TPU; CI runs them.

@@ -14,7 +14,8 @@ from flax.nnx.bridge.variables import linen_vars_to_nnx_attrs
 from jax_stn_icnn import geometry, sampling
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.files import convert_torch
-from jax_stn_icnn.models.pipeline import FineNetworks, STNiCNN
+from jax_stn_icnn.models.fine import FineNetworks
+from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses
 
 # 62 MB: too big for the repository, so it lies beside it.

@@ -6,7 +6,6 @@ Section 2.1 and figure 1b of the paper. Each stage can be called alone, by `meth
 """
 
 import functools
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,20 +14,18 @@ from flax import linen as nn
 from flax import struct
 
 from jax_stn_icnn import sampling
-from jax_stn_icnn.anatomy import NINE, Anatomy, Part
+from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
-from jax_stn_icnn.models.bridge import Bridge, Context, context_size, row_of
+from jax_stn_icnn.models.bridge import Context, context_size
+from jax_stn_icnn.models.fine import FineNetworks, Patches
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
 from jax_stn_icnn.models.unet import CoarseLogits, UNet
 
 CENTROID = "centroid"
 COARSE_NETWORKS = ("icnn", "unet")
-
-
-Patches = jax.Array | tuple[jax.Array, ...]
 
 
 @struct.dataclass
@@ -60,94 +57,6 @@ class Parse:
     def labels(self) -> jax.Array:
         """The parse: class ids, uint8 (batch, height, width)."""
         return jnp.argmax(self.scores, axis=-1).astype(jnp.uint8)
-
-
-class FineNetworks(nn.Module):
-    """The fine networks; brow 2 and eye 2 go mirrored through those of brow 1 and eye 1.
-
-    Attributes:
-        anatomy: whose parts they parse.
-        channels: of each network's rows; the paper's four by default.
-        bridge: whether each sees the context of its patches.
-        axis_name: name of a mapped axis over which batch statistics are averaged.
-        dtype: type of the computation; parameters, statistics and logits stay float32.
-        platform: as of `STNiCNN`.
-    """
-
-    anatomy: Anatomy = NINE
-    channels: tuple[int, ...] = CHANNELS
-    bridge: bool = False
-    axis_name: str | None = None
-    dtype: jnp.dtype = jnp.float32
-    platform: str | None = None
-
-    @nn.compact
-    def __call__(
-        self, patches: Patches, train: bool, contexts: tuple[Context, ...] | None = None
-    ) -> tuple[jax.Array, ...]:
-        """Parses the patches.
-
-        Args:
-            patches: floats in 0..1, (batch, parts, height, width, 3), or for each part (batch,
-                height, width, 3).
-            train: whether BatchNorm uses (and records) the statistics of this batch.
-            contexts: of each part's patch, if there is a bridge.
-
-        Returns:
-            For each part its logits, (batch, height, width, labels of the part).
-
-        Raises:
-            ValueError: shapes do not fit, or there are contexts without a bridge, or none with one.
-        """
-        parts = self.anatomy.parts
-        if self.bridge != (contexts is not None):
-            raise ValueError(
-                f"bridge is {self.bridge}, but contexts are {'missing' if self.bridge else 'given'}"
-            )
-        if not isinstance(patches, tuple):
-            check_shape("patches", patches, ("batch", len(parts), "height", "width", 3))
-            patches = tuple(patches[:, i] for i in range(len(parts)))
-        logits: dict[str, jax.Array] = {}
-        for network, num_labels in self.anatomy.networks.items():
-            own = [(i, part) for i, part in enumerate(parts) if part.network == network]
-            # Both sides in one batch, so that BatchNorm sees them together.
-            batch = _together([_mirror(patches[i], part) for i, part in own])
-            bridged = None
-            if contexts is not None:
-                found = [_mirrored_context(contexts[i], part, self.anatomy) for i, part in own]
-                context = jax.tree.map(lambda *each: _together(each), *found)
-                channels = self.channels[row_of(len(self.channels))]
-                bridged = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
-            icnn = ICNN(
-                num_labels, self.channels, self.axis_name, self.dtype, self.platform, name=network
-            )
-            out = icnn(batch, train, bridged)
-            out = out.reshape(-1, len(own), *out.shape[1:])
-            for place, (_, part) in enumerate(own):
-                logits[part.name] = _mirror(out[:, place], part)
-        return tuple(logits[part.name] for part in parts)
-
-
-def _together(sides: Sequence[jax.Array]) -> jax.Array:
-    """The sides of each face one after the other, in one batch.
-
-    Not one side of all faces after the other: of a batch that is spread over devices, those would
-    not lie where they are needed.
-    """
-    return jnp.stack(sides, axis=1).reshape(-1, *sides[0].shape[1:])
-
-
-def _mirror(x: jax.Array, part: Part) -> jax.Array:
-    return x[:, :, ::-1] if part.mirrored else x
-
-
-def _mirrored_context(context: Context, part: Part, anatomy: Anatomy) -> Context:
-    """The context of a patch as its network is to see it: sides exchange their scores, too."""
-    if not part.mirrored:
-        return context
-    others = range(anatomy.num_classes, context.face.shape[1])
-    channels = jnp.array([*anatomy.mirrored, *others])
-    return Context(context.window[:, channels, :, ::-1], context.face[:, channels])
 
 
 class STNiCNN(nn.Module):
