@@ -36,6 +36,7 @@ WITHIN = {
         "attention",
         "bridge",
         "icnn",
+        "fine",
         "unet",
         "localizer",
         "pipeline",
