@@ -38,6 +38,7 @@ def test_equals_a_loop(variables):
     np.testing.assert_allclose(found.reshape(2, 32, -1), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_without_a_share_nothing_changes_but_the_share_can_learn(variables):
     params = variables["params"] | {"share": np.zeros(1, np.float32)}
 

@@ -153,6 +153,7 @@ def test_true_centres_put_the_windows_on_the_parts(model, variables, report):
     assert (true.confusion != report.confusion).any()
 
 
+@pytest.mark.slow
 def test_true_windows_that_follow_their_parts(model, variables):
     frame, label_map = drawn_faces()
     given = model.clone(following=True), variables

@@ -300,7 +300,7 @@ def test_a_later_stage_is_compiled_while_one_trains(compiler, monkeypatch, tmp_p
 @pytest.mark.parametrize(
     ("backend", "settings"),
     [
-        ("gpu", contextlib.nullcontext()),
+        pytest.param("gpu", contextlib.nullcontext(), marks=pytest.mark.slow),
         pytest.param("cpu", jax.default_matmul_precision("highest"), marks=pytest.mark.slow),
     ],
 )

@@ -115,6 +115,7 @@ def test_side_2_goes_mirrored_through_the_network_of_side_1():
         assert np.abs(logits[f"{part}_1"] - logits[f"{part}_2"]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_centroid_needs_no_localizer(small):
     _, variables, _ = small
     baseline = STNiCNN(SMALL_PATCH, "centroid", coarse_channels=(4, 4), fine_channels=(4, 4))

@@ -14,6 +14,9 @@ from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.sampling import lookup, products
 from jax_stn_icnn.sampling.paste import _by_lookups, _by_products
 
+# Of no use without a TPU; CI runs them.
+pytestmark = pytest.mark.slow
+
 PATCH = (9, 11)
 
 

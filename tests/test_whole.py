@@ -155,6 +155,7 @@ class TestJoining:
             return jnp.sum(pasted * jax.random.normal(jax.random.key(4), pasted.shape))
 
         given = self.scores, self.whole
+        total = jax.jit(total)
         check_grads(total, given, order=1, modes=["rev"], rtol=2e-2, atol=2e-2)
         gradient = jax.grad(total, argnums=(0, 1))(*given)
         assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
