@@ -38,6 +38,8 @@ def _evaluate(example: Example) -> str | None:
     language, title = example.region.lexemes["language"], example.region.lexemes["title"] or ""
     if title.startswith(NOT_RUN):
         raise SkipTest(title)
+    if title and not (language == "python" and title.endswith(".py")):
+        raise ValueError(f"a block with the title {title!r}: say {NOT_RUN!r} and why, or a file")
     if language == "python" and title:
         Path(title).write_text(example.parsed)
     elif language == "python":
