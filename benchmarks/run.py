@@ -118,7 +118,7 @@ def main(argv: Sequence[str]) -> None:
     print(f"\n{table(found)}")
     if _APPEND.value:
         with DOCUMENT.open("a") as file:
-            file.write(f"\n### {time.strftime('%Y-%m-%d')}\n\n{head}\n\n{table(found)}\n")
+            file.write(f"\n## {time.strftime('%Y-%m-%d')}\n\n{head}\n\n{table(found)}\n")
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from benchmarks.inputs import BATCH, FRAME, PATCH
 from benchmarks.rows import parser, training_batch
 from benchmarks.training import SCHEDULE, STAGES
 from jax_stn_icnn.files.weights import load_weights
-from jax_stn_icnn.photos.parser import _networks, weights_file
+from jax_stn_icnn.photos.parser import parse_frames, weights_file
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.step import AXIS, map_train_step, shard
@@ -175,7 +175,7 @@ def _parse(make: Callable[[], tuple[Any, Any]], faces: int, topology: Any) -> ja
 
     shapes = jax.tree.map(lambda leaf: spread(leaf.shape, leaf.dtype), variables)
     frames = spread((chips * faces, FRAME, FRAME, 3), np.uint8, AXIS)
-    return _networks.lower(model, shapes, frames)
+    return parse_frames.lower(model, shapes, frames)
 
 
 def _training_step(name: str, topology: Any) -> jax.stages.Lowered:
@@ -224,7 +224,7 @@ def main(argv: Sequence[str]) -> None:
     if _APPEND.value:
         with DOCUMENT.open("a") as file:
             text = "\n".join(table)
-            file.write(f"\n### {time.strftime('%Y-%m-%d')}, TPU\n\n{head}\n\n{text}\n")
+            file.write(f"\n## {time.strftime('%Y-%m-%d')}, TPU\n\n{head}\n\n{text}\n")
 
 
 if __name__ == "__main__":

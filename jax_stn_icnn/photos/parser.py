@@ -260,7 +260,7 @@ class FaceParser:
             self._networks[len(frames)] = cached_program(
                 "parse of a batch",
                 (self.model, shapes_and_types((self._variables, frames))),
-                lambda: _networks.lower(self.model, self._variables, frames),
+                lambda: parse_frames.lower(self.model, self._variables, frames),
                 # Ordered for memory it is as fast, and compiling leaves a gigabyte over.
                 partial(compile_program, save_memory=True),
                 list(jax.tree.leaves(self._variables)[0].devices()),
@@ -284,8 +284,20 @@ class FaceParser:
 
 
 @partial(jax.jit, static_argnames="model")
-def _networks(model: STNiCNN, variables: Mapping[str, Any], frames: jax.Array) -> dict[str, Any]:
-    """What is kept of frames' parses, in pixels of the frame, uint8 (batch, S, S, 3)."""
+def parse_frames(
+    model: STNiCNN, variables: Mapping[str, Any], frames: jax.Array
+) -> dict[str, jax.Array]:
+    """What the networks say of frames, as far as a parse of a photo keeps it.
+
+    Args:
+        model: the parser.
+        variables: its parameters and statistics.
+        frames: uint8 (batch, S, S, 3).
+
+    Returns:
+        `scores` of the classes, (batch, classes, S, S); `rough`, the rough mask's class ids, uint8
+        (batch, rows, columns); `windows` in pixels of the frame, (batch, parts, 4).
+    """
     batch = to_float(frames)
     parse: Any = model.apply(variables, resize_bilinear(batch, model.coarse_image_size), batch)
     return {
