@@ -80,6 +80,7 @@ WITHIN = {
         "objective",
         "optim",
         "step",
+        "batches",
         "loop",
     ),
 }

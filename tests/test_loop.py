@@ -16,7 +16,7 @@ from jax_stn_icnn import anatomy
 from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.scores.report import Report
-from jax_stn_icnn.train import loop
+from jax_stn_icnn.train import batches, loop
 from jax_stn_icnn.train.state import Checkpoints, load_variables
 
 SIZE, RECORDS, BATCH = 48, 12, 4
@@ -91,7 +91,7 @@ def hooks(monkeypatch, compiled):
 def small(monkeypatch):
     """Small data, no evaluation."""
     records = list(make_records())
-    monkeypatch.setattr(loop, "open_source", lambda *_: records)
+    monkeypatch.setattr(batches, "open_source", lambda *_: records)
     monkeypatch.setattr(loop.evaluation, "evaluate", make_report)
 
 

@@ -21,13 +21,12 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_stn_icnn.anatomy import DATA_SETS
 from jax_stn_icnn.compilation.memory import release_memory
-from jax_stn_icnn.data.loader import Batch, Source, loader_over, open_source
+from jax_stn_icnn.data.loader import Batch, Source
 from jax_stn_icnn.files.weights import CONFIG, WEIGHTS
-from jax_stn_icnn.photos.folder import FaceFolder
 from jax_stn_icnn.scores import draw, evaluation, report
 from jax_stn_icnn.scores.metrics import MEAN, MEAN_OF_EIGHT
+from jax_stn_icnn.train import batches
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
 from jax_stn_icnn.train.optim import make_optimizer
@@ -89,9 +88,9 @@ class Run:
         self.workdir = workdir
         self.main = jax.process_index() == 0
         self.model = configs.make_model(config)
-        source = self._source("train")
+        source = batches.open_split(config, "train")
         self.phases, self.steps_per_epoch = plan(config, len(source))
-        self.iterator = iter(self._loader(source, train=True))
+        self.iterator = iter(batches.training_batches(config, source, self.model.anatomy))
         workdir.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.best_rank = -math.inf
@@ -128,7 +127,7 @@ class Run:
         """Scores the best weights on the test split, and draws the curves."""
         expected = self.state.variables
         best = load_variables(str(self.workdir / WEIGHTS), self.model, expected)
-        found = self._evaluate(best, self._source("test"))
+        found = self._evaluate(best, batches.open_split(self.config, "test"))
         if self.main:
             (self.workdir / "test.json").write_text(json.dumps(found.as_json(), indent=2) + "\n")
             draw.curves(self.workdir / "curves.png", self.workdir / METRICS)
@@ -242,7 +241,7 @@ class Run:
     def _finish_epoch(self, phase: Phase, epoch: int, losses: dict[str, float]) -> None:
         """Validates, writes down and saves what an epoch has come to."""
         variables = self.state.variables
-        source = self._source("validation")
+        source = batches.open_split(self.config, "validation")
         found = self._evaluate(variables, source)
         rank = _rank(phase.stage.name, found)
         if self.logs:
@@ -262,7 +261,7 @@ class Run:
     def _evaluate(self, variables: dict[str, Any], source: Source) -> report.Report:
         # Each process sees its share, and so does its bar.
         images = math.ceil(len(source) / jax.process_count())
-        loader = self._loader(source, train=False)
+        loader = batches.evaluation_batches(self.config, source, self.model.anatomy)
         return evaluation.evaluate(self.model, variables, loader, images=images, progress=self.main)
 
     def _export(self, name: str, variables: dict[str, Any]) -> None:
@@ -274,7 +273,7 @@ class Run:
         if count == 0:
             return
         # This process alone draws, so it reads the whole split.
-        loader = self._loader(source, train=False, shared=False)
+        loader = batches.evaluation_batches(self.config, source, self.model.anatomy, shared=False)
         faces = evaluation.parse_faces(self.model, variables, loader, range(count))
         folder = self.workdir / "pictures"
         folder.mkdir(exist_ok=True)
@@ -355,38 +354,6 @@ class Run:
         # Without workers the position is the number of batches, in any number of processes.
         self.iterator.set_state({"next_index": record["records_seen"] // self.config.batch_size})
         return None
-
-    def _source(self, split: str) -> Source:
-        dataset = self.config.dataset
-        return open_source(dataset.data_dir, dataset.name, dataset[split])
-
-    def _loader(
-        self, source: Source, *, train: bool, shared: bool = True
-    ) -> grain.IterDataset[Batch]:
-        config = self.config
-        return loader_over(
-            source,
-            config.dataset.name,
-            self.model.anatomy,
-            frame_size=config.dataset.frame_size,
-            batch_size=config.batch_size if train else config.eval_batch_size,
-            seed=config.seed,
-            train=train,
-            num_workers=config.dataset.num_workers if train else 0,
-            process_index=jax.process_index() if shared else 0,
-            process_count=jax.process_count() if shared else 1,
-            unlabelled=self._unlabelled() if train else None,
-        )
-
-    def _unlabelled(self) -> Source | None:
-        """The pictures without labels, if the config names any."""
-        dataset = self.config.dataset
-        if not dataset.unlabelled:
-            return None
-        name, _, split = dataset.unlabelled.partition("/")
-        if name in DATA_SETS and split:
-            return open_source(dataset.data_dir, name, split)
-        return FaceFolder(Path(dataset.unlabelled).expanduser(), dataset.frame_size)
 
 
 def _rank(stage: str, found: report.Report) -> float:
