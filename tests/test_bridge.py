@@ -19,6 +19,7 @@ from jax_stn_icnn.models.bridge import (
 )
 from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.train.state import init_variables
 
 KEY = jax.random.key(0)
 CONTEXT = Context(
@@ -37,17 +38,10 @@ MODEL = STNiCNN(
 )
 
 
-def with_shares(variables, value):
-    flat = traverse_util.flatten_dict(variables)
-    return traverse_util.unflatten_dict(
-        {path: np.full_like(x, value) if path[-1] == "share" else x for path, x in flat.items()}
-    )
-
-
 @pytest.fixture(scope="module")
 def variables():
     inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, SIDE, SIDE, 3))
-    return with_shares(random_variables(MODEL, *inputs), 0.7)
+    return random_variables(MODEL, *inputs)
 
 
 def by_a_loop(window, face, params):
@@ -60,15 +54,14 @@ def by_a_loop(window, face, params):
         hidden = np.einsum("cij,ijco->o", around, params["window"]["kernel"])
         hidden += params["window"]["bias"]
         hidden += face @ params["face"]["kernel"] + params["face"]["bias"]
-        out = np.maximum(hidden, 0) @ params["out"]["kernel"][0, 0] + params["out"]["bias"]
-        out = out * 20 * params["share"]
+        out = np.maximum(hidden, 0) @ params["share"] + params["bias"]
         weight[y, x] = 2 / (1 + np.exp(-out[0]))
         features.append(out[1:])
     return weight, np.array(features).T.reshape(-1, height, width)
 
 
 def test_equals_a_loop():
-    given = with_shares(random_variables_of(Bridge(6)), 0.035)
+    given = random_variables_of(Bridge(6))
     found = Bridge(6).apply(given, CONTEXT)
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), given["params"])
     for i in range(2):
@@ -100,7 +93,8 @@ def test_the_context_has_the_size_of_its_row(rows, size):
 
 
 def test_bfloat16_stays_near_float32():
-    given = with_shares(random_variables_of(Bridge(6)), 0.005)
+    given = random_variables_of(Bridge(6))
+    given["params"]["share"] *= 0.1
     exact, half = (Bridge(6, dtype).apply(given, CONTEXT) for dtype in (jnp.float32, jnp.bfloat16))
     assert half.features.dtype == jnp.bfloat16
     assert 0 < np.abs(half.features - exact.features).max() < 0.1
@@ -113,7 +107,7 @@ def parse_inputs(seed=0):
 
 
 @pytest.mark.slow
-def test_without_shares_it_says_what_the_parser_said_before(variables):
+def test_as_initialised_it_says_what_the_parser_said_before(variables):
     plain = MODEL.clone(bridge=False)
     flat = traverse_util.flatten_dict(variables)
     before = {
@@ -126,8 +120,10 @@ def test_without_shares_it_says_what_the_parser_said_before(variables):
     def run(model, given):
         return jnp.stack(model.apply(given, *parse_inputs()).fine_logits)
 
+    fresh = traverse_util.flatten_dict(init_variables(MODEL, 0))
+    gained = traverse_util.unflatten_dict({path: before.get(path, fresh[path]) for path in flat})
     expected = run(plain, traverse_util.unflatten_dict(before))
-    np.testing.assert_allclose(run(MODEL, with_shares(variables, 0.0)), expected, atol=1e-6)
+    np.testing.assert_allclose(run(MODEL, gained), expected, atol=1e-6)
     assert np.abs(run(MODEL, variables) - expected).max() > 1e-3
 
 

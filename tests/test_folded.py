@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import BROWS, random_variables
 
-from jax_stn_icnn.models import bridge, conv, folded, icnn, unet
+from jax_stn_icnn.models import conv, folded, icnn, unet
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.icnn import ICNN
@@ -225,9 +225,7 @@ def test_pixels_of_the_unet_are_moved_alike(side):
     np.testing.assert_array_equal(unet.unfold_by_products(found, side), unet.unfold(found, side))
 
 
-def test_bridge(x64, monkeypatch):
-    # Numbers of the size that the tolerance is for.
-    monkeypatch.setattr(bridge, "SHARE_RATE", 1.0)
+def test_bridge(x64):
     sizes = BROWS.fitted_sizes(31)
 
     def make(**fields):

@@ -5,7 +5,8 @@ component by attention, so that both train as one by another way than the window
 second the context of the whole face. Of their design only that is published in words; the form is
 ours. The coarse network's scores and features of the window, cut by the window's own theta, and
 their mean over the face say how much each place of the patch counts, and add features of their own.
-Both shares start at zero: a network that gains a bridge says at first what it said before.
+The shares of its hidden channels start at zero: a network that gains a bridge says at first what it
+said before, and from there the loss decides what it hears, not random features.
 """
 
 from typing import NamedTuple
@@ -22,9 +23,6 @@ from jax_stn_icnn.sampling import enlarge
 
 FEATURES = 8  # of the coarse network, beside its scores
 WIDTH = 16  # channels in which scores, features and face are weighed
-# Adam moves a parameter by about its rate a step; so a share leaves zero in tens of steps, where it
-# would take thousands.
-SHARE_RATE = 20.0
 ROW = 2  # of the fine network: its pixels are about as large as the rough mask's
 
 
@@ -92,9 +90,10 @@ class Bridge(nn.Module):
         face = nn.Dense(WIDTH, dtype=self.dtype, name="face")(context.face.astype(self.dtype))
         x = Conv(WIDTH, 3, self.dtype, name="window")(context.window.astype(self.dtype))
         x = nn.relu(x + face[:, :, None, None])
-        out = Conv(1 + self.channels, 1, self.dtype, name="out")(x)
-        share = self.param("share", nn.initializers.zeros, (1 + self.channels,))
-        out = out * (SHARE_RATE * share).astype(self.dtype)[:, None, None]
+        share = self.param("share", nn.initializers.zeros, (WIDTH, 1 + self.channels))
+        bias = self.param("bias", nn.initializers.zeros, (1 + self.channels,))
+        out = jnp.einsum("bchw,cf->bfhw", x, share.astype(self.dtype))
+        out += bias.astype(self.dtype)[:, None, None]
         return Bridged(2 * nn.sigmoid(out[:, 0]), out[:, 1:])
 
 
