@@ -30,7 +30,8 @@ def original(num_labels_of=(9, 2, 2, 2, 4), cropper="small"):
     }
 
 
-@pytest.mark.parametrize("cropper", ["small", pytest.param("resnet18", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cropper", ["small", "resnet18"])
 def test_converts_and_survives_the_file(tmp_path, cropper):
     checkpoint = original(cropper=cropper)
     kernel = np.random.default_rng(0).standard_normal((8, 3, 5, 5)).astype(np.float32)

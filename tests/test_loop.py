@@ -134,7 +134,7 @@ def final_state(workdir):
         pytest.param(1, kill, KeyboardInterrupt, marks=pytest.mark.slow),
         (3, kill, KeyboardInterrupt),
         pytest.param(4, kill, KeyboardInterrupt, marks=pytest.mark.slow),
-        (3, terminate, loop.Interrupted),
+        pytest.param(3, terminate, loop.Interrupted, marks=pytest.mark.slow),
         pytest.param(6, terminate, loop.Interrupted, marks=pytest.mark.slow),
     ],
 )
@@ -273,6 +273,7 @@ def make_two_stages():
     return config
 
 
+@pytest.mark.slow
 def test_a_later_stage_is_compiled_while_one_trains(compiler, monkeypatch, tmp_path):
     taken_before, began = [], threading.Event()
 

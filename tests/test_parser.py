@@ -242,6 +242,7 @@ class TestInputs:
         assert_same(small_parser(tmp_path / "turned.png", detect=False), single)
         assert_same(small_parser(str(tmp_path / "turned.png"), detect=False), single)
 
+    @pytest.mark.slow
     def test_several_in_several_out(self, small_parser):
         pictures = [face_picture(seed) for seed in range(3)]
         expected = [small_parser(picture, detect=False) for picture in pictures]

@@ -87,6 +87,7 @@ def test_every_intermediate_has_its_shape(small):
     assert parse.labels.shape == (1, 160, 144) and parse.labels.dtype == jnp.uint8
 
 
+@pytest.mark.slow
 def test_stages_called_alone_give_the_same(small):
     model, variables, parse = small
 
@@ -101,6 +102,7 @@ def test_stages_called_alone_give_the_same(small):
         np.testing.assert_allclose(own, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_side_2_goes_mirrored_through_the_network_of_side_1():
     model = FineNetworks(channels=(4, 4))
     patches = jax.random.uniform(jax.random.key(3), (1, 6, 17, 17, 3))

@@ -65,6 +65,7 @@ class TestUNet:
         mean = jax.tree.map(jnp.zeros_like, variables["params"]["mean"])
         assert change(variables | {"params": variables["params"] | {"mean": mean}}) == 0
 
+    @pytest.mark.slow
     def test_bfloat16_stays_near_float32_and_can_be_trained(self, found):
         apply, variables, image = found
         half = self.model.clone(dtype=jnp.bfloat16)
@@ -149,13 +150,13 @@ class TestJoining:
             joined, sampling.paste(self.scores, self.theta, self.frame, NINE)
         )
 
+    @pytest.mark.slow
     def test_gradients_reach_scores_and_whole(self):
         def total(scores, whole):
             pasted = sampling.paste(scores, self.theta, self.frame, ELEVEN, whole)
             return jnp.sum(pasted * jax.random.normal(jax.random.key(4), pasted.shape))
 
         given = self.scores, self.whole
-        total = jax.jit(total)
         check_grads(total, given, order=1, modes=["rev"], rtol=2e-2, atol=2e-2)
         gradient = jax.grad(total, argnums=(0, 1))(*given)
         assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
