@@ -138,11 +138,9 @@ def test_the_command_writes_a_file(small, tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file_format", export.FORMATS)
-def test_the_weights_that_ship(file_format, tmp_path):
-    if file_format == "onnx":
-        pytest.importorskip("onnxruntime", reason="takes the extra `onnx`")
-    weights, path = load_weights(weights_file(None)), tmp_path / "parser"
-    # By its own comparison, on drawn faces; the page's tests compare the astronaut.
-    assert export.write(weights, path, file_format) >= export.AGREEMENT
+def test_the_weights_that_ship(tmp_path, monkeypatch):
+    """As StableHLO, by the comparison of `write`; the page's tests compare them as ONNX."""
+    monkeypatch.setattr(export, "FACES", 2)  # Without optimisation each takes ten seconds.
+    path = tmp_path / "parser"
+    assert export.write(load_weights(weights_file(None)), path, "stablehlo") >= export.AGREEMENT
     assert path.stat().st_size < 15e6
