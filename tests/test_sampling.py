@@ -271,7 +271,9 @@ def test_paste_equals_its_definition_pixel_by_pixel():
         np.testing.assert_allclose(pasted[row, column], row_of_scores, atol=1e-6)
 
 
-@pytest.mark.parametrize(("largest", "shear"), [pytest.param(10 / 59, 0.0, marks=pytest.mark.slow), (0.1, 0.1)])
+@pytest.mark.parametrize(
+    ("largest", "shear"), [pytest.param(10 / 59, 0.0, marks=pytest.mark.slow), (0.1, 0.1)]
+)
 def test_paste_looks_up_the_same_in_blocks_and_in_the_whole_frame(largest, shear):
     frame, patch, faces = (45, 60), (9, 11), 5
     # From next to nothing to the patch's own scale; some windows reach beyond the frame.
