@@ -14,6 +14,7 @@ BISENET = "BiSeNet, ResNet-18"
 FACES = {"train": 32, "validation": 2, "test": 2}
 DRAW = f"""
 import sys
+from pathlib import Path
 from tfds_builders.prepare import prepare
 from tfds_builders.synthetic_faces.synthetic_faces_dataset_builder import Builder
 Builder.SPLIT_SIZES = {FACES}
