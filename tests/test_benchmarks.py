@@ -1,6 +1,7 @@
 """The comparison is fair: the PyTorch peer computes the same, and the work is counted right."""
 
 import copy
+import time
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import random_variables
 
-from benchmarks import inputs, results, rows, sampler, timing, training, work
+from benchmarks import inputs, process, results, rows, sampler, timing, training, work
 from jax_stn_icnn import sampling
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
@@ -177,6 +178,15 @@ def test_rounds_are_interleaved_and_median_is_of_rounds(monkeypatch):
     found = timing.interleaved({"a": call("a", 1.0), "b": call("b", 4.0)}, rounds=3, turn=2.0)
     assert "".join(order) == "aa" + "bb" + 3 * ("a" + "aa" + "b" + "b")
     assert found == {"a": timing.Times(1, 1, 1), "b": timing.Times(4, 4, 4)}
+
+
+def test_a_process_is_no_older_than_its_parent_waited_for_it():
+    began = time.monotonic()
+    told = process.ask(
+        "-c", "import time; time.sleep(0.5); from benchmarks import process as p; p.say(p.age())"
+    )
+    # The kernel counts in hundredths of a second.
+    assert 0.5 <= told <= time.monotonic() - began + 0.02
 
 
 def test_share_is_that_of_the_nearer_limit():
