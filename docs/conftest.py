@@ -16,7 +16,9 @@ from unittest import SkipTest
 DOCS = Path(__file__).parent
 # As in tests/: what is proven does not hang on how well the compiler optimises.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
+    "--xla_cpu_use_fusion_emitters=false",
 )
 # Blocks and pages, tests and later runs of them, share what they compile.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "programs"))
