@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
     # and of the whole face (CLRNet, Huang et al.).
     config.model.bridge = False
     config.model.fine_channels = (8, 16, 24, 32)  # of the fine networks' rows
+    config.model.interlinks = 3  # how often rows of an interlinked network exchange their features
     config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
 
     # A run's directory or a .safetensors file to start from; empty: random parameters.

@@ -64,6 +64,8 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.shared_programs, ignore_errors=True)
 
 
+# Of a parser: networks that compile in a small part of the time.
+SMALL = {"coarse_channels": (4, 4), "fine_channels": (4, 4), "interlinks": 1}
 # Two brows and what surrounds them: one fine network, which compiles in a quarter of the time.
 BROWS = Anatomy(
     name="brows",
@@ -114,7 +116,7 @@ def small_parser():
     from jax_stn_icnn.photos.parser import FaceParser
 
     inputs = np.zeros((1, 128, 128, 3), np.float32), np.zeros((1, 64, 64, 3), np.float32)
-    model = STNiCNN((15, 15), "small", coarse_channels=(4, 4), fine_channels=(4, 4))
+    model = STNiCNN((15, 15), "small", **SMALL)
     parser = FaceParser(random_variables(model, *inputs, seed=1), model, 64)
     parser(np.zeros((64, 64, 3), np.uint8), detect=False)
     return parser

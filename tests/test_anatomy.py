@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_variables
+from conftest import SMALL, random_variables
 from test_data import Single
 
 from jax_stn_icnn import anatomy, sampling
@@ -160,7 +160,7 @@ class TestAMadeUpOne:
         np.testing.assert_array_equal(batch["labels"][0, :4], expected)
 
     def test_parses(self, tmp_path):
-        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, "unet", (4, 4), 2, (4, 4))
+        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, "unet", detail=2, **SMALL)
         inputs = np.zeros((1, 256, 256, 3), np.float32), np.zeros((1, 40, 40, 3), np.float32)
         weights.save_weights(tmp_path / "w", random_variables(model, *inputs), model, 40)
         parser = FaceParser.load(tmp_path / "w")

@@ -34,6 +34,7 @@ MODEL = STNiCNN(
     coarse_network="unet",
     coarse_channels=(4, 4),
     fine_channels=(4, 4, 4),
+    interlinks=1,
     bridge=True,
 )
 
@@ -198,7 +199,7 @@ def test_what_is_missing_or_cannot_be_is_named(variables):
     theta = jnp.zeros((2, 2, 2, 3))
     with pytest.raises(ValueError, match="coarse is None, but a model with a bridge needs it"):
         MODEL.apply(variables, parse_inputs()[1], theta, method="fine_stage")
-    fine = FineNetworks(BROWS, bridge=True)
+    fine = FineNetworks(BROWS, interlinks=1, bridge=True)
     with pytest.raises(ValueError, match="bridge is True, but contexts are missing"):
         fine.init(KEY, jnp.zeros((1, 2, 15, 15, 3)), False)
     with pytest.raises(ValueError, match="only a unet has .* a bridge"):

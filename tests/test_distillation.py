@@ -5,12 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import BROWS, random_variables
+from conftest import BROWS, SMALL, random_variables
 from test_step import make_batch
 
 from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.data.photometric import Strengths
-from jax_stn_icnn.models import icnn
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
 from jax_stn_icnn.train.distillation import average
@@ -24,8 +23,7 @@ MODEL = STNiCNN(
     "small",
     BROWS,
     coarse_network="unet",
-    coarse_channels=(4, 4),
-    fine_channels=(4, 4),
+    **SMALL,
     detail=2,
     bridge=True,
 )
@@ -142,7 +140,6 @@ def test_nothing_is_to_be_learnt_from_an_average_that_says_the_same(found):
 
 @pytest.mark.slow
 def test_one_device_and_four_agree_with_every_switch_on(monkeypatch):
-    monkeypatch.setattr(icnn, "NUM_INTERLINKS", 1)  # The others take as long to compile.
     model = MODEL.clone(
         axis_name=step.AXIS,
         cropper="centroid",

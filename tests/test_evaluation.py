@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import SMALL
 from flax import linen as nn
 
 from jax_stn_icnn.anatomy import NINE
@@ -209,12 +210,12 @@ def test_takes_the_variables_of_the_real_model(cropper):
     """Traced, not compiled; the centroid model gets variables with a localizer."""
     shapes = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, SIZE, SIZE, 3))
     variables = jax.eval_shape(
-        STNiCNN(PATCH, "small", coarse_channels=(4, 4), fine_channels=(4, 4)).init,
+        STNiCNN(PATCH, "small", **SMALL).init,
         jax.random.key(0),
         *shapes,
     )
     (batch,) = loader(*drawn_faces(2), 2)
-    model = STNiCNN(PATCH, cropper, coarse_channels=(4, 4), fine_channels=(4, 4))
+    model = STNiCNN(PATCH, cropper, **SMALL)
     parsed = jax.eval_shape(
         lambda variables: evaluation._parse(model, variables, batch, 0, 1, False), variables
     )

@@ -169,34 +169,29 @@ def both_ways(make, *inputs):
     return [jax.jit(functools.partial(everything, network))() for network in (of_blocks, plain)]
 
 
-@pytest.fixture
-def one_interlink(monkeypatch):
-    """The others are the same again, and take as long to compile."""
-    monkeypatch.setattr(icnn, "NUM_INTERLINKS", 1)
-
-
 # In batches, of sizes that divide into blocks and such that do not.
 SIZES = [(2, 32, 16), (1, 31, 17), (1, 3, 9)]
 
 
 @pytest.mark.parametrize("shape", SIZES)
-def test_interlinked_network(shape, one_interlink, x64):
+def test_interlinked_network(shape, x64):
     # In float32 two nearly equal pixels of a pooled block may change places, and so gradients.
-    make = functools.partial(ICNN, 2, (2, 3, 2, 3))
+    make = functools.partial(ICNN, 2, (2, 3, 2, 3), interlinks=1)
     found, expected = both_ways(make, jax.random.uniform(KEY, (*shape, 3), jnp.float32))
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_interlinked_network_of_the_paper(x64):
+def test_interlinked_network_of_the_papers_rows(x64):
     found, expected = both_ways(
-        functools.partial(ICNN, 4), jax.random.uniform(KEY, (2, 23, 18, 3), jnp.float32)
+        functools.partial(ICNN, 4, interlinks=1),
+        jax.random.uniform(KEY, (2, 23, 18, 3), jnp.float32),
     )
     assert_near(found, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("channels", [(4,), (2, 3, 2, 3, 2)])
-def test_interlinked_network_of_other_rows(channels, one_interlink, x64):
-    make = functools.partial(ICNN, 2, channels)
+def test_interlinked_network_of_other_rows(channels, x64):
+    make = functools.partial(ICNN, 2, channels, interlinks=2)
     found, expected = both_ways(make, jax.random.uniform(KEY, (2, 21, 17, 3), jnp.float32))
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
@@ -229,7 +224,7 @@ def test_bridge(x64):
     sizes = BROWS.fitted_sizes(31)
 
     def make(**fields):
-        fine = FineNetworks(BROWS, (2, 3, 4), bridge=True, **fields)
+        fine = FineNetworks(BROWS, (2, 3, 4), interlinks=1, bridge=True, **fields)
         return _WithContexts(fine)
 
     class _WithContexts:

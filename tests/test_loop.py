@@ -8,7 +8,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from conftest import BROWS
+from conftest import BROWS, SMALL
 from PIL import Image
 
 from configs import common, whole_face
@@ -30,7 +30,7 @@ def make_config():
     config.dataset.frame_size = SIZE
     config.model.patch_size = 15
     config.model.cropper = "vgg9"
-    config.model.coarse_channels = config.model.fine_channels = (4, 4)  # compiles sooner
+    config.model.update(SMALL)
     config.photo.grey, config.photo.noise, config.photo.turn = 0.5, 0.1, 20.0
     config.batch_size = BATCH
     config.stages = ("localizer",)

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from conftest import SMALL
 
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.optim import learning_rate, make_optimizer
@@ -68,7 +69,7 @@ def test_frozen_networks_have_no_state(network):
 
 @pytest.mark.parametrize("cropper", ["vgg9", "small", "resnet18", "centroid"])
 def test_every_parameter_is_in_exactly_one_group(cropper):
-    model = STNiCNN((15, 15), cropper, coarse_channels=(4, 4), fine_channels=(4, 4))
+    model = STNiCNN((15, 15), cropper, **SMALL)
     inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, 32, 32, 3))
     params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
     assert params.keys() <= set(NETWORKS)

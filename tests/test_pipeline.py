@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import Golden, random_variables
+from conftest import SMALL, Golden, random_variables
 from flax import nnx
 from flax.nnx.bridge.variables import linen_vars_to_nnx_attrs
 
@@ -72,7 +72,7 @@ SMALL_PATCH = (17, 17)
 
 @pytest.fixture(scope="module")
 def small():
-    model = STNiCNN(SMALL_PATCH, "small", coarse_channels=(4, 4), fine_channels=(4, 4))
+    model = STNiCNN(SMALL_PATCH, "small", **SMALL)
     variables = random_variables(model, COARSE, FRAME)
     return model, variables, jax.jit(model.apply)(variables, COARSE, FRAME)
 
@@ -104,7 +104,7 @@ def test_stages_called_alone_give_the_same(small):
 
 @pytest.mark.slow
 def test_side_2_goes_mirrored_through_the_network_of_side_1():
-    model = FineNetworks(channels=(4, 4))
+    model = FineNetworks(channels=(4, 4), interlinks=1)
     patches = jax.random.uniform(jax.random.key(3), (1, 6, 17, 17, 3))
     variables = random_variables(model, patches)
     apply = jax.jit(lambda p: model.apply(variables, p, train=False))
@@ -120,7 +120,7 @@ def test_side_2_goes_mirrored_through_the_network_of_side_1():
 @pytest.mark.slow
 def test_centroid_needs_no_localizer(small):
     _, variables, _ = small
-    baseline = STNiCNN(SMALL_PATCH, "centroid", coarse_channels=(4, 4), fine_channels=(4, 4))
+    baseline = STNiCNN(SMALL_PATCH, "centroid", **SMALL)
     parse = jax.jit(baseline.apply)(variables, COARSE, FRAME)
     np.testing.assert_allclose(parse.theta[..., 0, 0], 16 / 143, rtol=1e-6)
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import find_path
+from conftest import SMALL, find_path
 from test_step import make_batch
 
 from jax_stn_icnn.compilation import cache as programs
@@ -177,9 +177,7 @@ def untraced(*_, **__):
 
 @pytest.mark.slow
 def test_a_training_step_from_disk_is_the_same_to_the_bit(directory, monkeypatch):
-    model = STNiCNN(
-        (15, 15), "small", coarse_channels=(4, 4), fine_channels=(4, 4), axis_name=step.AXIS
-    )
+    model = STNiCNN((15, 15), "small", **SMALL, axis_name=step.AXIS)
     stage = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
     variables = init_variables(model, 0)
     found = []
@@ -201,7 +199,7 @@ def test_a_training_step_from_disk_is_the_same_to_the_bit(directory, monkeypatch
 
 @pytest.mark.parametrize("cropper", ["vgg9", "centroid"])
 def test_shapes_are_those_of_a_whole_parse(cropper, directory):
-    model = STNiCNN((15, 15), cropper, coarse_channels=(4, 4), fine_channels=(4, 4))
+    model = STNiCNN((15, 15), cropper, **SMALL)
     inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, 32, 32, 3))
     expected = dict(jax.eval_shape(model.init, jax.random.key(0), *inputs))
     for _ in range(2):  # traced, and from disk

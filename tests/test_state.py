@@ -2,6 +2,7 @@ import grain
 import jax
 import numpy as np
 import pytest
+from conftest import SMALL
 from flax import traverse_util
 
 from jax_stn_icnn.anatomy import ELEVEN
@@ -75,7 +76,7 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
 
 @pytest.fixture(scope="module")
 def parser():
-    model = STNiCNN((15, 15), "centroid", coarse_channels=(4, 4), fine_channels=(4, 4))
+    model = STNiCNN((15, 15), "centroid", **SMALL)
     return model, init_variables(model, 0)
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import random_variables
+from conftest import SMALL, random_variables
 from jax.test_util import check_grads
 
 from jax_stn_icnn import sampling
@@ -174,8 +174,7 @@ class TestPipeline:
         "vgg9",
         ELEVEN,
         coarse_network="unet",
-        coarse_channels=(4, 4),
-        fine_channels=(4, 4),
+        **SMALL,
         detail=2,
     )
 

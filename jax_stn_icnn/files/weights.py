@@ -87,6 +87,7 @@ def save_weights(
         "coarse_channels": model.coarse_channels,
         "detail": model.detail,
         "fine_channels": model.fine_channels,
+        "interlinks": model.interlinks,
         "following": model.following,
         "attention": model.attention,
         "edges": model.edges,
@@ -151,6 +152,7 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             detail=int(said["detail"]),
             fine_channels=tuple(said["fine_channels"]),
             # Files older than these do not say them.
+            interlinks=int(json.loads(metadata.get("interlinks", "3"))),
             following=bool(json.loads(metadata.get("following", "false"))),
             attention=int(json.loads(metadata.get("attention", "0"))),
             edges=bool(json.loads(metadata.get("edges", "false"))),

@@ -12,7 +12,7 @@ from flax import linen as nn
 from jax_stn_icnn.anatomy import NINE, Anatomy, Part
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.models.bridge import Bridge, Context, row_of
-from jax_stn_icnn.models.icnn import CHANNELS, ICNN
+from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS
 
 Patches = jax.Array | tuple[jax.Array, ...]
 
@@ -23,6 +23,7 @@ class FineNetworks(nn.Module):
     Attributes:
         anatomy: whose parts they parse.
         channels: of each network's rows; the paper's four by default.
+        interlinks: how often the rows exchange their features.
         bridge: whether each sees the context of its patches.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
@@ -31,6 +32,7 @@ class FineNetworks(nn.Module):
 
     anatomy: Anatomy = NINE
     channels: tuple[int, ...] = CHANNELS
+    interlinks: int = INTERLINKS
     bridge: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
@@ -74,7 +76,13 @@ class FineNetworks(nn.Module):
                 channels = self.channels[row_of(len(self.channels))]
                 bridged = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
             icnn = ICNN(
-                num_labels, self.channels, self.axis_name, self.dtype, self.platform, name=network
+                num_labels,
+                self.channels,
+                self.interlinks,
+                self.axis_name,
+                self.dtype,
+                self.platform,
+                name=network,
             )
             out = icnn(batch, train, bridged)
             out = out.reshape(-1, len(own), *out.shape[1:])

@@ -21,7 +21,7 @@ from jax_stn_icnn.models.folded import max_pool as max_pool_folded
 from jax_stn_icnn.models.norm import FoldedBatchNorm, batch_norm
 
 CHANNELS = (8, 16, 24, 32)
-NUM_INTERLINKS = 3
+INTERLINKS = 3
 # Sides of the blocks that rows are folded into; of further rows 1, which is as good as not at all.
 SIDES = (4, 2, 2, 1)
 
@@ -121,6 +121,7 @@ class ICNN(nn.Module):
         num_labels: labels to tell apart, background included: 9 for the coarse network.
         channels: of each row, from the finest to the coarsest. The paper's four see an eighth of
             the picture; more rows see more of it.
+        interlinks: how often the rows exchange their features.
         axis_name: name of a mapped axis over which batch statistics are averaged.
         dtype: type of the computation; parameters, statistics and logits stay float32.
         platform: what it is compiled for, as JAX calls it; None is JAX's default. It changes how
@@ -129,6 +130,7 @@ class ICNN(nn.Module):
 
     num_labels: int
     channels: tuple[int, ...] = CHANNELS
+    interlinks: int = INTERLINKS
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
     platform: str | None = None
@@ -174,7 +176,7 @@ class ICNN(nn.Module):
         ]
         if bridged is not None:
             rows = weigh(rows, bridged)
-        for layer in range(NUM_INTERLINKS):
+        for layer in range(self.interlinks):
             rows = self._interlink(rows, layer, train)
         x = self._integrate(rows, train)
         return self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)

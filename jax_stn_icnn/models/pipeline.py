@@ -20,7 +20,7 @@ from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.fine import FineNetworks, Patches
-from jax_stn_icnn.models.icnn import CHANNELS, ICNN
+from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
 from jax_stn_icnn.models.unet import CoarseLogits, UNet
 
@@ -72,6 +72,8 @@ class STNiCNN(nn.Module):
         detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
             what has no window is scored at the coarse image's size, by a `unet` only.
         fine_channels: of the fine networks' rows; the paper's four by default.
+        interlinks: how often the rows of an interlinked network exchange their features; the
+            paper's three times by default.
         following: whether true windows follow their parts (`geometry.theta_target`). The networks
             are the same; what the localizer is to say differs.
         axis_name: name of a mapped axis over which batch statistics are averaged.
@@ -94,6 +96,7 @@ class STNiCNN(nn.Module):
     coarse_channels: tuple[int, ...] = CHANNELS
     detail: int = 1
     fine_channels: tuple[int, ...] = CHANNELS
+    interlinks: int = INTERLINKS
     following: bool = False
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
@@ -135,7 +138,7 @@ class STNiCNN(nn.Module):
                 **folding,
             )
         elif self.coarse_network == "icnn" and plain:
-            self.coarse = ICNN(**coarse, **how, **folding)
+            self.coarse = ICNN(**coarse, interlinks=self.interlinks, **how, **folding)
         else:
             raise ValueError(
                 f"coarse_network is {self.coarse_network!r} with detail {self.detail}, attention "
@@ -150,7 +153,9 @@ class STNiCNN(nn.Module):
             # Of the others, one works on few pixels and one on many channels from the start.
             own = folding if self.cropper == "vgg9" else {}
             self.localizer = LOCALIZERS[self.cropper](anatomy=self.anatomy, **how, **own)
-        self.fine = FineNetworks(self.anatomy, self.fine_channels, self.bridge, **how, **folding)
+        self.fine = FineNetworks(
+            self.anatomy, self.fine_channels, self.interlinks, self.bridge, **how, **folding
+        )
 
     def __call__(
         self,

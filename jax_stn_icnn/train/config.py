@@ -110,6 +110,7 @@ FIELDS: dict[str, _Rule] = {
     "model.coarse_network": _one_of(*COARSE_NETWORKS),
     "model.coarse_channels": _ROWS,
     "model.fine_channels": _ROWS,
+    "model.interlinks": _whole(1),
     "model.coarse_size": _Rule(
         lambda value: _whole(32).fits(value) and value % 16 == 0,
         "a multiple of 16, at least 32",
@@ -286,6 +287,7 @@ def make_model(config: ConfigDict) -> STNiCNN:
         edges=config.edges.task > 0,
         bridge=config.model.bridge,
         fine_channels=tuple(config.model.fine_channels),
+        interlinks=config.model.interlinks,
         following=windows == "following",
         dtype=jnp.dtype(config.model.dtype).type,
     )
