@@ -18,6 +18,7 @@ MODEL = STNiCNN(
     anatomy=NINETEEN,
     coarse_channels=(4, 4, 16),
     fine_channels=(4, 4),
+    interlinks=2,
     coarse_network="unet",
     detail=2,
     attention=1,
