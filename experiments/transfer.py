@@ -44,6 +44,6 @@ def report(scale: str, runner: Runner) -> str:
     for name, trial in zip(names, (few, from_other), strict=True):
         found = runner.evaluate(trial, Evaluation())
         rows.append([name, *(score(found, column) for column in COLUMNS)])
-    found = runner.evaluate(other, Evaluation())
+    found = runner.evaluate(other, Evaluation(dataset=few.config.dataset.name))
     rows.append(["(the other faces' parser on its own)", *(score(found, c) for c in COLUMNS)])
     return table([f"F1, {FACES[scale]} faces", *COLUMNS], rows)

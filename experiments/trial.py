@@ -52,11 +52,13 @@ class Evaluation:
         weights: the file in the trial's directory.
         cropper: if not the model's own.
         occlude: how many parts of each face are covered before it is parsed.
+        dataset: whose test split, if not the trial's own.
     """
 
     weights: str = WEIGHTS
     cropper: str = ""
     occlude: int = 0
+    dataset: str = ""
 
 
 class Runner:
@@ -104,11 +106,12 @@ class Runner:
         def measure() -> Found:
             loaded = load_weights(self._directory(trial.name) / evaluation.weights)
             dataset = self._complete(trial).dataset
-            source = open_source(dataset.data_dir, dataset.name, dataset.test)
+            of = evaluation.dataset or dataset.name
+            source = open_source(dataset.data_dir, of, dataset.test)
             model = loaded.model
             loader = loader_over(
                 source,
-                dataset.name,
+                of,
                 model.anatomy,
                 frame_size=dataset.frame_size,
                 batch_size=trial.config.eval_batch_size,

@@ -6,6 +6,7 @@ import pytest
 from scipy import ndimage
 
 from jax_stn_icnn import geometry
+from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data import augment, views
 from jax_stn_icnn.sampling import IDENTITY
 
@@ -186,6 +187,18 @@ def test_noise_touches_only_the_image():
     theta = augment.warp_matrix(draw_warps(keys_of(), np.ones((COUNT, 4), bool)), region, SIZE)
     geometric = augment.sampling.crop_nearest(label_map[..., None], theta, SIZE)[..., 0]
     np.testing.assert_array_equal(warped, geometric)
+
+
+def test_mirrored_faces_are_turned_either_way():
+    """The fold of a key is the key of a split of that index: one draw must not decide another."""
+    count = 64
+    keys = keys_of(count)
+    angle = np.asarray(draw_warps(keys, np.ones((count, 4), bool)).angle)
+    frame, label_map, _ = batch_of(count, (4, 4))
+    region = np.tile(np.array([[1, 0, 0.5], [0, 1, 0]], np.float32), (count, 1, 1))
+    mirrored = np.asarray(augment.mirror_some(keys, frame, label_map, jnp.array(region), NINE)[2])
+    for side in (mirrored[:, 0, 2] < 0, mirrored[:, 0, 2] > 0):
+        assert 0.3 < np.mean(angle[side] > 0) < 0.7
 
 
 def test_nothing_is_ever_mirrored():

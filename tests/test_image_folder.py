@@ -1,10 +1,12 @@
 """Pictures and masks in a folder become a data set, and what is wrong with them is named."""
 
+import io
+
 import archives
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tfds_builders import prepare
 from tfds_builders.archive import ArchiveError
@@ -68,6 +70,14 @@ def test_once_prepared_the_folder_is_needed_no_more(tmp_path):
 SMALL = np.zeros((9, 9), np.uint8)
 
 
+def turned():
+    """A picture as a phone held upside down stores it."""
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[ExifTags.Base.Orientation] = 3
+    Image.new("RGB", (64, 64)).save(file, "PNG", exif=exif)
+    return file.getvalue()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -84,6 +94,7 @@ SMALL = np.zeros((9, 9), np.uint8)
             {"images/test/0.png": b"no image"},
             "images/test/0.png: cannot be decoded .*; put it right in your",
         ),
+        ({"images/test/0.png": turned()}, r"images/test/0\.png: is stored turned, by its EXIF .*upri"),
         ({"images/test/0.jpg": b""}, r"images/test/0\.jpg: has the name of images/test/0\.png"),
     ],
 )

@@ -28,7 +28,7 @@ LAYERS = (
 WITHIN = {
     "compilation": ("memory", "cache"),
     "sampling": ("grid", "lookup", "products", "platforms", "crop", "paste"),
-    "data": ("loader", "views", "augment", "photometric", "occlusion"),
+    "data": ("loader", "views", "keys", "augment", "photometric", "occlusion"),
     "models": (
         "folded",
         "conv",

@@ -83,6 +83,19 @@ class TestOneOperation:
         np.testing.assert_array_equal(photometric.cover(jax.random.key(seed), image, 0.0), image)
 
 
+def test_covers_lie_in_the_upper_and_in_the_lower_half():
+    keys, frames, region = several(64)
+    got = changed(keys, frames, region, dataclasses.replace(OFF, cover=0.3))
+    height = frames.shape[1]
+    rows = [
+        np.nonzero(np.abs(a - b).max(axis=(1, 2)) > 1e-5)[0]
+        for a, b in zip(got, frames, strict=True)
+    ]
+    middles = np.array([each.mean() for each in rows if len(each)])
+    assert len(middles) > 16
+    assert 0.25 < np.mean(middles > (height - 1) / 2) < 0.75
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [(f.name, 0.5) for f in dataclasses.fields(Strengths) if f.name not in ("turn", "zoom")],

@@ -93,6 +93,9 @@ class ImageFolder(sharding.ShardedBuilder, skip_registration=True):  # type: ign
 
     def _record(self, pair: Pair) -> sharding.Record:
         data, size = images.read_rgb(self._archive, pair.image, ("JPEG", "PNG"))
+        if images.is_turned(data):
+            problem = "is stored turned, by its EXIF orientation, which its mask does not have"
+            raise archive_lib.error(self._archive, pair.image, problem, "save it upright")
         mask = images.read_ids(self._archive, pair.mask)
         if mask.shape != size:
             problem = f"has (height, width) {mask.shape}, its image {size}"

@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tfds_builders.archive import Archive, error
 
@@ -31,6 +31,12 @@ def read_rgb(
         wanted = " or ".join(formats)
         raise error(archive, member, f"is {image.format} {image.mode}, not an RGB {wanted}")
     return data, (image.height, image.width)
+
+
+def is_turned(data: bytes) -> bool:
+    """Whether viewers turn or mirror an image before they show it, as photos of phones say."""
+    with Image.open(io.BytesIO(data)) as image:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
 
 
 def read_ids(archive: Archive, member: str) -> np.ndarray:

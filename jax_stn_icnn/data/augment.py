@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax_stn_icnn import geometry, sampling
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
+from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.geometry import Size
 
@@ -127,8 +128,7 @@ def random_warp(key: jax.Array, chosen: jax.Array) -> Warp:
 
 def _widened(key: jax.Array, warp: Warp, turn: float, zoom: float) -> Warp:
     """A warp that turns and scales by more."""
-    # Other draws are from the key itself, or from its folds 1 to 3.
-    turned, zoomed, angle, scale = jax.random.split(jax.random.fold_in(key, 4), 4)
+    turned, zoomed, angle, scale = jax.random.split(jax.random.fold_in(key, keys_of.WIDEN), 4)
     angle = jax.random.uniform(angle, minval=-turn, maxval=turn)
     factor = jnp.exp(jax.random.uniform(scale, minval=-zoom, maxval=zoom))
     return warp._replace(
@@ -278,8 +278,8 @@ def mirror_some(
     check_shape("label_map", label_map, ("batch", *frame.shape[1:3]))
     check_shape("region", region, ("batch", 2, 3))
     check_same_batch(keys=keys, frame=frame, label_map=label_map, region=region)
-    # Other draws are from the key itself, or from its fold 1.
-    chosen = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, 2)))(keys)
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, keys_of.MIRROR)
+    chosen = jax.vmap(jax.random.bernoulli)(own)
     turned = label_map[:, :, ::-1]
     exchanged = turned
     for c, other in enumerate(anatomy.mirrored):

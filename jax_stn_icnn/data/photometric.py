@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_stn_icnn.checks import check_same_batch, check_shape
+from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.augment import inside
 
 # ITU-R BT.601: brightness, and the two colour differences of JPEG.
@@ -106,11 +107,9 @@ def photometric(
 
 def _one(key: jax.Array, image: jax.Array, strengths: Strengths) -> jax.Array:
     """One example, by every operation that is wanted."""
-    # Other draws are from the key itself, or from its folds 1, 2 and 4.
     names = [field.name for field in dataclasses.fields(Strengths)]
-    streams = dict(
-        zip(names, jax.random.split(jax.random.fold_in(key, 3), len(names)), strict=True)
-    )
+    own = jax.random.fold_in(key, keys_of.PHOTO)
+    streams = dict(zip(names, jax.random.split(own, len(names)), strict=True))
 
     def drawn(name: str, shape: tuple[int, ...] = (), lowest: float = 0.0) -> jax.Array:
         """Uniform in lowest * strength .. strength, or 0 for every second example."""
@@ -119,7 +118,8 @@ def _one(key: jax.Array, image: jax.Array, strengths: Strengths) -> jax.Array:
         return jnp.where(jax.random.bernoulli(on), amount, 0.0)
 
     if strengths.cover:
-        image = cover(streams["cover"], image, drawn("cover"))
+        own = jax.random.fold_in(streams["cover"], keys_of.OWN)
+        image = cover(own, image, drawn("cover"))
     if strengths.gamma:
         image = change_gamma(image, jnp.exp(drawn("gamma", lowest=-1)))
     if strengths.contrast:
@@ -133,7 +133,7 @@ def _one(key: jax.Array, image: jax.Array, strengths: Strengths) -> jax.Array:
     factor, sigma = 2.0 ** drawn("resolution"), drawn("blur") * image.shape[0]
     image = shrink(image, factor, sigma)
     if strengths.noise:
-        own = jax.random.fold_in(streams["noise"], 0)
+        own = jax.random.fold_in(streams["noise"], keys_of.OWN)
         image = image + drawn("noise") * jax.random.normal(own, image.shape)
     if strengths.blocks:
         image = compress(image, drawn("blocks"))
@@ -168,7 +168,7 @@ def cover(key: jax.Array, image: jax.Array, side: jax.Array) -> jax.Array:
     Returns:
         The image, where covered either one colour or another place of itself, mirrored.
     """
-    place, length, angle, corners, texture, tint = jax.random.split(key, 6)
+    place, length, angle, corners, texture, tint, source = jax.random.split(key, 7)
     height, width = image.shape[:2]
     middle = jax.random.uniform(place, (2,), minval=0.2, maxval=0.8) * jnp.array([height, width])
     radii = jax.random.uniform(length, (2,), minval=_THINNEST) * side * height / 2
@@ -180,7 +180,7 @@ def cover(key: jax.Array, image: jax.Array, side: jax.Array) -> jax.Array:
     b = jnp.abs(cos * down - sin * right) / jnp.maximum(radii[1], 1e-6)
     distance = jnp.where(jax.random.bernoulli(corners), jnp.maximum(a, b), jnp.hypot(a, b))
     colour = jax.random.uniform(tint, (3,))
-    shift = jax.random.randint(jax.random.fold_in(place, 0), (2,), 0, min(height, width))
+    shift = jax.random.randint(source, (2,), 0, min(height, width))
     elsewhere = jnp.roll(image[::-1], shift, axis=(0, 1))
     filling = jnp.where(jax.random.bernoulli(texture), colour, elsewhere)
     return jnp.where((distance <= 1)[..., None] & (side > 0), filling, image)

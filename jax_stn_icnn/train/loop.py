@@ -88,7 +88,8 @@ class Run:
         self.workdir = workdir
         self.main = jax.process_index() == 0
         self.model = configs.make_model(config)
-        source = batches.open_split(config, "train")
+        source, *_ = (batches.open_split(config, split) for split in ("train", "validation", "test"))
+        self.num_faces = len(source)
         self.phases, self.steps_per_epoch = plan(config, len(source))
         self.iterator = iter(batches.training_batches(config, source, self.model.anatomy))
         workdir.mkdir(parents=True, exist_ok=True)
@@ -290,6 +291,7 @@ class Run:
             "stage": phase.stage.name,
             "epoch": epoch + 1,
             "records_seen": step * self.config.batch_size,
+            "train_faces": self.num_faces,
             "seed": self.config.seed,
             "best_rank": self.best_rank if math.isfinite(self.best_rank) else None,
             "process_count": jax.process_count(),
@@ -314,9 +316,12 @@ class Run:
         if self.config.init_from:
             networks = tuple(self.config.init_networks)
             variables = load_variables(self.config.init_from, self.model, variables, networks)
+        self._write_config()
+        return TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
+
+    def _write_config(self) -> None:
         if self.main:
             (self.workdir / CONFIG).write_text(configs.to_json(self.config) + "\n")
-        return TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
 
     def _restored(self, step: int, variables: dict[str, Any]) -> TrainState:
         """The state of a checkpoint, the data at its position.
@@ -330,6 +335,12 @@ class Run:
                 f"{self.workdir} holds a run with another config; name another --workdir, or set "
                 "these back:\n  " + "\n  ".join(changed)
             )
+        if (faces := record.get("train_faces", self.num_faces)) != self.num_faces:
+            raise ValueError(
+                f"{self.workdir} holds a run on {faces} training faces, but {self.config.dataset.name} "
+                f"has {self.num_faces} now; name another --workdir"
+            )
+        self._write_config()  # What may change from one start to the next.
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
         begun = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
         like = jax.device_get(self._entering(phase, begun))

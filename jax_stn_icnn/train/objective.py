@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import Anatomy
+from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
 from jax_stn_icnn.models.unet import CoarseLogits
@@ -52,8 +53,7 @@ def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) ->
     """
 
     def shift(key: jax.Array) -> jax.Array:
-        # Augmentation draws from the key itself.
-        own = jax.random.fold_in(key, 1)
+        own = jax.random.fold_in(key, keys_of.JITTER)
         return jax.random.randint(own, (theta.shape[1], 2), -jitter, jitter + 1)
 
     return theta.at[..., 2].add(jax.vmap(shift)(keys) * (2.0 / (frame_size - 1)))

@@ -4,14 +4,12 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
 from jax_stn_icnn.data.photometric import OFF, Strengths, photometric
 from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.pipeline import STNiCNN
-
-# Of an example's key, for the picture without labels beside it; other draws take the folds below.
-_UNLABELLED = 5
 
 
 @struct.dataclass
@@ -71,7 +69,7 @@ def make_views(
     num_labelled = None
     if "unlabelled" in batch:
         num_labelled = len(pixels)
-        others = jax.vmap(lambda key: jax.random.fold_in(key, _UNLABELLED))(keys)
+        others = jax.vmap(lambda key: jax.random.fold_in(key, keys_of.UNLABELLED))(keys)
         keys = jnp.concatenate([keys, others])
         pixels = jnp.concatenate([pixels, batch["unlabelled"]])
         region = jnp.concatenate([region, batch["unlabelled_region"]])
