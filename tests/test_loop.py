@@ -220,6 +220,33 @@ def test_another_config_is_refused_and_free_fields_are_not(hooks, tmp_path):
     config = make_config()
     config.eval_batch_size, config.checkpoint.keep = 3, 5
     loop.Run(config, tmp_path).close()
+    assert json.loads((tmp_path / "config.json").read_text())["eval_batch_size"] == 3
+
+
+def test_other_faces_under_the_same_name_are_refused(hooks, monkeypatch, tmp_path):
+    hooks.append(at(3, terminate))
+    with pytest.raises(loop.Interrupted):
+        loop.train_and_evaluate(make_config(), tmp_path)
+    fewer = list(make_records())[:-1]
+    monkeypatch.setattr(batches, "open_source", lambda *_: fewer)
+    message = f"on {RECORDS} training faces, but dataset.train has {RECORDS - 1} now"
+    with pytest.raises(ValueError, match=message):
+        loop.train_and_evaluate(make_config(), tmp_path)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_split_that_is_not_there_is_noticed_before_training(split, monkeypatch, tmp_path):
+    def open_source(data_dir, name, of):
+        if of == "no_such":
+            raise ValueError(f"unknown split {of}")
+        return list(make_records())
+
+    monkeypatch.setattr(batches, "open_source", open_source)
+    config = make_config()
+    config.dataset[split] = "no_such"
+    with pytest.raises(ValueError, match="unknown split no_such"):
+        loop.Run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stage_starts_from_the_weights_of_another_run(hooks, tmp_path):

@@ -88,7 +88,9 @@ class Run:
         self.workdir = workdir
         self.main = jax.process_index() == 0
         self.model = configs.make_model(config)
-        source, *_ = (batches.open_split(config, split) for split in ("train", "validation", "test"))
+        source, *_ = (
+            batches.open_split(config, split) for split in ("train", "validation", "test")
+        )
         self.num_faces = len(source)
         self.phases, self.steps_per_epoch = plan(config, len(source))
         self.iterator = iter(batches.training_batches(config, source, self.model.anatomy))
@@ -337,8 +339,8 @@ class Run:
             )
         if (faces := record.get("train_faces", self.num_faces)) != self.num_faces:
             raise ValueError(
-                f"{self.workdir} holds a run on {faces} training faces, but {self.config.dataset.name} "
-                f"has {self.num_faces} now; name another --workdir"
+                f"{self.workdir} holds a run on {faces} training faces, but dataset.train has "
+                f"{self.num_faces} now; name another --workdir"
             )
         self._write_config()  # What may change from one start to the next.
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
