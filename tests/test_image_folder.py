@@ -94,7 +94,10 @@ def turned():
             {"images/test/0.png": b"no image"},
             "images/test/0.png: cannot be decoded .*; put it right in your",
         ),
-        ({"images/test/0.png": turned()}, r"images/test/0\.png: is stored turned, by its EXIF .*upri"),
+        (
+            {"images/test/0.png": turned()},
+            r"images/test/0\.png: is stored turned, by its EXIF .*upri",
+        ),
         ({"images/test/0.jpg": b""}, r"images/test/0\.jpg: has the name of images/test/0\.png"),
     ],
 )
