@@ -146,7 +146,7 @@ class Runner:
         path = self._directory(trial.name) / name
         if not path.exists():
             text = json.dumps(measure(), indent=2) + "\n"
-            jax.clear_caches()  # Their programs together would not fit into memory's pieces.
+            jax.clear_caches()  # Ten trials' would be more pieces of memory than a process may have.
             partial = path.with_name(f".{name}.partial")
             partial.write_text(text)
             partial.replace(path)
