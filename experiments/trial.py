@@ -146,7 +146,7 @@ class Runner:
         path = self._directory(trial.name) / name
         if not path.exists():
             text = json.dumps(measure(), indent=2) + "\n"
-            jax.clear_caches()  # Ten trials' would be more pieces of memory than a process may have.
+            jax.clear_caches()  # Ten trials' fill a process's table of memory.
             partial = path.with_name(f".{name}.partial")
             partial.write_text(text)
             partial.replace(path)
