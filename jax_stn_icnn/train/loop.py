@@ -342,12 +342,13 @@ class Run:
                 f"{self.workdir} holds a run on {faces} training faces, but dataset.train has "
                 f"{self.num_faces} now; name another --workdir"
             )
-        self._write_config()  # What may change from one start to the next.
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
         begun = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
         like = jax.device_get(self._entering(phase, begun))
         self.best_rank = -math.inf if record["best_rank"] is None else record["best_rank"]
-        return self.checkpoints.restore(step, like, self._positioned(record))
+        state = self.checkpoints.restore(step, like, self._positioned(record))
+        self._write_config()  # Where data lies and the like may have changed.
+        return state
 
     def _positioned(self, record: dict[str, Any]) -> grain.DatasetIterator | None:
         """The iterator where the checkpoint can set it; else it is set here, and None returned.
