@@ -106,6 +106,23 @@ def test_a_mask_without_a_class_is_said_before_there_is_a_cluster(ckpt, folder, 
     assert not ray.is_initialized()
 
 
+def test_an_unknown_detector_is_said_before_there_is_a_cluster(ckpt, folder, tmp_path, capsys):
+    command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", str(ckpt), "--ray"]
+    assert cli.main([*command, "--detector", "yuno"]) == 1
+    assert "yuno" in capsys.readouterr().err
+    assert not ray.is_initialized()
+
+
+def test_workers_are_given_paths_in_full(ckpt, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").write_bytes(ckpt.read_bytes())
+    changed = cluster.for_workers(given("mine", "out"))
+    assert (changed.out, changed.ckpt) == (str(tmp_path / "out"), str(tmp_path / "mine"))
+    assert changed.detector == "yunet"
+    kept = given(None, "memory://bucket/out")
+    assert cluster.for_workers(kept) == kept
+
+
 class TestAnyFileSystem:
     @pytest.fixture
     def stored(self, folder):
@@ -136,6 +153,16 @@ class TestAnyFileSystem:
         )
         for name, expected in contents(tmp_path / "here").items():
             assert stored.cat_file(f"/bucket/out/{name}") == expected
+
+    def test_results_are_no_photos_and_never_written_twice(self, stored):
+        stored.pipe("/bucket/photos/out/00.png.overlay.jpg", b"a result")
+        url, out = "memory://bucket/photos", "memory://bucket/photos/out"
+        assert len(cluster.find([url, f"{url}/00.png"], out, recursive=True)[1]) == 61
+        with pytest.raises(ValueError, match="own folder"):
+            cluster.find([url], url + "/", recursive=True)
+        stored.pipe("/bucket/other/00.png", b"another photo")
+        with pytest.raises(ValueError, match="would write the same files"):
+            cluster.find([url, "memory://bucket/other"], out, recursive=False)
 
     def test_what_is_not_there_is_named(self, stored, tmp_path):
         with pytest.raises(FileNotFoundError, match="memory://bucket/nothing"):
@@ -172,17 +199,22 @@ class PlayedActors:
         actor, work = self.work.pop(0)
         return (actor, work), actor, work
 
+    def are_any(self):
+        return bool(self.work or self.resting)
+
     def stop(self):
         pass
 
 
 @pytest.fixture
 def play(monkeypatch, ckpt, tmp_path):
-    """Runs photos by so many actors, of which `lives(actor, names)` says whether it lives."""
+    """Runs photos by actors, of which some die at some work, and some do not start."""
 
-    def play(num_actors, lives, places=9, photos=20):
+    def play(num_actors, lives, places=9, photos=20, starts=lambda actor: True):
         def get(ref):
             actor, work = ref
+            if work is None and not starts(actor):
+                raise Dead("in its task:\nValueError: no such file")
             if work is None:
                 return True
             if not lives(actor, [job.name for job in work[0]]):
@@ -207,6 +239,16 @@ def test_a_photo_on_which_actors_die_is_given_up_and_the_others_are_not(play):
     assert {name: error for name, error in errors.items() if error} == {
         "07": "/07: its worker died, 3 times"
     }
+
+
+def test_actors_of_which_none_starts_end_the_run(play):
+    with pytest.raises(ChildProcessError, match=r"no worker could be started: .*no such file"):
+        play(2, lambda *_: True, starts=lambda actor: False)
+
+
+def test_actors_that_do_not_start_leave_the_work_to_those_that_do(play):
+    errors = play(3, lambda *_: True, starts=lambda actor: actor == 2, photos=40)
+    assert len(errors) == 40 and not any(errors.values())
 
 
 def test_an_actor_that_rests_takes_what_a_dead_one_leaves(play):

@@ -24,6 +24,7 @@ def restored():
         ("/here", "/there", "/here"),
         ("", "/there", None),
         (None, "/there", "/there"),
+        (None, "gs://bucket/programs", "gs://bucket/programs"),
         (None, None, DIRECTORY.replace("~", "{home}")),
     ],
 )

@@ -4,7 +4,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from jax_stn_icnn.photos import reading as photos
 from jax_stn_icnn.photos.reading import PhotoError, to_rgb
@@ -122,6 +122,20 @@ class TestFiles:
         exif[ORIENTATION] = orientation
         image = Image.fromarray(np.ascontiguousarray(stored))
         path = write(tmp_path / "turned", encoded(image, kind, exif=exif))
+        np.testing.assert_array_equal(to_rgb(path), gradient())
+
+    def test_a_tag_that_nobody_can_write_anew_does_no_harm(self, tmp_path):
+        """Such as a number stored as text."""
+        exif = Image.Exif()
+        exif[ORIENTATION] = 6
+        exif[ExifTags.Base.XResolution] = 72.0
+        tag, fraction, text = (struct.pack(">H", n) for n in (ExifTags.Base.XResolution, 5, 2))
+        assert exif.tobytes().count(tag + fraction) == 1
+        odd = exif.tobytes().replace(tag + fraction, tag + text)
+        image = Image.fromarray(np.ascontiguousarray(np.rot90(gradient())))
+        path = write(tmp_path / "odd.png", encoded(image, "PNG", exif=odd))
+        with pytest.raises(TypeError):
+            ImageOps.exif_transpose(Image.open(path))
         np.testing.assert_array_equal(to_rgb(path), gradient())
 
     def test_of_several_frames_the_first(self, tmp_path):

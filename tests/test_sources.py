@@ -132,6 +132,50 @@ def test_a_video_becomes_a_video_of_overlays(command, tmp_path, small_parser, ca
     assert "0 parsed, 1 there already, 1 failed" in capsys.readouterr().out
 
 
+def test_a_video_that_lacks_frames_is_not_kept(small_parser, tmp_path, monkeypatch):
+    """As where the disk is full: OpenCV's writer raises nothing then."""
+    write_video(tmp_path / "clip.avi")
+
+    real = cv2.VideoWriter
+
+    class Full:
+        fourcc = real.fourcc
+
+        def __init__(self, *given):
+            self.writer, self.left = real(*given), 3
+
+        def write(self, picture):
+            self.left -= 1
+            if self.left >= 0:
+                self.writer.write(picture)
+
+        def __getattr__(self, name):
+            return getattr(self.writer, name)
+
+    monkeypatch.setattr(video.cv2, "VideoWriter", Full)
+    with pytest.raises(OSError, match="3 of 7 frames"):
+        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", False, 1)
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("said", "written"),
+    [
+        (24000 / 1001, 23.976),
+        (70.123, 70.12),
+        (120000 / 1001, 119.88),
+        (999.96, 1000),
+        (0, 25),
+        (90_000, 25),
+        (float("nan"), 25),
+    ],
+)
+def test_any_rate_can_be_written(said, written, tmp_path):
+    rate, path = video._writable(said), str(tmp_path / "video.mp4")
+    assert rate == written
+    assert cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), rate, (64, 48)).isOpened()
+
+
 def test_a_video_that_fails_midway_leaves_nothing(small_parser, tmp_path, monkeypatch):
     write_video(tmp_path / "clip.avi")
 

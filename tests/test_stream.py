@@ -107,8 +107,38 @@ class TestBounds:
         held, asked = [], []
         items = (asked.append(i) or i for i in range(300))
         for taken, _ in enumerate(stream.run(items, self.steps(held, faces), 4), 1):
-            assert len(asked) - taken <= stream.PHOTOS + stream.THREADS
+            assert len(asked) - taken <= stream.FACES + stream.THREADS
         assert taken == 300
+
+    def test_photos_of_many_faces_are_held_a_few_at_a_time(self, monkeypatch):
+        monkeypatch.setattr(stream, "FACES", 12)
+        held, most = [], 0
+        for taken, _ in enumerate(stream.run(range(50), self.steps(held, faces=5), 4), 1):
+            most = max(most, len(held) - taken)
+        # Three have 15 faces; two more are being read.
+        assert most <= 3 + stream.THREADS
+
+    def test_large_batches_are_filled(self, monkeypatch):
+        sizes = []
+        steps = self.steps([], faces=1)
+
+        def networks(batch):
+            sizes.append(len(batch) - (batch == 0).all((1, 2, 3)).sum())
+            return {"n": batch}
+
+        frames = [np.ones((4, 4, 3), np.uint8)]
+        steps = steps._replace(
+            prepare=lambda _: stream.Prepared(np.zeros((10, 10, 3)), frames, frames, frames),
+            networks=networks,
+        )
+        monkeypatch.setattr(stream, "FACES", 4)
+        assert list(stream.run(range(32), steps, 8)) == [1] * 32
+        assert sizes == [8] * 4
+
+    def test_a_face_that_is_kept_does_not_keep_its_batch(self):
+        steps = self.steps([], faces=4)._replace(finish_face=lambda _, number, rows: rows["n"])
+        (kept,) = stream.run([0], steps._replace(finish=lambda _, faces: faces[0]), 4)
+        assert kept.base is None
 
     def test_large_photos_are_held_a_few_at_a_time(self, monkeypatch):
         monkeypatch.setattr(stream, "PIXELS", 250)

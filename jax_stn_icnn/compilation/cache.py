@@ -49,17 +49,17 @@ def enable_cache(directory: str | None = None) -> None:
     """Caches compiled programs in a directory.
 
     JAX finds a program by what it does, for what machine and by which version; one that changed is
-    compiled anew. Programs that are cached whole lie there too. The directory only grows, and may
-    be removed at any time.
+    compiled anew. Programs that are cached whole lie there too, if it is a local directory. The
+    directory only grows, and may be removed at any time.
 
     Args:
-        directory: where; created if missing. Empty: nowhere. None: where JAX is told to by
-            `JAX_COMPILATION_CACHE_DIR`, else DIRECTORY.
+        directory: where; created if missing; a path, or a URL that JAX can write to, such as
+            gs://. Empty: nowhere. None: where JAX is told to by `JAX_COMPILATION_CACHE_DIR`, else
+            DIRECTORY.
     """
     if directory is None:
         directory = jax.config.values["jax_compilation_cache_dir"] or DIRECTORY
-    path = str(Path(directory).expanduser()) if directory else None
-    jax.config.update("jax_compilation_cache_dir", path)
+    jax.config.update("jax_compilation_cache_dir", _in_full(directory) if directory else None)
     # By default only what took a second: the many small programs of a start take longer together.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -144,11 +144,20 @@ def shapes_and_types(tree: Any) -> str:
     return str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), tree))
 
 
+def _in_full(directory: str) -> str:
+    """A directory's path without ~; a URL as it is, which `Path` would make another."""
+    return directory if _is_url(directory) else str(Path(directory).expanduser())
+
+
+def _is_url(directory: str) -> bool:
+    return "://" in directory
+
+
 def _path(name: str, made_from: Sequence[Any]) -> Path | None:
     """Where it is kept; None if it is not to be."""
     directory = jax.config.values["jax_compilation_cache_dir"]
     packages = {type(part).__module__.split(".")[0] for part in made_from}
-    if not directory or not packages <= {"builtins", PACKAGE.name}:
+    if not directory or _is_url(directory) or not packages <= {"builtins", PACKAGE.name}:
         return None
     described = f"{name}\n{list(made_from)}\n{_surroundings()}"
     return Path(directory, FOLDER, hashlib.sha256(described.encode()).hexdigest())

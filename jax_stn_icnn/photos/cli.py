@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.files import weights
-from jax_stn_icnn.photos import demo, results, sources, video
+from jax_stn_icnn.photos import demo, detectors, results, sources, video
 from jax_stn_icnn.photos.parser import BATCH_SIZE, FaceParser, weights_file
 from jax_stn_icnn.photos.photo_parse import PhotoParse
 from jax_stn_icnn.photos.sources import Source
@@ -130,6 +130,7 @@ def _on_cluster(args: argparse.Namespace) -> _Run:
 
     # Said here, once, rather than by every worker.
     weights.load_weights(weights_file(args.ckpt)).model.anatomy.ids(args.masks)
+    detectors.find(args.detector)
     system, jobs, skipped = cluster.find(args.photos, args.out, args.recursive)
     todo = cluster.todo(jobs, args.out, args.masks)
     done = (finished for _, finished in cluster.run(system, todo, args)) if todo else iter(())
@@ -246,8 +247,9 @@ def _arguments() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="ADDRESS",
-        help="work on a Ray cluster, by default one of this machine alone; photos and results may "
-        "then be URLs of any file system that fsspec knows (extra: ray)",
+        help="work on a Ray cluster, by default the one that RAY_ADDRESS names or that runs here, "
+        "else one of this machine alone; photos and results may then be URLs of any file system "
+        "that fsspec knows (extra: ray)",
     )
     return command
 

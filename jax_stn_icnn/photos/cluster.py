@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos import results, sources
-from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.photos import detectors, results, sources
+from jax_stn_icnn.photos.parser import PRETRAINED, FaceParser, weights_file
 from jax_stn_icnn.photos.photo_parse import PhotoParse
 from jax_stn_icnn.photos.reading import SUFFIXES
 
 PHOTOS_AT_A_TIME = 8
-# A photo on which actors die is left after so many of them.
+# A photo on which actors die is left after so many of them; so is a place where none starts.
 ATTEMPTS = 3
 
 
@@ -79,13 +79,15 @@ def find(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job]
 
     Raises:
         FileNotFoundError: there is no such file or folder, or no photo in a folder.
-        ValueError: they lie in several file systems, or results would mix.
+        ValueError: they lie in several file systems, results would mix with the photos, or two
+            photos would write the same results.
     """
     stores = [Store.of(url) for url in urls]
+    target = Store.of(out)
     if all(store.is_local for store in stores):
-        found = sources.find(
-            [Path(store.root) for store in stores], Path(Store.of(out).root), recursive
-        )
+        # A folder for results elsewhere has no place among local photos.
+        place = Path(target.root) if target.is_local else None
+        found = sources.find([Path(store.root) for store in stores], place, recursive)
         jobs = [Job(str(one.path), str(one.name)) for one in found.sources if not one.is_video]
         videos = [
             f"{one.path} is a video: parse it without --ray"
@@ -95,19 +97,50 @@ def find(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job]
         return stores[0].system, jobs, found.skipped + videos
     if len({_protocols(store.system) for store in stores}) > 1:
         raise ValueError(f"{', '.join(urls)} lie in several file systems: parse them apart")
+    results_root = target.root if _protocols(target.system) == _protocols(stores[0].system) else ""
     jobs = []
-    for (system, root), url in zip(stores, urls, strict=True):
-        if not system.exists(root):
-            raise FileNotFoundError(f"there is no file or folder {url}")
-        if system.isfile(root):
-            jobs.append(Job(root, root.rsplit("/", 1)[-1]))
-            continue
-        listed = system.find(root, maxdepth=None if recursive else 1)
-        inside = [path for path in sorted(listed) if path.lower().endswith(SUFFIXES)]
-        if not inside:
-            raise FileNotFoundError(f"{url} holds no file called *{', *'.join(SUFFIXES)}")
-        jobs += [Job(path, path.removeprefix(root).lstrip("/")) for path in inside]
+    for store, url in zip(stores, urls, strict=True):
+        if results_root and store.root == results_root:
+            raise ValueError(f"--out is {out}, the photos' own folder: name another")
+        jobs += _in_store(store, url, results_root, recursive)
+    jobs = list({job.photo: job for job in jobs}.values())
+    by_name: dict[str, str] = {}
+    for photo, name in jobs:
+        if (other := by_name.setdefault(name, photo)) != photo:
+            raise ValueError(f"{other} and {photo} would write the same files: parse them apart")
     return stores[0].system, jobs, []
+
+
+def _in_store(store: Store, url: str, results_root: str, recursive: bool) -> list[Job]:
+    """The photos of a URL, without those in the folder for the results."""
+    system, root = store
+    if not system.exists(root):
+        raise FileNotFoundError(f"there is no file or folder {url}")
+    if system.isfile(root):
+        return [Job(root, root.rsplit("/", 1)[-1])]
+    jobs = [
+        Job(path, path.removeprefix(root).lstrip("/"))
+        for path in sorted(system.find(root, maxdepth=None if recursive else 1))
+        if path.lower().endswith(SUFFIXES)
+        and not (results_root and path.startswith(f"{results_root}/"))
+    ]
+    if not jobs:
+        raise FileNotFoundError(f"{url} holds no file called *{', *'.join(SUFFIXES)}")
+    return jobs
+
+
+def for_workers(args: argparse.Namespace) -> argparse.Namespace:
+    """The command's arguments for workers, whose current folder is another: paths in full."""
+    out = Store.of(args.out)
+    full = argparse.Namespace(**vars(args))
+    if out.is_local:
+        full.out = out.root
+    # What comes with the package may lie elsewhere there: its name goes on as it is.
+    if args.ckpt is not None and (file := weights_file(args.ckpt)).parent != PRETRAINED:
+        full.ckpt = str(file.absolute())
+    if args.detector not in detectors.NAMES:
+        full.detector = str(Path(args.detector).absolute())
+    return full
 
 
 def todo(jobs: Sequence[Job], out: str, masks: Sequence[str]) -> list[Job]:
@@ -137,20 +170,22 @@ def run(
     Raises:
         ImportError: Ray is not installed.
         ConnectionError: there is no such cluster.
+        ChildProcessError: no actor could be started; the message says why.
     """
     import ray
 
     was_connected = ray.is_initialized()
     if not was_connected:
         ray.init(address=args.ray or None, log_to_driver=False)
-    actors = _Actors(ray, system, args)
+    actors = _Actors(ray, system, for_workers(args))
     waiting = deque(
         (list(jobs[i : i + PHOTOS_AT_A_TIME]), 1) for i in range(0, len(jobs), PHOTOS_AT_A_TIME)
     )
     try:
-        for _ in range(min(_num_actors(ray), len(waiting))):
+        num_actors = min(_num_actors(ray), len(waiting))
+        for _ in range(num_actors):
             actors.start()
-        left = len(waiting)
+        left, failed_starts = len(waiting), 0
         while left:
             # Also what a dead actor leaves: a new one may never find a place.
             while waiting and actors.resting:
@@ -158,8 +193,13 @@ def run(
             ref, actor, given = actors.next()
             try:
                 finished = ray.get(ref)
-            except ray.exceptions.RayActorError:
-                actors.start()
+            except ray.exceptions.RayActorError as error:
+                failed_starts = failed_starts + 1 if given is None else 0
+                if failed_starts < ATTEMPTS * num_actors:
+                    actors.start()
+                elif not actors.are_any():
+                    why = str(error).strip().splitlines()[-1]
+                    raise ChildProcessError(f"no worker could be started: {why}") from error
                 if given is None:
                     continue
                 photos, attempt = given
@@ -203,6 +243,10 @@ class _Actors:
 
     def give(self, actor: Any, work: tuple[list[Job], int]) -> None:
         self._busy[actor.parse.remote(work[0])] = actor, work
+
+    def are_any(self) -> bool:
+        """Whether any rests, works, or is about to stand."""
+        return bool(self.resting or self._busy)
 
     def next(self) -> tuple[Any, Any, Any]:
         """Waits for an actor to be done, or dead: the reference, the actor, and its work."""

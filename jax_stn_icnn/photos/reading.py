@@ -14,7 +14,7 @@ from contextlib import nullcontext
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 # Raster formats that Pillow decodes by itself: others (EPS among them) would start programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
@@ -25,6 +25,16 @@ MAX_SIDE = 32_766  # pixels: OpenCV, which resamples the picture, takes no more
 # Photos of more pixels are decoded one at a time: a transparent one of the largest size takes over
 # a gigabyte until it is RGB.
 LARGE = 12_000_000
+# What EXIF says of how a picture is stored -> what shows it upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _ONE_AT_A_TIME = threading.Lock()
 
 # Decoders are written for whole files. On hostile bytes Pillow's raise whatever their parsing
@@ -113,7 +123,10 @@ def _decode(image: Image.Image, name: str) -> np.ndarray:
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:
     image.load()
-    image = ImageOps.exif_transpose(image)
+    # Not by `ImageOps.exif_transpose`: it writes the other tags anew, and fails where one is odd.
+    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if turn is not None:
+        image = image.transpose(turn)
     if image.has_transparency_data:
         return _over_white(image)
     if image.mode.startswith("I"):  # 16 bits, or 32 of which 16 are used

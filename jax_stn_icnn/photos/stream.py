@@ -4,7 +4,7 @@
 
 The three overlap. Faces of several photos go through the networks in one batch of fixed shape,
 which is filled up at the end, so one compilation serves all. Results come in the order of the
-photos, and no more photos are held than a bound on their pixels allows.
+photos, and no more photos are held than bounds on their pixels and faces allow.
 """
 
 import os
@@ -20,9 +20,10 @@ import numpy as np
 
 THREADS = 2  # for reading, and as many for finishing
 NICER = 10  # than the networks' threads, on Linux
-# Photos are taken in as long as those that are held have fewer pixels than this, and are fewer.
+# Photos are taken in as long as those that are held have fewer pixels than this, and fewer faces
+# (one without a face counts as one) than this or than two batches. A face's scores take 20 MB.
 PIXELS = 32_000_000
-PHOTOS = 32
+FACES = 32
 BATCHES = 2  # that may be on the device: one at work, and one behind it
 
 
@@ -98,7 +99,7 @@ class _Photo:
 
     def __init__(self, reading: Future):
         self.reading = reading
-        self.num_pixels = 0
+        self.num_pixels = self.num_faces = 0  # once it is read
         self.faces: list[Future] = []
         self.result: Future | None = None
 
@@ -139,7 +140,9 @@ class _Flow:
                 yield self._first()
 
     def _has_room(self) -> bool:
-        return len(self.held) < PHOTOS and sum(photo.num_pixels for photo in self.held) < PIXELS
+        num_faces = sum(max(photo.num_faces, 1) for photo in self.held)
+        num_pixels = sum(photo.num_pixels for photo in self.held)
+        return num_faces < max(FACES, 2 * self.batch_size) and num_pixels < PIXELS
 
     def _first(self) -> Any:
         result = self.held.popleft().result
@@ -155,7 +158,8 @@ class _Flow:
             photo.result.set_result(error)
             return
         photo.num_pixels = prepared.image[..., 0].size
-        for number in range(len(prepared.frames)):
+        photo.num_faces = len(prepared.frames)
+        for number in range(photo.num_faces):
             self.batch.append((photo, number))
             if len(self.batch) == self.batch_size:
                 self._run_batch()
@@ -187,7 +191,8 @@ class _Flow:
             )
 
     def _finish_face(self, photo: _Photo, number: int, fetched: Future, row: int) -> Any:
-        rows = {name: values[row] for name, values in fetched.result().items()}
+        # Copied, so that a face that is kept does not keep its batch's.
+        rows = {name: values[row].copy() for name, values in fetched.result().items()}
         return self.steps.finish_face(photo.reading.result(), number, rows)
 
 

@@ -42,7 +42,7 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
         rate = video.get(cv2.CAP_PROP_FPS)
         expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
         parses = parser.stream(_frames(video), detect=detect, batch_size=batch_size)
-        num_faces = 0
+        num_frames = num_faces = 0
         for parse in tqdm(
             parses, path.name, expected if expected > 0 else None, unit="frame", leave=False
         ):
@@ -50,14 +50,16 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
             if writer is None:
                 fourcc = cv2.VideoWriter.fourcc(*_CODEC)
                 size = picture.shape[1::-1]
-                writer = cv2.VideoWriter(str(partial), fourcc, rate if rate > 0 else 25.0, size)
+                writer = cv2.VideoWriter(str(partial), fourcc, _writable(rate), size)
                 if not writer.isOpened():
                     raise OSError(f"{partial} cannot be written by the installed OpenCV")
             writer.write(picture)
+            num_frames += 1
             num_faces += len(parse.faces)
         if writer is None:
             raise PhotoError(f"{path} holds no frame that can be read")
         writer.release()
+        _check_whole(partial, num_frames)
         os.replace(partial, target)
         return num_faces
     finally:
@@ -70,6 +72,23 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
 def is_there(base: Path) -> bool:
     """Whether a video has its result."""
     return os.path.exists(base.with_name(base.name + ENDING))
+
+
+def _writable(rate: float) -> float:
+    """The rate to write for what a video says its frames a second are."""
+    if not 0.01 <= rate <= 1000:
+        return 25.0
+    # MPEG-4 holds a rate as a fraction of whole numbers of 16 bits.
+    return round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)
+
+
+def _check_whole(path: Path, num_frames: int) -> None:
+    """Raises if a video lacks frames that were written: OpenCV's writer says nothing of errors."""
+    video = cv2.VideoCapture(str(path))
+    there = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    video.release()
+    if there != num_frames:
+        raise OSError(f"{path} holds {there} of {num_frames} frames: is the disk full?")
 
 
 def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:

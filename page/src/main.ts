@@ -29,6 +29,8 @@ let network: { readonly runsOn: string; readonly classes: Classes; readonly sinc
 network = null;
 let photo: Photo | null = null;
 let faces: readonly Face[] = [];
+/** Faces that the visitor marked, and that are not parsed yet. */
+let marked: readonly Box[] = [];
 let labels: Uint8Array = new Uint8Array();
 
 // Ways in.
@@ -81,6 +83,7 @@ async function take(coming: Promise<Photo | null>): Promise<void> {
   square.leave();
   photo = taken;
   faces = [];
+  marked = [];
   showPhoto(taken.pixels);
   await parse(null);
 }
@@ -98,16 +101,20 @@ async function parse(boxes: readonly Box[] | null): Promise<void> {
     if (!found || !network) return;
     const seconds = (performance.now() - Math.max(asked, network.since)) / 1000;
     faces = [...(boxes ? facesOutside(boxes) : []), ...found];
+    marked = [];
     showParse(network.classes);
     rest(`${inWords(faces.length)} Took ${seconds.toFixed(1)} s on ${network.runsOn}.`);
     if (faces.length === 0) startMarking();
   } catch (error) {
+    marked = [];
     fail(`The photo could not be parsed: ${(error as Error).message}.`);
   }
 }
 
 function parseMarked(box: Box): void {
-  void parse([box]);
+  // A face marked before may still be parsed: this request takes the place of that one.
+  marked = [...marked, box];
+  void parse(marked);
 }
 
 /** The faces whose middle lies in none of the boxes: those inside are parsed anew. */
