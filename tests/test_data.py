@@ -194,6 +194,7 @@ def test_orbax_resumes_exactly(tmp_path):
 
 
 WORKER_SCRIPT = """
+import os, signal
 import jax  # With it, workers would ask for absl flags.
 import numpy as np
 from jax_stn_icnn.anatomy import NINE
@@ -213,7 +214,10 @@ if __name__ == "__main__":
     found = [next(workers) for _ in range(4)]
     state = workers.get_state()
     workers.set_state(state)
-    found += [next(workers) for _ in range(5)]
+    found.append(next(workers))
+    signal.signal(signal.SIGINT, lambda *_: None)
+    os.killpg(0, signal.SIGINT)  # as Ctrl+C in a terminal does
+    found += [next(workers) for _ in range(4)]
     workers.close()
     for one, other in zip(wanted, found, strict=True):
         for field in one:
@@ -232,6 +236,7 @@ def test_workers_serve_programs_without_absl(tmp_path, request):
         text=True,
         timeout=120,
         check=False,
+        start_new_session=True,  # So that the signal stays among its processes.
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "same batches\n"

@@ -260,6 +260,13 @@ def test_a_stage_starts_from_the_weights_of_another_run(hooks, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
 
 
+def test_evaluation_batches_that_processes_cannot_share_are_refused_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    with pytest.raises(ValueError, match="eval_batch_size is 16, .* processes, 3"):
+        loop.train_and_evaluate(make_config(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_batch_that_does_not_divide_is_refused_first(tmp_path):
     config = make_config()
     config.batch_size = 6

@@ -7,6 +7,7 @@ worker processes start fast and never claim an accelerator: the caller says whic
 """
 
 import os
+import signal
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -182,7 +183,14 @@ def loader_over(
     if not flags.FLAGS.is_parsed():
         # Grain reads an absl flag while it starts workers, and fails in programs without absl.
         flags.FLAGS.mark_as_parsed()
-    return batches.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    options = grain.MultiprocessingOptions(num_workers=num_workers)
+    return batches.mp_prefetch(options, worker_init_fn=_ignore_interrupts)
+
+
+def _ignore_interrupts(worker_index: int, worker_count: int) -> None:
+    """Ctrl+C in a terminal reaches workers too; the main process, which saves first, ends them."""
+    del worker_index, worker_count
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _order(count: int, batch_size: int, seed: int, train: bool) -> grain.MapDataset[int]:

@@ -73,6 +73,11 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> report.Report:
     """
     configs.check(config)
     check_batch_size(config.batch_size, jax.device_count())
+    if config.eval_batch_size % jax.process_count():
+        raise ValueError(
+            f"eval_batch_size is {config.eval_batch_size}, but must be a multiple of the number of "
+            f"processes, {jax.process_count()}"
+        )
     with contextlib.closing(Run(config, workdir)) as run, noticing_signals() as interrupted:
         for phase in run.phases:
             run.train_stage(phase, interrupted)
