@@ -238,10 +238,11 @@ def part_centres(label_map: jax.Array, anatomy: Anatomy = NINE) -> Centres:
     middle = jnp.array([height // 2, width // 2], jnp.float32)
     yx, present = [], []
     for part_ids in anatomy.part_ids:
-        ids = jnp.array(part_ids)
-        weight = classes.present[:, ids].astype(jnp.float32)[..., None]
+        there = jnp.stack([classes.present[:, i] for i in part_ids], axis=1)
+        centres = jnp.stack([classes.yx[:, i] for i in part_ids], axis=1)
+        weight = there.astype(jnp.float32)[..., None]
         count = jnp.sum(weight, axis=1)
-        mean = jnp.floor(jnp.sum(classes.yx[:, ids] * weight, axis=1) / jnp.maximum(count, 1))
+        mean = jnp.floor(jnp.sum(centres * weight, axis=1) / jnp.maximum(count, 1))
         yx.append(jnp.where(count > 0, mean, middle))
         present.append(count[:, 0] > 0)
     return Centres(jnp.stack(yx, axis=1), jnp.stack(present, axis=1))

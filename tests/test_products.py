@@ -145,8 +145,22 @@ def test_on_a_tpu_nothing_is_looked_up(function, given):
 
 
 @pytest.mark.slow
-def test_on_a_tpu_parsing_looks_nothing_up():
-    model = STNiCNN(PATCH)
+@pytest.mark.parametrize(
+    "model",
+    [
+        STNiCNN(PATCH),
+        STNiCNN(
+            NINETEEN.fitted_sizes(15),
+            anatomy=NINETEEN,
+            coarse_network="unet",
+            detail=2,
+            bridge=True,
+            following=True,
+        ),
+    ],
+    ids=["nine", "whole"],
+)
+def test_on_a_tpu_parsing_looks_nothing_up(model):
     given = variable_shapes(model), shape(2, 48, 48, 3)
     on_tpu = program(partial(resize_and_parse, model=model), *given, platform="tpu")
     assert "convolution" in on_tpu

@@ -108,6 +108,6 @@ def _mirrored_context(context: Context, part: Part, anatomy: Anatomy) -> Context
     """The context of a patch as its network is to see it: sides exchange their scores, too."""
     if not part.mirrored:
         return context
-    others = range(anatomy.num_classes, context.face.shape[1])
-    channels = jnp.array([*anatomy.mirrored, *others])
-    return Context(context.window[:, channels, :, ::-1], context.face[:, channels])
+    channels = [*anatomy.mirrored, *range(anatomy.num_classes, context.face.shape[1])]
+    window, face = (jnp.stack([x[:, i] for i in channels], axis=1) for x in context)
+    return Context(window[..., ::-1], face)

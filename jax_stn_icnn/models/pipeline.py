@@ -310,8 +310,9 @@ def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
     """
     if len(anatomy.windowless) == 1:
         return mask
-    background = jnp.sum(mask[..., jnp.array(anatomy.windowless)], axis=-1, keepdims=True)
-    return jnp.concatenate([background, mask[..., jnp.array(anatomy.windowed)]], axis=-1)
+    # Class by class: indexed by an array, a TPU would look them up one by one.
+    background = sum(mask[..., i] for i in anatomy.windowless)
+    return jnp.stack([background, *(mask[..., i] for i in anatomy.windowed)], axis=-1)
 
 
 def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:

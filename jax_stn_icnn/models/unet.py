@@ -127,7 +127,7 @@ class UNet(nn.Module):
 
         def chosen(weights: jax.Array) -> jax.Array:
             blocks = weights.reshape(-1, FOLD, FOLD, self.num_labels)
-            blocks = blocks[..., np.array(self.windowless)]
+            blocks = jnp.stack([blocks[..., i] for i in self.windowless], axis=-1)
             repeated = jnp.repeat(jnp.repeat(blocks, self.detail, axis=1), self.detail, axis=2)
             return repeated.reshape(*weights.shape[:-1], count * side**2)
 

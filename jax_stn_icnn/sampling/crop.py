@@ -108,7 +108,8 @@ def crop_parts(
     patches: list[jax.Array | None] = [None] * len(each)
     for size in dict.fromkeys(each):
         own = [i for i, other in enumerate(each) if other == size]
-        cut = crop_bilinear(image, theta[:, np.array(own)], size, upright=upright)
+        own_theta = jnp.stack([theta[:, i] for i in own], axis=1)
+        cut = crop_bilinear(image, own_theta, size, upright=upright)
         for place, i in enumerate(own):
             patches[i] = cut[:, place]
     return tuple(patches)
