@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from conftest import SMALL, random_variables
 from jax.test_util import check_grads
+from scipy import ndimage
 
 from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import ELEVEN, NINE, NINETEEN
 from jax_stn_icnn.data.augment import mirror_some
 from jax_stn_icnn.models.pipeline import STNiCNN, parts_mask
-from jax_stn_icnn.models.unet import UNet, fold, unfold
+from jax_stn_icnn.models.unet import UNet, fold, smooth, unfold
 from jax_stn_icnn.train import losses
 
 KEY = jax.random.key(0)
@@ -26,6 +27,17 @@ def test_fold_gathers_blocks_and_unfold_undoes_it(detail):
     block = image[1, 2 * detail : 3 * detail, detail : 2 * detail]
     np.testing.assert_array_equal(folded[1, :, 2, 1], block.ravel())
     np.testing.assert_array_equal(jnp.moveaxis(unfold(folded, detail), 1, -1), image)
+
+
+def test_smoothing_is_that_of_scipy():
+    x = np.random.default_rng(0).standard_normal((2, 3, 7, 9)).astype(np.float32)
+    expected = x
+    for axis in (2, 3):
+        expected = ndimage.convolve1d(
+            expected, np.array([1, 4, 6, 4, 1]) / 16, axis, mode="nearest"
+        )
+    np.testing.assert_allclose(smooth(x), expected, atol=1e-6)
+    check_grads(smooth, (x,), order=1, modes=["rev"], rtol=0.01)
 
 
 class TestUNet:
@@ -49,7 +61,7 @@ class TestUNet:
         params = variables["params"] | {"finer": head}
         coarse, fine, *_ = apply(variables | {"params": params}, image)
         repeated = np.repeat(np.repeat(coarse[..., np.array([0, 2, 4])], 2, axis=1), 2, axis=2)
-        np.testing.assert_array_equal(np.moveaxis(fine, 1, -1), repeated)
+        np.testing.assert_array_equal(fine, smooth(jnp.moveaxis(repeated, -1, 1)))
 
     def test_every_pixel_sees_the_whole_picture(self, found):
         """The far corner tells on the first pixel, but not with the mean of the picture cut."""

@@ -311,7 +311,7 @@ def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
     if len(anatomy.windowless) == 1:
         return mask
     # Class by class: indexed by an array, a TPU would look them up one by one.
-    background = sum(mask[..., i] for i in anatomy.windowless)
+    background = functools.reduce(jnp.add, (mask[..., i] for i in anatomy.windowless))
     return jnp.stack([background, *(mask[..., i] for i in anatomy.windowed)], axis=-1)
 
 

@@ -6,15 +6,17 @@ of the work is done on few pixels: the picture comes in folded (space to depth) 
 max pools go down to 8 x 8, where the mean over the picture is added to every pixel (Liu et al.,
 ParseNet, 2015), and each row on the way up takes in its own of the way down. The classes come out
 unfolded (depth to space): all of them at 128 x 128, and those without a window, where `detail` is
-above one, at the size of the picture that came in.
+above one, at the size of the picture that came in, and smoothed.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
+from jax import lax
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.models.attention import SelfAttention
@@ -26,6 +28,7 @@ from jax_stn_icnn.models.icnn import ConvNorm, max_pool
 CHANNELS = (32, 64, 96, 128)
 FOLD = 2  # pixels of the rough mask in one of the first row, along an axis
 HEAD = 64  # channels from which all logits are read
+SMOOTH = np.array((1, 4, 6, 4, 1)) / 16  # binomial: near a Gaussian of one pixel
 
 
 class CoarseLogits(NamedTuple):
@@ -100,6 +103,8 @@ class UNet(nn.Module):
         x = jnp.concatenate([self._features(folded, train), folded], axis=1)
         x = self._conv_norm(HEAD, "head")(x, train)
         logits, whole = (self._scores_by_products if products else self._scores)(x)
+        if self.detail > 1:
+            whole = smooth(whole)
         edges = features = None
         if self.edges:
             edges = unfolded(Conv(FOLD**2, 1, self.dtype, name="edges")(x), FOLD)[:, 0]
@@ -161,6 +166,28 @@ class UNet(nn.Module):
 
     def _conv_norm(self, features: int, name: str) -> ConvNorm:
         return ConvNorm(features, nn.relu, 3, self.axis_name, self.dtype, name=name)
+
+
+def smooth(x: jax.Array) -> jax.Array:
+    """Weighs every pixel with its neighbours, along one axis and then the other.
+
+    Each pixel of an unfolded block is scored by a kernel of its own, so that where two classes are
+    nearly as likely, neighbours differ by nothing but their kernels: the checkerboards of Odena et
+    al., "Deconvolution and checkerboard artifacts" (2016). Beyond the edges their pixels go on.
+
+    Args:
+        x: (batch, channels, height, width).
+
+    Returns:
+        The same shape.
+    """
+    reach = len(SMOOTH) // 2
+    for axis in (2, 3):
+        size = x.shape[axis]
+        padded = jnp.pad(x, [(reach, reach) if i == axis else (0, 0) for i in range(4)], "edge")
+        shifted = [lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(SMOOTH))]
+        x = functools.reduce(jnp.add, (float(w) * s for w, s in zip(SMOOTH, shifted, strict=True)))
+    return x
 
 
 def fold(image: jax.Array, side: int) -> jax.Array:
