@@ -28,7 +28,7 @@ from jax_stn_icnn.models.icnn import ConvNorm, max_pool
 CHANNELS = (32, 64, 96, 128)
 FOLD = 2  # pixels of the rough mask in one of the first row, along an axis
 HEAD = 64  # channels from which all logits are read
-SMOOTH = np.array((1, 4, 6, 4, 1)) / 16  # binomial: near a Gaussian of one pixel
+SMOOTH = np.array((1, 2, 1)) / 4  # binomial
 
 
 class CoarseLogits(NamedTuple):
