@@ -33,9 +33,7 @@ def test_smoothing_is_that_of_scipy():
     x = np.random.default_rng(0).standard_normal((2, 3, 7, 9)).astype(np.float32)
     expected = x
     for axis in (2, 3):
-        expected = ndimage.convolve1d(
-            expected, np.array([1, 2, 1]) / 4, axis, mode="nearest"
-        )
+        expected = ndimage.convolve1d(expected, np.array([1, 2, 1]) / 4, axis, mode="nearest")
     np.testing.assert_allclose(smooth(x), expected, atol=1e-6)
     check_grads(smooth, (x,), order=1, modes=["rev"], rtol=0.01)
 
