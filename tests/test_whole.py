@@ -12,7 +12,7 @@ from jax_stn_icnn import sampling
 from jax_stn_icnn.anatomy import ELEVEN, NINE, NINETEEN
 from jax_stn_icnn.data.augment import mirror_some
 from jax_stn_icnn.models.pipeline import STNiCNN, parts_mask
-from jax_stn_icnn.models.unet import UNet, fold, smooth, unfold
+from jax_stn_icnn.models.unet import UNet, fold, smooth, smooth_by_products, unfold
 from jax_stn_icnn.train import losses
 
 KEY = jax.random.key(0)
@@ -35,6 +35,7 @@ def test_smoothing_is_that_of_scipy():
     for axis in (2, 3):
         expected = ndimage.convolve1d(expected, np.array([1, 2, 1]) / 4, axis, mode="nearest")
     np.testing.assert_allclose(smooth(x), expected, atol=1e-6)
+    np.testing.assert_allclose(smooth_by_products(x), expected, atol=1e-6)
     check_grads(smooth, (x,), order=1, modes=["rev"], rtol=0.01)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 
@@ -310,9 +311,11 @@ def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
     """
     if len(anatomy.windowless) == 1:
         return mask
-    # Class by class: indexed by an array, a TPU would look them up one by one.
-    background = functools.reduce(jnp.add, (mask[..., i] for i in anatomy.windowless))
-    return jnp.stack([background, *(mask[..., i] for i in anatomy.windowed)], axis=-1)
+    # A product: indexed by arrays, a TPU would look the classes up one by one.
+    seen = np.zeros((anatomy.num_classes, 1 + len(anatomy.windowed)), np.float32)
+    seen[list(anatomy.windowless), 0] = 1
+    seen[list(anatomy.windowed), np.arange(len(anatomy.windowed)) + 1] = 1
+    return jnp.einsum("bhwc,cp->bhwp", mask, seen, precision="highest")
 
 
 def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:
