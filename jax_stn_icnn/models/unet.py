@@ -186,7 +186,8 @@ def smooth(x: jax.Array) -> jax.Array:
     reach = len(SMOOTH) // 2
     for axis in (2, 3):
         size = x.shape[axis]
-        padded = jnp.pad(x, [(reach, reach) if i == axis else (0, 0) for i in range(4)], "edge")
+        first, last = (lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, size - 1))
+        padded = jnp.concatenate([first] * reach + [x] + [last] * reach, axis)
         shifted = [lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(SMOOTH))]
         x = functools.reduce(jnp.add, (float(w) * s for w, s in zip(SMOOTH, shifted, strict=True)))
     return x
