@@ -246,18 +246,18 @@ test("squares are dragged over faces, one while another is parsed", async () => 
   await page.goto(address);
   await page.getByLabel("Choose a photo").last().setInputFiles(path("group.png"));
   const before = await parsed();
-  const stage = await page.locator("#stage").boundingBox();
-  assert.ok(stage);
-  const at = (x: number, y: number) =>
-    [stage.x + stage.width * x, stage.y + stage.height * y] as const;
-  for (const [from, to] of [
-    [at(0.02, 0.6), at(0.2, 0.95)],
-    [at(0.88, 0.7), at(0.99, 0.97)],
+  for (const [left, top, right, bottom] of [
+    [0.02, 0.6, 0.2, 0.95],
+    [0.88, 0.7, 0.99, 0.97],
   ] as const) {
     await page.getByRole("button", { name: "Mark a face" }).click();
-    await page.mouse.move(...from);
+    const stage = await page.locator("#stage").boundingBox();
+    assert.ok(stage);
+    await page.mouse.move(stage.x + stage.width * left, stage.y + stage.height * top);
     await page.mouse.down();
-    await page.mouse.move(...to, { steps: 4 });
+    await page.mouse.move(stage.x + stage.width * right, stage.y + stage.height * bottom, {
+      steps: 4,
+    });
     await page.mouse.up();
     await page.locator("#status").evaluate((line) => (line.textContent = ""));
     await page.getByRole("button", { name: "Parse this face" }).click();
