@@ -238,6 +238,7 @@ def part_centres(label_map: jax.Array, anatomy: Anatomy = NINE) -> Centres:
     middle = jnp.array([height // 2, width // 2], jnp.float32)
     yx, present = [], []
     for part_ids in anatomy.part_ids:
+        # Slices: indexed by an array, a TPU would look the classes up.
         there = jnp.stack([classes.present[:, i] for i in part_ids], axis=1)
         centres = jnp.stack([classes.yx[:, i] for i in part_ids], axis=1)
         weight = there.astype(jnp.float32)[..., None]

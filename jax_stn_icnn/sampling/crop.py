@@ -108,6 +108,7 @@ def crop_parts(
     patches: list[jax.Array | None] = [None] * len(each)
     for size in dict.fromkeys(each):
         own = [i for i, other in enumerate(each) if other == size]
+        # Slices: indexed by an array, a TPU would look the parts up.
         own_theta = jnp.stack([theta[:, i] for i in own], axis=1)
         cut = crop_bilinear(image, own_theta, size, upright=upright)
         for place, i in enumerate(own):
