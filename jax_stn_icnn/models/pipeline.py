@@ -291,7 +291,7 @@ class STNiCNN(nn.Module):
         whole = None
         if whole_logits is not None:
             # Softmax first: the frame has several times as many pixels, and of those it is slow.
-            whole = _in_frame(nn.softmax(whole_logits, axis=1), frame_size, region)
+            whole = _in_frame(_distribution(whole_logits), frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
         return sampling.paste(scores, theta, frame_size, self.anatomy, whole, upright=True)
 
@@ -316,6 +316,14 @@ def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
     seen[list(anatomy.windowless), 0] = 1
     seen[list(anatomy.windowed), np.arange(len(anatomy.windowed)) + 1] = 1
     return jnp.einsum("bhwc,cp->bhwp", mask, seen, precision="highest")
+
+
+def _distribution(logits: jax.Array) -> jax.Array:
+    """Softmax over channels that come first; on CPU, `nn.softmax` along them takes six times as long."""
+    planes = [logits[:, i] for i in range(logits.shape[1])]
+    highest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, planes))
+    planes = [jnp.exp(plane - highest) for plane in planes]
+    return jnp.stack(planes, axis=1) / functools.reduce(jnp.add, planes)[:, None]
 
 
 def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:

@@ -64,7 +64,8 @@ def paste(
             f"whole is missing: the classes {anatomy.name!r} have {num_windowless} without a window"
         )
     pasted = _paste(tuple(scores), theta, tuple(frame_size), upright)
-    return _in_order_of_classes(pasted, whole, anatomy)
+    planes = _in_order_of_classes(pasted, whole, anatomy)
+    return jnp.moveaxis(planes, 1, -1)
 
 
 def _in_order_of_classes(pasted: jax.Array, whole: jax.Array | None, anatomy: Anatomy) -> jax.Array:
@@ -72,15 +73,11 @@ def _in_order_of_classes(pasted: jax.Array, whole: jax.Array | None, anatomy: An
     pasted_ids = (0, *(i for ids in anatomy.part_ids for i in ids))
     if whole is None and pasted_ids == tuple(range(anatomy.num_classes)):
         return pasted
-    background = pasted[..., :1] if whole is None else pasted[..., :1] * whole
-    place = {c: i for i, c in enumerate((*anatomy.windowless, *pasted_ids[1:]))}
-    both = jnp.concatenate([background, pasted[..., 1:]], axis=-1)
-    # Slices of neighbouring classes: looking each class up would cost more than all the rest.
-    order = [place[c] for c in range(anatomy.num_classes)]
-    starts = [i for i, at in enumerate(order) if i == 0 or at != order[i - 1] + 1]
-    ends = [*starts[1:], len(order)]
-    runs = [both[..., order[i] : order[j - 1] + 1] for i, j in zip(starts, ends, strict=True)]
-    return jnp.concatenate(runs, axis=-1)
+    plane = {c: pasted[:, i] for i, c in enumerate(pasted_ids)}
+    if whole is not None:
+        background = pasted[:, :1] * jnp.moveaxis(whole, -1, 1)
+        plane |= {c: background[:, i] for i, c in enumerate(anatomy.windowless)}
+    return jnp.stack([plane[c] for c in range(anatomy.num_classes)], axis=1)
 
 
 Scores = tuple[jax.Array, ...]
@@ -89,6 +86,10 @@ Scores = tuple[jax.Array, ...]
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 @partial(jax.jit, static_argnums=(2, 3))
 def _paste(scores: Scores, theta: jax.Array, frame_size: Size, upright: bool) -> jax.Array:
+    """Background and the parts' classes, part after part: (batch, 1 + classes, *frame_size).
+
+    Channels come first, so that a part's classes are written where it lies and nothing else is.
+    """
     by_products = partial(_by_products, frame_size=frame_size)
     by_lookups = partial(_by_lookups, frame_size=frame_size)
     return choose(upright, by_products, by_lookups, scores, theta)
@@ -174,7 +175,7 @@ def _paste_frame(
         in_frame = nearest(part_scores, matrix, frame_size)
         background = background * (1 - in_frame[..., :1])
         foreground.append(in_frame[..., 1:])
-    return jnp.concatenate([background, *foreground], axis=-1)
+    return jnp.moveaxis(jnp.concatenate([background, *foreground], axis=-1), -1, 0)
 
 
 def _paste_blocks(
@@ -185,22 +186,19 @@ def _paste_blocks(
     first: jax.Array,
 ) -> jax.Array:
     """The same, each part looked up in the block that begins at `first`."""
-    dtype = scores[0].dtype
     x, y = unit_axes(frame_size, coordinate_type(to_patch))
     num_classes = 1 + sum(part.shape[-1] - 1 for part in scores)
-    frame = jnp.zeros((*frame_size, num_classes), dtype).at[..., 0].set(1)
+    frame = jnp.zeros((num_classes, *frame_size), scores[0].dtype).at[0].set(1)
     first_class = 1
     for i, (part_scores, block) in enumerate(zip(scores, blocks, strict=True)):
         begin = jnp.clip(first[i], 0, jnp.array(frame_size) - jnp.array(block)).astype(jnp.int32)
         columns = jax.lax.dynamic_slice_in_dim(x, begin[1], block[1], axis=1)
         rows = jax.lax.dynamic_slice_in_dim(y, begin[0], block[0], axis=0)
         in_block = lookup.nearest_at(part_scores, *affine(to_patch[i], columns, rows))
-        start = (begin[0], begin[1], 0)
-        held = jax.lax.dynamic_slice(frame, start, (*block, num_classes))
-        background = held[..., :1] * (1 - in_block[..., :1])
-        end_class = first_class + part_scores.shape[-1] - 1
-        before, after = held[..., 1:first_class], held[..., end_class:]
-        held = jnp.concatenate([background, before, in_block[..., 1:], after], axis=-1)
-        frame = jax.lax.dynamic_update_slice(frame, held, start)
-        first_class = end_class
+        in_block = jnp.moveaxis(in_block, -1, 0)
+        held = jax.lax.dynamic_slice(frame, (0, *begin), (1, *block))
+        background = held * (1 - in_block[:1])
+        frame = jax.lax.dynamic_update_slice(frame, background, (0, *begin))
+        frame = jax.lax.dynamic_update_slice(frame, in_block[1:], (first_class, *begin))
+        first_class += part_scores.shape[-1] - 1
     return frame
