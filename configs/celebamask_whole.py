@@ -14,5 +14,6 @@ from configs import celebamask, whole_face
 def get_config() -> ConfigDict:
     """`celebamask.py` with all nineteen classes."""
     config = whole_face.as_people_photograph(whole_face.apply(celebamask.get_config()))
+    config.model.flip_test = True
     config.classes = "nineteen"
     return config

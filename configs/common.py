@@ -40,6 +40,9 @@ def get_config() -> ConfigDict:
     # Whether the fine networks see, besides their patches, what a unet makes of the same windows
     # and of the whole face (CLRNet, Huang et al.).
     config.model.bridge = False
+    # Whether the coarse network, when it does not train, sees pictures mirrored too, and the two
+    # answers are averaged.
+    config.model.flip_test = False
     config.model.fine_channels = (8, 16, 24, 32)  # of the fine networks' rows
     config.model.interlinks = 3  # how often rows of an interlinked network exchange their features
     config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators

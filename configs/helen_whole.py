@@ -14,5 +14,6 @@ from configs import helen, whole_face
 def get_config() -> ConfigDict:
     """`helen.py` with skin and hair."""
     config = whole_face.as_people_photograph(whole_face.apply(helen.get_config()))
+    config.model.flip_test = True
     config.classes = "eleven"
     return config

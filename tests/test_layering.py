@@ -38,6 +38,7 @@ WITHIN = {
         "icnn",
         "fine",
         "unet",
+        "flip",
         "localizer",
         "pipeline",
     ),

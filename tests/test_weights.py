@@ -24,6 +24,7 @@ MODEL = STNiCNN(
     attention=1,
     edges=True,
     following=True,
+    flip_test=True,
 )
 
 
@@ -53,12 +54,13 @@ def test_round_trip(file, variables):
 
 
 def test_a_file_older_than_a_switch_is_of_a_model_without_it(file, variables):
-    plain = MODEL.clone(attention=0, edges=False, following=False)
+    plain = MODEL.clone(attention=0, edges=False, following=False, flip_test=False)
     weights.save_weights(file, init_variables(plain, 0), plain, FRAME)
     with safetensors.safe_open(file, "numpy") as opened:
         metadata = opened.metadata()
         arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-    del metadata["following"], metadata["attention"], metadata["edges"]
+    for switch in ("following", "attention", "edges", "flip_test"):
+        del metadata[switch]
     safetensors.numpy.save_file(arrays, file, metadata)
     assert weights.load_weights(file).model == plain
 

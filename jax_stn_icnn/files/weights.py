@@ -92,6 +92,7 @@ def save_weights(
         "attention": model.attention,
         "edges": model.edges,
         "bridge": model.bridge,
+        "flip_test": model.flip_test,
         "coarse_size": model.coarse_size,
         "frame_size": frame_size,
     }
@@ -157,6 +158,7 @@ def _model(path: str | Path, metadata: Mapping[str, str]) -> tuple[STNiCNN, int]
             attention=int(json.loads(metadata.get("attention", "0"))),
             edges=bool(json.loads(metadata.get("edges", "false"))),
             bridge=bool(json.loads(metadata.get("bridge", "false"))),
+            flip_test=bool(json.loads(metadata.get("flip_test", "false"))),
             coarse_size=int(json.loads(metadata.get("coarse_size", "128"))),
         ), int(said["frame_size"])
     except (TypeError, ValueError) as error:

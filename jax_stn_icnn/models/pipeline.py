@@ -21,6 +21,7 @@ from jax_stn_icnn.compilation.cache import cached_value
 from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.fine import FineNetworks, Patches
+from jax_stn_icnn.models.flip import averaged, with_mirror_images
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
 from jax_stn_icnn.models.unet import CoarseLogits, UNet
@@ -82,6 +83,8 @@ class STNiCNN(nn.Module):
         attention: how many of a `unet`'s lowest rows have self-attention.
         edges: whether a `unet` says where edges are, too: a task for training, which the parse
             does without.
+        flip_test: whether the coarse network, when it does not train, sees pictures mirrored too,
+            and the two answers are averaged.
         bridge: whether the fine networks see what a `unet` makes of their windows and of the face.
         coarse_size: side of the rough mask, in pixels; the paper's 128, and where a shape below
             says 128, that stands for it.
@@ -104,6 +107,7 @@ class STNiCNN(nn.Module):
     attention: int = 0
     edges: bool = False
     bridge: bool = False
+    flip_test: bool = False
     coarse_size: int = COARSE_SIZE[0]
     platform: str | None = None
 
@@ -211,10 +215,13 @@ class STNiCNN(nn.Module):
         """
         check_shape("coarse_image", coarse_image, ("batch", *self.coarse_image_size, 3))
         windowless = self.anatomy.windowless
-        found = self.coarse(coarse_image, train)
+        flip = self.flip_test and not train
+        found = self.coarse(with_mirror_images(coarse_image) if flip else coarse_image, train)
         if self.coarse_network != "unet":
             whole = jnp.stack([found[..., i] for i in windowless], axis=1)
             found = CoarseLogits(found, whole, None, None)
+        if flip:
+            found = averaged(found, self.anatomy)
         return found if len(windowless) > 1 else found._replace(whole=None)
 
     def localize(self, mask: jax.Array, *, train: bool = False) -> jax.Array:
@@ -319,7 +326,7 @@ def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
 
 
 def _distribution(logits: jax.Array) -> jax.Array:
-    """Softmax over channels that come first; on CPU, `nn.softmax` along them takes six times as long."""
+    """Softmax over channels that come first; `nn.softmax` takes six times as long on CPU."""
     planes = [logits[:, i] for i in range(logits.shape[1])]
     highest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, planes))
     planes = [jnp.exp(plane - highest) for plane in planes]
