@@ -40,8 +40,8 @@ def get_config() -> ConfigDict:
     # Whether the fine networks see, besides their patches, what a unet makes of the same windows
     # and of the whole face (CLRNet, Huang et al.).
     config.model.bridge = False
-    # Whether the coarse network, when it does not train, sees pictures mirrored too, and the two
-    # answers are averaged.
+    # Whether the classes without a window, except in training, get the mean of the coarse network's
+    # logits of a picture and of its mirror image.
     config.model.flip_test = False
     config.model.fine_channels = (8, 16, 24, 32)  # of the fine networks' rows
     config.model.interlinks = 3  # how often rows of an interlinked network exchange their features

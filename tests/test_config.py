@@ -96,6 +96,7 @@ def test_unknown_and_missing_fields_are_named_together():
         ({"model__cropper": "small", "model__coarse_size": 64}, "'small' takes only 128"),
         ({"model__bridge": True}, "model.bridge is True, but only a .*'unet'"),
         ({"dataset__unlabelled": "photos"}, "dataset.unlabelled is 'photos', but only .*'distill'"),
+        ({"model__flip_test": True}, "model.flip_test is True, .* 'nine' only background has none"),
         ({"model__attention": 1}, "model.attention is 1, but only a .*'unet'"),
         (
             {"model__attention": 5, "model__coarse_network": "unet"},

@@ -1,12 +1,12 @@
-"""Flip testing: the coarse network sees a picture and its mirror image, and says the mean of both.
+"""Flip testing: what has no window is scored in a picture and in its mirror image.
 
 Ours, not the paper's; common where people's parts are told apart. The two answers err in different
-places, so that their mean errs less (docs/results.md, "Flip testing").
+places, so that their mean errs less. The rough mask stays the picture's own: windows found in the
+mean are no better (docs/results.md, "Flip testing").
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.models.unet import CoarseLogits
@@ -23,24 +23,17 @@ def with_mirror_images(images: jax.Array) -> jax.Array:
 
 
 def averaged(logits: CoarseLogits, anatomy: Anatomy) -> CoarseLogits:
-    """The mean of each picture's logits and its mirror image's, mirrored back.
+    """The pictures' own logits, those of what has no window averaged with the mirror images'.
 
     Args:
         logits: of what `with_mirror_images` returns.
         anatomy: whose classes they are; sides exchange theirs.
 
     Returns:
-        Half as many; a bridge's features, which have no sides to exchange, are the picture's own.
+        Half as many.
     """
     pairs = jax.tree.map(lambda x: x.reshape(-1, 2, *x.shape[1:]), logits)
     own, other = (jax.tree.map(lambda x, i=i: x[:, i], pairs) for i in (0, 1))
-    exchanged = np.eye(anatomy.num_classes, dtype=np.float32)[list(anatomy.mirrored)]
-    # A product, since the classes of a pixel lie side by side: one by one they would be slow.
-    back = jnp.einsum("bhwc,dc->bhwd", other.all[:, :, ::-1], exchanged, precision="highest")
-    whole, edges = own.whole, own.edges
-    if whole is not None:
-        planes = [anatomy.windowless.index(anatomy.mirrored[i]) for i in anatomy.windowless]
-        whole = (whole + jnp.stack([other.whole[:, i] for i in planes], axis=1)[..., ::-1]) / 2
-    if edges is not None:
-        edges = (edges + other.edges[:, :, ::-1]) / 2
-    return CoarseLogits((own.all + back) / 2, whole, edges, own.features)
+    planes = [anatomy.windowless.index(anatomy.mirrored[i]) for i in anatomy.windowless]
+    back = jnp.stack([other.whole[:, i] for i in planes], axis=1)[..., ::-1]
+    return own._replace(whole=(own.whole + back) / 2)

@@ -83,8 +83,8 @@ class STNiCNN(nn.Module):
         attention: how many of a `unet`'s lowest rows have self-attention.
         edges: whether a `unet` says where edges are, too: a task for training, which the parse
             does without.
-        flip_test: whether the coarse network, when it does not train, sees pictures mirrored too,
-            and the two answers are averaged.
+        flip_test: whether the classes without a window, except in training, get the mean of the
+            coarse network's logits of a picture and of its mirror image.
         bridge: whether the fine networks see what a `unet` makes of their windows and of the face.
         coarse_size: side of the rough mask, in pixels; the paper's 128, and where a shape below
             says 128, that stands for it.

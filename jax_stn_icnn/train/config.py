@@ -216,6 +216,11 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"model.detail is {values['model.detail']}, but must be 1: of the classes "
             f"{chosen.name!r} only background has no window"
         )
+    if values["model.flip_test"] and len(chosen.windowless) == 1:
+        problems.append(
+            "model.flip_test is True, which is for classes without a window, but of the classes "
+            f"{chosen.name!r} only background has none"
+        )
     if values["model.detail"] > 1 and values["model.coarse_network"] != "unet":
         problems.append(
             f"model.detail is {values['model.detail']}, which only model.coarse_network='unet' "
