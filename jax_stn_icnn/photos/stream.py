@@ -191,8 +191,9 @@ class _Flow:
             )
 
     def _finish_face(self, photo: _Photo, number: int, fetched: Future, row: int) -> Any:
-        # Copied, so that a face that is kept does not keep its batch's.
-        rows = {name: values[row].copy() for name, values in fetched.result().items()}
+        rows = {name: values[row] for name, values in fetched.result().items()}
+        if self.batch_size > 1:  # A face that is kept is not to keep its batch's others.
+            rows = {name: values.copy() for name, values in rows.items()}
         return self.steps.finish_face(photo.reading.result(), number, rows)
 
 
