@@ -89,7 +89,9 @@ def test_one_device_and_four_agree(runs):
     _, results, _ = runs
     (one, one_losses), (four, four_losses) = results[1], results[4]
     assert np.ptp(four_losses, axis=1).max() == 0
-    np.testing.assert_allclose(four_losses[:, 0], one_losses[:, 0], rtol=1e-5)
+    # Sums of other shares of the batch round otherwise, by up to 1.1e-5 on one kind of processor;
+    # where devices do not share BatchNorm's statistics, losses part by 2e-2 to 3e-1.
+    np.testing.assert_allclose(four_losses[:, 0], one_losses[:, 0], rtol=1e-4)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
         (one.params, one.batch_stats),
