@@ -44,7 +44,9 @@ def assert_same(found, expected):
     np.testing.assert_array_equal(found.image, expected.image)
     assert [face.box for face in found.faces] == [face.box for face in expected.faces]
     for face, other in zip(found.faces, expected.faces, strict=True):
-        assert face.windows == other.windows and face.found == other.found
+        assert face.found == other.found
+        # A batch of another size is another program, which some processors round otherwise.
+        np.testing.assert_allclose(windows(face), windows(other), rtol=0, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -316,7 +318,7 @@ class TestLoad:
     @pytest.mark.parametrize("name", sorted(p.stem for p in parser_module.PRETRAINED.glob("*.s*")))
     def test_those_that_ship(self, name):
         parser = FaceParser.load(name)
-        assert parser.model.anatomy is anatomy.find(name)
+        assert parser.model.anatomy == anatomy.find(name)
         assert parser.classes == anatomy.find(name).classes
         assert parser.frame_size == 512
         # Drawn faces are none of those that it learnt from, but a face is a face.
