@@ -6,9 +6,14 @@ import jax
 import numpy as np
 import pytest
 from conftest import SMALL, random_variables
+from test_step import make_batch
 
 from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.train import step
+from jax_stn_icnn.train.optim import make_optimizer
+from jax_stn_icnn.train.stages import Stage
+from jax_stn_icnn.train.state import TrainState
 
 UNET = {"coarse_network": "unet", "detail": 2, "edges": True, "bridge": True}
 MODELS = {
@@ -65,17 +70,17 @@ def test_all_else_is_said_of_the_picture_itself(answers):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), found, own)
 
 
-def test_training_is_the_same_program():
+@pytest.mark.parametrize("name", ["coarse", "localizer"])
+def test_training_is_the_same_program(name):
+    stage = Stage(name, 1, {name: 1e-3}, {name: 1.0})
     texts = []
     for flip_test in (False, True):
-        model = dataclasses.replace(MODELS["icnn"], flip_test=flip_test)
+        model = dataclasses.replace(MODELS["icnn"], flip_test=flip_test, axis_name=step.AXIS)
         variables = variables_of(model, SIDES["icnn"])
-        image = np.zeros((1, 128, 128, 3), np.float32)
-
-        def train(variables, image, model=model):
-            return model.apply(
-                variables, image, train=True, method="coarse_stage", mutable=["batch_stats"]
-            )
-
-        texts.append(jax.jit(train).lower(variables, image).as_text())
+        moments = make_optimizer(stage, 1, 1).init(variables["params"])
+        state = TrainState(np.int32(0), variables["params"], variables["batch_stats"], moments)
+        train = step.map_train_step(
+            model, stage, 1, 1, seed=0, augmented=False, devices=jax.devices()[:1]
+        )
+        texts.append(train.lower(state, step.shard(make_batch(0), 1)).as_text())
     assert texts[0] == texts[1]

@@ -159,7 +159,8 @@ def map_train_step(
     """
     step = functools.partial(
         train_step,
-        model=model,
+        # No loss would see the second look of a coarse network that is frozen.
+        model=model.clone(flip_test=False),
         tx=make_optimizer(stage, steps_per_epoch, halve_every_epochs),
         stage=stage,
         steps_per_epoch=steps_per_epoch,
