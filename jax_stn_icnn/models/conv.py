@@ -2,12 +2,11 @@
 
 Channels come first here, (batch, channels, height, width). XLA's own convolution is fast on
 accelerators. On CPU it is slow for so few channels, the gradient of the kernel most of all, so
-there each image becomes one matrix product. Each channel of the picture, with its border of zeroes,
-lies in one row of pixels, so that every shift is a slice. Both sides share the work of spreading
-the k x k neighbours: the columns stack k shifts along x, (k * inputs) of them, the product with all
-k rows of the kernel at once gives (k * outputs), and adding up its k shifts along y is the
-convolution. One image at a time, because that fits the cache, which is where the speed comes from
-(docs/performance_notebook.md has the figures).
+there an image becomes one matrix product. Both sides share the work of spreading the k x k
+neighbours: the columns stack k shifts along x, (k * inputs) of them, the product with all k rows of
+the kernel at once gives (k * outputs), and adding up its k shifts along y, whole rows further, is
+the convolution. One image at a time, or a few small ones, because that fits the cache, which is
+where the speed comes from (docs/performance_notebook.md has the figures).
 """
 
 import jax
@@ -21,9 +20,8 @@ from jax_stn_icnn.models import folded
 from jax_stn_icnn.models.folded import Folded, Picture
 
 DIMENSIONS = ("NCHW", "HWIO", "NCHW")
-# Pixels of a picture of odd size below which what its edges need costs more than not upsampling
-# the row below spares: between 81 x 81 and 127 x 127.
-FEW_PIXELS = 100 * 100
+# Numbers at most in the columns of several images' product: one megabyte.
+COLUMNS = 2**18
 
 
 class Conv(nn.Module):
@@ -66,11 +64,6 @@ class Conv(nn.Module):
         kernel, bias = self.weights(channels)
         if isinstance(x, Folded):
             return self._of_blocks(x, below, kernel, bias)
-        rows, columns = x.shape[2:]
-        odd = rows % 2 or columns % 2
-        if below is not None and odd and rows * columns < FEW_PIXELS:
-            doubled = jnp.repeat(jnp.repeat(below, 2, axis=2), 2, axis=3)
-            x, below = jnp.concatenate([x, doubled[:, :, :rows, :columns]], axis=1), None
         own, of_below = jnp.split(kernel, [x.shape[1]], axis=2)
         out = convolve(x.astype(self.dtype), own.astype(self.dtype))
         if below is not None:
@@ -128,19 +121,34 @@ def _from_beyond(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array | flo
     around = kernel.shape[0] // 2
     beyond: jax.Array | float = 0.0
     if around and rows % 2:
-        near = min(around, rows)
-        row = jnp.repeat(x[:, :, -1:, :], 2, axis=3)
-        strip = jnp.pad(row, ((0, 0), (0, 0), (near, 0), (0, 0)))
-        given = convolve(strip, kernel)[:, :, :near, :columns]
-        beyond += jnp.pad(given, ((0, 0), (0, 0), (rows - near, 0), (0, 0)))
+        given = _from_line(jnp.repeat(x[:, :, -1], 2, axis=2), kernel, columns)[:, :, -rows:]
+        beyond += jnp.pad(given, ((0, 0), (0, 0), (rows - given.shape[2], 0), (0, 0)))
     if around and columns % 2:
-        near = min(around, columns)
         # Without the corner, which is the row's already if both sizes are odd.
-        column = jnp.repeat(x[:, :, :, -1:], 2, axis=2)[:, :, :rows]
-        strip = jnp.pad(column, ((0, 0), (0, 0), (0, 0), (near, 0)))
-        given = convolve(strip, kernel)[..., :near]
-        beyond += jnp.pad(given, ((0, 0), (0, 0), (0, 0), (columns - near, 0)))
+        line = jnp.repeat(x[..., -1], 2, axis=2)[:, :, :rows]
+        given = _from_line(line, kernel.swapaxes(0, 1), rows)[:, :, -columns:].swapaxes(2, 3)
+        beyond += jnp.pad(given, ((0, 0), (0, 0), (0, 0), (columns - given.shape[3], 0)))
     return beyond
+
+
+def _from_line(line: jax.Array, kernel: jax.Array, length: int) -> jax.Array:
+    """What a row of pixels gives to the rows before it, by a kernel's rows after the middle one.
+
+    Args:
+        line: (batch, inputs, pixels).
+        kernel: (k, k, inputs, outputs).
+        length: of the rows.
+
+    Returns:
+        (batch, outputs, k // 2, length), the row next to the line last.
+    """
+    side, _, inputs, outputs = kernel.shape
+    around = side // 2
+    padded = jnp.pad(line, ((0, 0), (0, 0), (around, around)))
+    shifts = jnp.stack([padded[:, :, i : i + length] for i in range(side)], axis=1)
+    matrix = kernel[:around:-1].transpose(3, 0, 1, 2).reshape(outputs * around, side * inputs)
+    given = jnp.einsum("mk,bkn->bmn", matrix, shifts.reshape(-1, side * inputs, length))
+    return given.reshape(-1, outputs, around, length)
 
 
 def _pixels_of_taps(side: int) -> np.ndarray:
@@ -195,40 +203,57 @@ def _gradients_by_xla(
 
 
 def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    side, (height, width) = kernel.shape[0], x.shape[2:]
+    side, size = kernel.shape[0], x.shape[2:]
     matrix = _matrix(kernel)
 
-    def of_image(image: jax.Array) -> jax.Array:
-        return _add_rows(jnp.dot(matrix, _columns(image, side)), side, (height, width)).astype(
-            x.dtype
-        )
+    def of_images(_: None, images: jax.Array) -> tuple[None, jax.Array]:
+        products = jnp.dot(matrix, _columns(images, side))
+        return None, _add_rows(products, side, images.shape[0], size).astype(x.dtype)
 
-    return lax.map(of_image, x)
+    # Two at a time, side by side on the cores; the two sides of one face need no loop so.
+    _, out = lax.scan(of_images, None, _groups(x, side * x.shape[1]), unroll=2)
+    return out.reshape(x.shape[0], -1, *size)
 
 
 def _gradients_by_products(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     side, _, inputs, outputs = kernel.shape
-    height, width = x.shape[2:]
+    size = x.shape[2:]
     # The gradient of the image is the convolution with the kernel turned round.
     matrix = _matrix(kernel[::-1, ::-1].swapaxes(2, 3))
 
-    def add_image(
-        total: jax.Array, image_and_gradient: tuple[jax.Array, jax.Array]
+    def add_images(
+        total: jax.Array, images_and_gradients: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        image, of_output = image_and_gradient
+        images, of_outputs = images_and_gradients
         # What the gradient's columns are made of serves the kernel's gradient too.
-        columns = _columns(of_output, side)
-        of_image = _add_rows(jnp.dot(matrix, columns), side, (height, width)).astype(x.dtype)
-        rows = _rows(image, side, columns.shape[1])
-        return total + lax.dot_general(rows, columns, (((1,), (1,)), ((), ()))), of_image
+        columns = _columns(of_outputs, side)
+        of_images = _add_rows(jnp.dot(matrix, columns), side, images.shape[0], size)
+        total += lax.dot_general(_rows(images, side), columns, (((1,), (1,)), ((), ())))
+        return total, of_images.astype(x.dtype)
 
     zero = jnp.zeros((side * inputs, side * outputs), matrix.dtype)
-    total, of_image = lax.scan(add_image, zero, (x, gradient))
+    height = side * max(inputs, outputs)
+    groups = _groups(x, height), _groups(gradient, height)
+    total, of_images = lax.scan(add_images, zero, groups)
     # Columns of the gradient count its shift, the kernel that of the image: the other way round.
     of_kernel = total.reshape(side, inputs, side, outputs)[:, :, ::-1].transpose(0, 2, 1, 3)
-    return of_image, of_kernel.astype(kernel.dtype)
+    return of_images.reshape(x.shape), of_kernel.astype(kernel.dtype)
+
+
+def _groups(images: jax.Array, height: int) -> jax.Array:
+    """Images that go through one product together: (groups, images of a group, ...).
+
+    Args:
+        images: (batch, channels, height, width).
+        height: of the columns.
+    """
+    batch, _, rows, columns = images.shape
+    most = max(COLUMNS // (height * rows * columns), 1)
+    # The batch of an exported program has no number.
+    count = max(i for i in range(1, most + 1) if batch % i == 0) if isinstance(batch, int) else 1
+    return images.reshape(batch // count, count, *images.shape[1:])
 
 
 def _matrix(kernel: jax.Array) -> jax.Array:
@@ -237,41 +262,44 @@ def _matrix(kernel: jax.Array) -> jax.Array:
     return _as_float32(kernel).transpose(0, 3, 1, 2).reshape(side * outputs, side * inputs)
 
 
-def _columns(image: jax.Array, side: int) -> jax.Array:
-    """Every pixel of the picture with its border, and its neighbours in the row.
+def _columns(images: jax.Array, side: int) -> jax.Array:
+    """Every pixel's neighbours in its row, the pictures with zeroes above and below.
 
-    Block j of (side * channels) holds the pixel j further; rows are width + side - 1 long.
+    Block j of (side * channels) holds the pixel j - side // 2 further.
     """
-    around = side // 2
-    bordered = jnp.pad(_as_float32(image), ((0, 0), (around, around), (around, around)))
-    flat = bordered.reshape(image.shape[0], -1)
-    return _shifts(flat, side, 1, flat.shape[1] - 2 * around)
+    around, width = side // 2, images.shape[3]
+    padded = _pad(images, around, around)
+    return _stack([padded[..., j : j + width] for j in range(side)])
 
 
-def _rows(image: jax.Array, side: int, length: int) -> jax.Array:
-    """Every pixel with its neighbours in the column, laid out as `_columns` of the same picture.
+def _rows(images: jax.Array, side: int) -> jax.Array:
+    """Every pixel's neighbours in its column, laid out as `_columns` of the same pictures.
 
-    Block i of (side * channels) holds the pixel i - side + 1 rows of the bordered picture further.
+    Block i of (side * channels) holds the pixel i - side + 1 rows further than there.
     """
     border = side - 1
-    below = jnp.pad(_as_float32(image), ((0, 0), (border, border), (0, border)))
-    return _shifts(below.reshape(image.shape[0], -1), side, image.shape[2] + border, length)
+    padded = _pad(images, border, 0)
+    height = images.shape[2] + border
+    return _stack([padded[:, :, i : i + height] for i in range(side)])
 
 
-def _shifts(flat: jax.Array, count: int, step: int, length: int) -> jax.Array:
-    return jnp.concatenate([flat[:, i * step : i * step + length] for i in range(count)])
+def _pad(images: jax.Array, rows: int, columns: int) -> jax.Array:
+    """Zeroes around the pictures, whose channels now come before them."""
+    pixels = _as_float32(images).swapaxes(0, 1)
+    return jnp.pad(pixels, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
 
 
-def _add_rows(products: jax.Array, side: int, size: tuple[int, int]) -> jax.Array:
-    """Adds up what the kernel's rows give to each pixel: (outputs, height, width)."""
+def _stack(shifts: list[jax.Array]) -> jax.Array:
+    """A row for every channel of every shift."""
+    return jnp.stack(shifts).reshape(len(shifts) * shifts[0].shape[0], -1)
+
+
+def _add_rows(products: jax.Array, side: int, count: int, size: Size) -> jax.Array:
+    """Adds up what the kernel's rows give to each pixel: (count, outputs, height, width)."""
     height, width = size
-    row, outputs = width + side - 1, products.shape[0] // side
-    length = height * row - (side - 1)
-    shifted = [
-        products[i * outputs : (i + 1) * outputs, i * row : i * row + length] for i in range(side)
-    ]
-    total = jnp.pad(sum(shifted[1:], shifted[0]), ((0, 0), (0, side - 1)))
-    return total.reshape(outputs, height, row)[:, :, :width]
+    rows = products.reshape(side, -1, count, (height + side - 1) * width)
+    shifted = [rows[i, :, :, i * width : (i + height) * width] for i in range(side)]
+    return sum(shifted[1:], shifted[0]).swapaxes(0, 1).reshape(count, -1, height, width)
 
 
 def _as_float32(x: jax.Array) -> jax.Array:
