@@ -108,16 +108,15 @@ class VGG9Localizer(nn.Module):
 
     def _of_pixels(self, x: jax.Array, train: bool) -> jax.Array:
         last = 2 * len(self.widths) - 1
+        x = jnp.moveaxis(x, -1, 1)
         for i in range(last + 1):
             if i > 0 and i % 2 == 0:
-                x = _max_of_two(_max_of_two(x, axis=2), axis=1)
-            conv = nn.Conv(
-                self.widths[i // 2], (3, 3), use_bias=False, dtype=self.dtype, name=f"conv_{i}"
-            )
-            x = conv(x)
+                x = _max_of_two(_max_of_two(x, axis=3), axis=2)
+            x = Conv(self.widths[i // 2], 3, self.dtype, use_bias=False, name=f"conv_{i}")(x)
             if i < last:
-                x = nn.relu(batch_norm(train, self.axis_name, self.dtype, f"norm_{i}")(x))
-        return x
+                norm = batch_norm(train, self.axis_name, self.dtype, f"norm_{i}", axis=1)
+                x = nn.relu(norm(x))
+        return jnp.moveaxis(x, 1, -1)
 
     def _of_blocks(self, picture: jax.Array, train: bool) -> jax.Array:
         """The same of a folded picture: in blocks of 4 x 4 pixels, 2 x 2 after a pool, then 1."""
