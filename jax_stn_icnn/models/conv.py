@@ -211,7 +211,8 @@ def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
         return None, _add_rows(products, side, images.shape[0], size).astype(x.dtype)
 
     # Two at a time, side by side on the cores; the two sides of one face need no loop so.
-    _, out = lax.scan(of_images, None, _groups(x, side * x.shape[1]), unroll=2)
+    unroll = 2 if _is_number(x.shape[0]) else 1
+    _, out = lax.scan(of_images, None, _groups(x, side * x.shape[1]), unroll=unroll)
     return out.reshape(x.shape[0], -1, *size)
 
 
@@ -251,9 +252,13 @@ def _groups(images: jax.Array, height: int) -> jax.Array:
     """
     batch, _, rows, columns = images.shape
     most = max(COLUMNS // (height * rows * columns), 1)
-    # The batch of an exported program has no number.
-    count = max(i for i in range(1, most + 1) if batch % i == 0) if isinstance(batch, int) else 1
+    count = max(i for i in range(1, most + 1) if batch % i == 0) if _is_number(batch) else 1
     return images.reshape(batch // count, count, *images.shape[1:])
+
+
+def _is_number(batch: int) -> bool:
+    """Whether it is one; that of an exported program is a symbol."""
+    return isinstance(batch, int)
 
 
 def _matrix(kernel: jax.Array) -> jax.Array:
