@@ -58,7 +58,14 @@ class Parse:
     @property
     def labels(self) -> jax.Array:
         """The parse: class ids, uint8 (batch, height, width)."""
-        return jnp.argmax(self.scores, axis=-1).astype(jnp.uint8)
+        # Class by class: as a reduction, `argmax` is not vectorised on CPU.
+        highest = self.scores[..., 0]
+        found = jnp.zeros(highest.shape, jnp.uint8)
+        for i in range(1, self.scores.shape[-1]):
+            score = self.scores[..., i]
+            found = jnp.where(score > highest, jnp.uint8(i), found)
+            highest = jnp.maximum(highest, score)
+        return found
 
 
 class STNiCNN(nn.Module):
