@@ -36,10 +36,7 @@ def assert_near(ours, theirs, atol, atol_of_gradients):
         np.testing.assert_allclose(own, other, rtol=1e-5, atol=atol_of_gradients)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_products_equal_xla(case):
-    x, kernel, gradient = arrays(*case)
-
+def assert_products_equal_xla(x, kernel, gradient):
     @jax.jit
     def both():  # in one program, which compiles sooner than many
         ours = conv._by_products(x, kernel), *conv._gradients_by_products(x, kernel, gradient)
@@ -48,19 +45,18 @@ def test_products_equal_xla(case):
     assert_near(*both(), atol=2e-5, atol_of_gradients=5e-5)
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_products_equal_xla(case):
+    assert_products_equal_xla(*arrays(*case))
+
+
 @pytest.mark.parametrize("images", [1, 2, 3, 6])
 def test_images_may_share_a_product(images, monkeypatch):
     batch, height, width, side = 6, 7, 5, 3
     x, kernel, gradient = arrays(batch, height, width, 4, 2, side)
     monkeypatch.setattr(conv, "COLUMNS", images * side * 4 * height * width)
     assert conv._groups(x, side * 4).shape[:2] == (batch // images, images)
-
-    @jax.jit
-    def both():
-        ours = conv._by_products(x, kernel), *conv._gradients_by_products(x, kernel, gradient)
-        return ours, (conv._by_xla(x, kernel), *conv._gradients_by_xla(x, kernel, gradient))
-
-    assert_near(*both(), atol=2e-5, atol_of_gradients=5e-5)
+    assert_products_equal_xla(x, kernel, gradient)
 
 
 def test_products_equal_a_sum_over_pixels():
