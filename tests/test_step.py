@@ -7,6 +7,7 @@ import optax
 import pytest
 from conftest import SMALL
 
+from jax_stn_icnn import sampling
 from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.files.convert_torch import convert_icnn
 from jax_stn_icnn.geometry import theta_target
@@ -112,6 +113,24 @@ def test_targets_follow_the_parts_where_the_model_says_so():
     np.testing.assert_array_equal(found[1], expected[1])
     # Brows, eyes and nose are 5 pixels wide; what is absent has a window as large as the patch.
     np.testing.assert_array_equal(found[0][:, :5, 0, 0] < 13 / 47, found[1][:, :5])
+
+
+def test_finer_labels_lie_where_the_parse_puts_them():
+    size, model = 48, STNiCNN((15, 15), coarse_network="unet", detail=2, coarse_size=12)
+    columns = np.arange(1, size)  # where class 1 begins, in one example each
+    batch = make_batch(0, batch=len(columns), size=size)
+    batch["labels"] = np.uint8(np.arange(size) >= columns[:, None, None]) * np.ones((size, 1), int)
+
+    @jax.jit
+    def carried(batch):
+        views = make_views(batch, None, model, augmented=False, mirrored=False)
+        whole = jnp.float32(views.whole_labels == 1)[..., None]
+        return views.coarse_labels, sampling.enlarge(whole, (size, size))[..., 0]
+
+    coarse, found = carried(batch)
+    np.testing.assert_array_equal(coarse, batch["labels"][:, ::4, ::4])  # as in the original
+    away = size - np.sum(found[:, 0], axis=1) - columns
+    assert np.max(np.abs(away)) <= 1 and abs(np.mean(away)) < 0.05  # not to one side
 
 
 def test_frozen_networks_do_not_change_by_a_bit(runs):

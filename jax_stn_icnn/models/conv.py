@@ -208,7 +208,7 @@ def _by_products(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
     def of_images(_: None, images: jax.Array) -> tuple[None, jax.Array]:
         products = _product(matrix, _columns(images, side))
-        return None, _add_rows(products, side, images.shape[0], size).astype(x.dtype)
+        return None, _add_rows(products, side, _count(images), size).astype(x.dtype)
 
     # Two at a time, side by side on the cores; the two sides of one face need no loop so.
     unroll = 2 if _is_number(x.shape[0]) else 1
@@ -230,7 +230,7 @@ def _gradients_by_products(
         images, of_outputs = images_and_gradients
         # What the gradient's columns are made of serves the kernel's gradient too.
         columns = _columns(of_outputs, side)
-        of_images = _add_rows(_product(matrix, columns), side, images.shape[0], size)
+        of_images = _add_rows(_product(matrix, columns), side, _count(images), size)
         total += lax.dot_general(_rows(images, side), columns, (((1,), (1,)), ((), ())))
         return total, of_images.astype(x.dtype)
 
@@ -246,6 +246,8 @@ def _gradients_by_products(
 def _groups(images: jax.Array, height: int) -> jax.Array:
     """Images that go through one product together: (groups, images of a group, ...).
 
+    Where they go one by one there is no axis of groups: to move one of length 1, XLA copies images.
+
     Args:
         images: (batch, channels, height, width).
         height: of the columns.
@@ -253,7 +255,12 @@ def _groups(images: jax.Array, height: int) -> jax.Array:
     batch, _, rows, columns = images.shape
     most = max(COLUMNS // (height * rows * columns), 1)
     count = max(i for i in range(1, most + 1) if batch % i == 0) if _is_number(batch) else 1
-    return images.reshape(batch // count, count, *images.shape[1:])
+    return images if count == 1 else images.reshape(batch // count, count, *images.shape[1:])
+
+
+def _count(images: jax.Array) -> int:
+    """How many are in a group of `_groups`."""
+    return 1 if images.ndim == 3 else images.shape[0]
 
 
 def _is_number(batch: int) -> bool:
@@ -272,11 +279,11 @@ def _product(matrix: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 def _columns(images: jax.Array, side: int) -> jax.Array:
-    """Every pixel's neighbours in its row, the pictures with zeroes above and below.
+    """Every pixel's neighbours in its row, the images of a group with zeroes above and below.
 
     Block j of (side * channels) holds the pixel j - side // 2 further.
     """
-    around, width = side // 2, images.shape[3]
+    around, width = side // 2, images.shape[-1]
     padded = _pad(images, around, around)
     return _stack([padded[..., j : j + width] for j in range(side)])
 
@@ -288,13 +295,14 @@ def _rows(images: jax.Array, side: int) -> jax.Array:
     """
     border = side - 1
     padded = _pad(images, border, 0)
-    height = images.shape[2] + border
+    height = images.shape[-2] + border
     return _stack([padded[:, :, i : i + height] for i in range(side)])
 
 
 def _pad(images: jax.Array, rows: int, columns: int) -> jax.Array:
-    """Zeroes around the pictures, whose channels now come before them."""
-    pixels = _as_float32(images).swapaxes(0, 1)
+    """Zeroes around the images of a group, whose channels now come before them."""
+    pixels = _as_float32(images)
+    pixels = pixels[:, None] if images.ndim == 3 else pixels.swapaxes(0, 1)
     return jnp.pad(pixels, ((0, 0), (0, 0), (rows, rows), (columns, columns)))
 
 
@@ -304,11 +312,13 @@ def _stack(shifts: list[jax.Array]) -> jax.Array:
 
 
 def _add_rows(products: jax.Array, side: int, count: int, size: Size) -> jax.Array:
-    """Adds up what the kernel's rows give to each pixel: (count, outputs, height, width)."""
+    """Adds up what the kernel's rows give to each pixel of a group, whose shape it returns."""
     height, width = size
     rows = products.reshape(side, -1, count, (height + side - 1) * width)
     shifted = [rows[i, :, :, i * width : (i + height) * width] for i in range(side)]
-    return sum(shifted[1:], shifted[0]).swapaxes(0, 1).reshape(count, -1, height, width)
+    total = sum(shifted[1:], shifted[0])
+    total = total[:, 0] if count == 1 else total.swapaxes(0, 1)
+    return total.reshape(*total.shape[:-1], height, width)
 
 
 def _as_float32(x: jax.Array) -> jax.Array:

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from jax_stn_icnn import sampling
 from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
 from jax_stn_icnn.data.photometric import OFF, Strengths, photometric
@@ -19,7 +20,8 @@ class Views:
     Attributes:
         coarse_image: (batch, *model.coarse_image_size, 3).
         coarse_labels: class ids (batch, 128, 128).
-        whole_labels: class ids at the size of the coarse image.
+        whole_labels: class ids at the size of the coarse image, each of the pixel nearest to one of
+            the coarse image.
         frame: floats (batch, size, size, 3).
         labels: class ids (batch, size, size).
         region: where in the frame the picture lies, (batch, 2, 3).
@@ -85,9 +87,13 @@ def make_views(
     before = frame
     frame = photometric(keys, frame, region, photo)
     label_map = label_map.astype(jnp.int32)
-    coarse_image, whole_labels = coarse_view(frame, label_map, region, model.coarse_image_size)
+    size = model.coarse_image_size
+    coarse_image, coarse_labels = coarse_view(frame, label_map, region, size)
     # Every so many rows and columns: the same as those of a view of 128 x 128.
-    coarse_labels = whole_labels[:, :: model.detail, :: model.detail]
+    coarse_labels = coarse_labels[:, :: model.detail, :: model.detail]
+    # Not so: finer logits are carried back to the frame by the way that the coarse image came, so
+    # each is to name the pixel that it lies on.
+    whole_labels = sampling.crop_nearest(label_map[..., None], region, size, upright=True)[..., 0]
     theta, present = theta_target(label_map, model.patch_size, model.anatomy, model.following)
     return Views(
         coarse_image,
@@ -98,8 +104,6 @@ def make_views(
         region,
         theta,
         present,
-        (coarse_view(before, label_map, region, model.coarse_image_size)[0], before)
-        if plain
-        else None,
+        (coarse_view(before, label_map, region, size)[0], before) if plain else None,
         num_labelled,
     )
