@@ -58,7 +58,14 @@ class Parse:
     @property
     def labels(self) -> jax.Array:
         """The parse: class ids, uint8 (batch, height, width)."""
-        return highest(self.scores)
+        # Class by class: as a reduction, `argmax` is not vectorised on CPU.
+        highest = self.scores[..., 0]
+        found = jnp.zeros(highest.shape, jnp.uint8)
+        for i in range(1, self.scores.shape[-1]):
+            score = self.scores[..., i]
+            found = jnp.where(score > highest, jnp.uint8(i), found)
+            highest = jnp.maximum(highest, score)
+        return found
 
 
 class STNiCNN(nn.Module):
@@ -301,18 +308,6 @@ class STNiCNN(nn.Module):
             whole = _in_frame(_distribution(whole_logits), frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
         return sampling.paste(scores, theta, frame_size, self.anatomy, whole, upright=True)
-
-
-def highest(scores: jax.Array) -> jax.Array:
-    """The classes of the highest scores, (..., classes) -> uint8 (...); of equals, the first."""
-    # Class by class: as a reduction, `argmax` is not vectorised on CPU.
-    best = scores[..., 0]
-    found = jnp.zeros(best.shape, jnp.uint8)
-    for i in range(1, scores.shape[-1]):
-        score = scores[..., i]
-        found = jnp.where(score > best, jnp.uint8(i), found)
-        best = jnp.maximum(best, score)
-    return found
 
 
 def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:

@@ -22,7 +22,7 @@ from jax_stn_icnn.compilation.memory import compile_program
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.files import weights
 from jax_stn_icnn.geometry import windows_from_theta
-from jax_stn_icnn.models.pipeline import STNiCNN, highest, variable_shapes
+from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.photos import detectors, faces, resample
 from jax_stn_icnn.photos.detectors import Detector
 from jax_stn_icnn.photos.photo_parse import FaceParse, PhotoParse, merged
@@ -295,16 +295,14 @@ def parse_frames(
         frames: uint8 (batch, S, S, 3).
 
     Returns:
-        `scores` of the classes, (batch, classes, S, S); `labels`, the ids of the highest, uint8
-        (batch, S, S); `rough`, the rough mask's, uint8 (batch, rows, columns); `windows` in pixels
-        of the frame, (batch, parts, 4).
+        `scores` of the classes, (batch, classes, S, S); `rough`, the rough mask's class ids, uint8
+        (batch, rows, columns); `windows` in pixels of the frame, (batch, parts, 4).
     """
     batch = to_float(frames)
     parse: Any = model.apply(variables, resize_bilinear(batch, model.coarse_image_size), batch)
     return {
         "scores": jnp.moveaxis(parse.scores, -1, 1),
-        "labels": parse.labels,
-        "rough": highest(parse.mask),
+        "rough": jnp.argmax(parse.mask, axis=-1).astype(jnp.uint8),
         "windows": windows_from_theta(parse.theta, frames.shape[1:3]),
     }
 

@@ -52,7 +52,6 @@ class FaceParse:
         cls,
         *,
         scores: np.ndarray,
-        labels: np.ndarray,
         windows: np.ndarray,
         rough: np.ndarray,
         anatomy: Anatomy,
@@ -64,7 +63,6 @@ class FaceParse:
 
         Args:
             scores: the classes' scores in the frame, float32 (classes, S, S).
-            labels: the class ids of the highest of them, uint8 (S, S).
             windows: the parts' windows, boxes in pixels of the frame, (parts, 4).
             rough: class ids of the rough mask.
             anatomy: what the classes and parts are.
@@ -76,7 +74,7 @@ class FaceParse:
             The face.
         """
         area = resample.footprint(matrix, scores.shape[1:], photo_size)
-        label_map = _carry_labels(scores, labels, matrix, area)
+        label_map = _argmax(scores, matrix, area)
         present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
@@ -176,15 +174,14 @@ def merged(faces: Sequence[FaceParse], photo_size: tuple[int, ...]) -> np.ndarra
     return label_map
 
 
-def _carry_labels(
-    frame_scores: np.ndarray, frame_labels: np.ndarray, matrix: np.ndarray, area: Area
-) -> np.ndarray:
+def _argmax(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndarray:
     """Class ids in an area of the photo, of the scores as `_carry` carries them."""
     if np.linalg.det(matrix[:, :2]) < 1:  # The photo is coarser than the frame: it is small.
         return _best([_carry(frame_scores, c, matrix, area) for c in range(len(frame_scores))])
     # Bilinear scores lie between those of four pixels: a class that is the best of all four is the
     # best between them. So only where the four disagree are scores needed.
-    label_map = np.pad(frame_labels, 1)  # Beyond the frame all is background.
+    inner = _best(frame_scores)
+    label_map = np.pad(inner, 1)  # Beyond the frame all is background.
     corners = label_map[:-1, :-1], label_map[:-1, 1:], label_map[1:, :-1], label_map[1:, 1:]
     agree = np.all([corner == corners[0] for corner in corners[1:]], axis=0)
     cells = np.where(agree, corners[0], _OPEN)
@@ -202,7 +199,7 @@ def _carry_labels(
     return found
 
 
-def _best(scores: Sequence[np.ndarray]) -> np.ndarray:
+def _best(scores: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
     """The class of the highest score; one class at a time, for photos are large."""
     best = scores[0].copy()
     label_map = np.zeros(best.shape, np.uint8)

@@ -20,7 +20,7 @@ from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.data.occlusion import occlude as cover_parts
 from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.geometry import invert, theta_target, unit_to_pixel, windows_from_theta
-from jax_stn_icnn.models.pipeline import Parse, STNiCNN, highest
+from jax_stn_icnn.models.pipeline import Parse, STNiCNN
 from jax_stn_icnn.scores import draw, metrics
 from jax_stn_icnn.scores.edges import edge_counts, stray_regions
 from jax_stn_icnn.scores.report import Report
@@ -194,7 +194,7 @@ def _parse(
         found = Parse(coarse.all, coarse.whole, mask, true_theta, patches, fine, scores)
     else:
         found = apply(coarse_image, frame, region)
-    rough = highest(found.mask)
+    rough = jnp.argmax(found.mask, axis=-1).astype(jnp.uint8)
     patches = found.patches
     if not isinstance(patches, tuple):
         patches = tuple(patches[:, i] for i in range(patches.shape[1]))

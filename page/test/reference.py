@@ -84,7 +84,6 @@ def _scores() -> dict[str, Any]:
         matrix = np.concatenate([linear, shift[:, None]], axis=1)
         face = FaceParse.of_frame(
             scores=scores,
-            labels=np.argmax(scores, axis=0).astype(np.uint8),
             windows=np.zeros((len(NINE.parts), 4)),
             rough=np.zeros((1, 1), np.uint8),
             anatomy=NINE,
