@@ -119,7 +119,9 @@ def test_finer_labels_lie_where_the_parse_puts_them():
     size, model = 48, STNiCNN((15, 15), coarse_network="unet", detail=2, coarse_size=12)
     columns = np.arange(1, size)  # where class 1 begins, in one example each
     batch = make_batch(0, batch=len(columns), size=size)
-    batch["labels"] = np.uint8(np.arange(size) >= columns[:, None, None]) * np.ones((size, 1), int)
+    batch["labels"] = np.uint8(np.arange(size) >= columns[:, None, None]) * np.ones(
+        (size, 1), np.uint8
+    )
 
     @jax.jit
     def carried(batch):
@@ -130,7 +132,8 @@ def test_finer_labels_lie_where_the_parse_puts_them():
     coarse, found = carried(batch)
     np.testing.assert_array_equal(coarse, batch["labels"][:, ::4, ::4])  # as in the original
     away = size - np.sum(found[:, 0], axis=1) - columns
-    assert np.max(np.abs(away)) <= 1 and abs(np.mean(away)) < 0.05  # not to one side
+    # Read at floor(i * 48 / 24), like the rough mask's, they are up to 1.47 away, .51 on average.
+    assert np.max(np.abs(away)) < 1.1 and abs(np.mean(away)) < 0.05
 
 
 def test_frozen_networks_do_not_change_by_a_bit(runs):

@@ -246,7 +246,7 @@ def _gradients_by_products(
 def _groups(images: jax.Array, height: int) -> jax.Array:
     """Images that go through one product together: (groups, images of a group, ...).
 
-    Where they go one by one there is no axis of groups: to move one of length 1, XLA copies images.
+    An image that goes alone has no axis for its group: to move one of length 1, XLA copies images.
 
     Args:
         images: (batch, channels, height, width).
