@@ -45,7 +45,7 @@ _CROPPER = flags.DEFINE_enum(
 )
 _TRUE_CENTRES = flags.DEFINE_bool("true_centres", False, "Cut the true windows.")
 _OCCLUDE = flags.DEFINE_integer("occlude", 0, "Parts to cover in each face.", 0, 6)
-_SEED = flags.DEFINE_integer("seed", 0, "Of covered parts and randomly drawn faces.", 0)
+_SEED = flags.DEFINE_integer("seed", 0, "Of covered parts and randomly drawn faces.", 0, 2**31 - 1)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "By default the run's.", 1)
 _JSON = flags.DEFINE_string("json", None, "File to write the scores to.")
 _PICTURES = flags.DEFINE_string("pictures", None, "Directory for pictures.")

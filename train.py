@@ -56,6 +56,8 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
+    if _COORDINATOR.value is None and (_NUM_PROCESSES.value, _PROCESS_ID.value) != (None, None):
+        raise app.UsageError("--num_processes and --process_id need --coordinator, HOST:PORT")
     logging.set_verbosity(logging.WARNING)
     config = _CONFIG.value
     cache.enable_cache(_COMPILATION_CACHE.value)

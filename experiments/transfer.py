@@ -44,6 +44,7 @@ def report(scale: str, runner: Runner) -> str:
     for name, trial in zip(names, (few, from_other), strict=True):
         found = runner.evaluate(trial, Evaluation())
         rows.append([name, *(score(found, column) for column in COLUMNS)])
-    found = runner.evaluate(other, Evaluation(dataset=few.config.dataset.name))
+    faces = few.config.dataset
+    found = runner.evaluate(other, Evaluation(dataset=faces.name, frame_size=faces.frame_size))
     rows.append(["(the other faces' parser on its own)", *(score(found, c) for c in COLUMNS)])
     return table([f"F1, {FACES[scale]} faces", *COLUMNS], rows)

@@ -53,12 +53,14 @@ class Evaluation:
         cropper: if not the model's own.
         occlude: how many parts of each face are covered before it is parsed.
         dataset: whose test split, if not the trial's own.
+        frame_size: side of the frames that its pictures become, if not the trial's own.
     """
 
     weights: str = WEIGHTS
     cropper: str = ""
     occlude: int = 0
     dataset: str = ""
+    frame_size: int = 0
 
 
 class Runner:
@@ -113,7 +115,7 @@ class Runner:
                 source,
                 of,
                 model.anatomy,
-                frame_size=dataset.frame_size,
+                frame_size=evaluation.frame_size or dataset.frame_size,
                 batch_size=trial.config.eval_batch_size,
                 seed=trial.config.seed,
                 train=False,

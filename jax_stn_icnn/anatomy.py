@@ -64,6 +64,8 @@ class Anatomy:
 
     def __post_init__(self) -> None:
         """Checks that the names fit together."""
+        if not self.parts:
+            raise ValueError(f"anatomy {self.name!r} has no part with a window, but needs one")
         used = [name for part in self.parts for name in part.classes]
         named: tuple[tuple[str, list[str]], ...] = (
             ("classes", list(self.classes)),

@@ -87,6 +87,7 @@ def test_fitted_windows_are_odd_and_in_proportion(side):
     ("changes", "message"),
     [
         ({"classes": (*NINE.classes, "nose")}, "classes name nose twice"),
+        ({"parts": (), "groups": ()}, "no part with a window"),
         ({"parts": NINE.parts[:1] * 2}, "parts name brow_1 twice"),
         ({"pairs": (("brow_1", "brow_3"),)}, "no class 'brow_3': the classes are background"),
         ({"groups": (("ears", ("ear_1",)),)}, "no class 'ear_1'"),

@@ -50,15 +50,18 @@ def folder(tmp_path):
 
 def test_a_folder_with_a_bad_file(loads, kept, small_parser, folder, tmp_path, capsys):
     out = tmp_path / "deep" / "out"
-    command = ["parse", str(folder), "--out", str(out), "--ckpt", "some/run", "--no-detect"]
+    ckpt = tmp_path / "some_run"
+    ckpt.mkdir()
+    (ckpt / "weights.safetensors").write_bytes(b"the parser that is loaded is another")
+    command = ["parse", str(folder), "--out", str(out), "--ckpt", str(ckpt), "--no-detect"]
     assert cli.main(command) == 1
-    assert loads == ["some/run"] and kept == [None]
+    assert loads == [str(ckpt)] and kept == [None]
     captured = capsys.readouterr()
     assert captured.err.count("error:") == 1 and "bad.jpg is not a picture" in captured.err
     assert "3 parsed, 0 there already, 1 failed" in captured.out
     endings = (".labels.png", ".overlay.jpg", ".json")
     expected = {name + ending for name in ("a.png", "b.PNG", "c.bmp") for ending in endings}
-    assert set(os.listdir(out)) == expected
+    assert set(os.listdir(out)) == expected | {"settings.json"}
 
     # By a batch of the same size: processors round another program's sums otherwise.
     parse = next(small_parser.stream([picture(0)], detect=False))
@@ -96,6 +99,39 @@ def test_what_is_done_is_skipped(loads, folder, tmp_path, capsys):
     assert loads == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--no-detect", "--ckpt", "nine"], "nineteen.safetensors there, nine.safetensors now"),
+        (["--detector", "cascade"], "the whole photo there, cascade now"),
+        (["--no-detect", "--ckpt", "nothing"], "no file of weights nothing"),
+        (["--no-detect", "--detector", "nothing"], "nothing"),
+    ],
+)
+def test_results_made_otherwise_do_not_mix(loads, folder, tmp_path, capsys, options, message):
+    command = ["parse", str(folder / "a.png"), "--out", str(tmp_path / "out")]
+    assert cli.main([*command, "--no-detect"]) == 0
+    kept = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert cli.main([*command, *options]) == 1
+    assert message in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == kept
+
+
+def test_settings_that_cannot_be_read(loads, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "settings.json").write_text("[1, 2")
+    assert cli.main(["parse", str(folder / "a.png"), "--out", str(out), "--no-detect"]) == 1
+    assert "settings.json that cannot be read: name another --out" in capsys.readouterr().err
+
+
+def test_a_batch_is_a_number_of_faces(folder, tmp_path, capsys):
+    for batch in ("0", "-1", "2.5", "two"):
+        with pytest.raises(SystemExit):
+            cli.main(["parse", str(folder), "--out", str(tmp_path), "--batch", batch])
+        assert f"'{batch}' is not a whole number of at least 1" in capsys.readouterr().err
+
+
 def test_masks_are_written_and_asked_for_again(loads, small_parser, folder, tmp_path, capsys):
     out, photo = tmp_path / "out", folder / "a.png"
     command = ["parse", str(photo), "--out", str(out), "--no-detect"]
@@ -114,14 +150,18 @@ def test_a_file_is_whole_or_not_there(loads, small_parser, folder, tmp_path, mon
     out = tmp_path / "out"
     command = ["parse", str(folder / "a.png"), "--out", str(out), "--no-detect"]
 
-    def full(*args):
-        raise OSError("no space left")
+    replace = os.replace
+
+    def full(partial, path):
+        if path.name.startswith("a.png"):
+            raise OSError("no space left")
+        replace(partial, path)
 
     with monkeypatch.context() as patch:
         patch.setattr(results.os, "replace", full)
         assert cli.main(command) == 1
     assert "no space left" in capsys.readouterr().err
-    assert not [path for path in out.iterdir() if not path.name.startswith(".")]
+    assert not [path for path in out.iterdir() if path.name.startswith("a.png")]
     assert cli.main(command) == 0
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from jax_stn_icnn.files import weights
-from jax_stn_icnn.photos import cli
+from jax_stn_icnn.photos import cli, settings
 from jax_stn_icnn.photos.reading import SUFFIXES
 
 # A cluster in a worker of pytest-xdist does not come to an end.
@@ -49,7 +49,7 @@ def contents(folder):
     for path in filter(Path.is_file, sorted(folder.rglob("*"))):
         name = str(path.relative_to(folder))
         files[name] = path.read_bytes()
-        if path.suffix == ".json":
+        if path.suffix == ".json" and path.name != settings.NAME:
             facts = json.loads(files[name])
             windows |= {
                 (name, i, part): box
@@ -171,11 +171,19 @@ class TestAnyFileSystem:
             + ["--ckpt", str(ckpt), "--no-detect", "--masks", "nose"]
         )
         (tmp_path / "fetched").mkdir()
+        cluster.note_settings(out, settings.of(ckpt, "yunet", detect=False))
         for path in (tmp_path / "here").iterdir():
             (tmp_path / "fetched" / path.name).write_bytes(
                 stored.cat_file(f"/bucket/out/{path.name}")
             )
         assert_same(tmp_path / "fetched", tmp_path / "here")
+
+    def test_results_made_otherwise_do_not_mix(self, stored, ckpt):
+        out = "memory://bucket/out"
+        for _ in range(2):
+            cluster.note_settings(out, settings.of(ckpt, "yunet", detect=True))
+        with pytest.raises(ValueError, match="small.safetensors there, nine.safetensors now"):
+            cluster.note_settings(out, settings.of("nine", "yunet", detect=True))
 
     def test_results_are_no_photos_and_never_written_twice(self, stored):
         stored.pipe("/bucket/photos/out/00.png.overlay.jpg", b"a result")

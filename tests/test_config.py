@@ -102,6 +102,32 @@ def test_unknown_and_missing_fields_are_named_together():
             {"model__attention": 5, "model__coarse_network": "unet"},
             "model.attention is 5, .* in at most its 4 rows",
         ),
+        (
+            {
+                "model__attention": 1,
+                "model__coarse_network": "unet",
+                "model__coarse_channels": (32, 64, 96, 120),
+            },
+            "model.coarse_channels holds 120 in a row .* must divide by 16",
+        ),
+        (
+            {
+                "model__bridge": True,
+                "model__coarse_network": "unet",
+                "model__patch_size": 31,
+                "model__fine_channels": (8,) * 6,
+            },
+            "model.fine_channels has 6 rows, .* but the smallest window has only 31",
+        ),
+        (
+            {
+                "model__cropper": "centroid",
+                "stages": ("joint",),
+                "joint__lr_coarse": 0.0,
+                "joint__lr_fine": 0.0,
+            },
+            "joint.lr_coarse, joint.lr_fine are all 0",
+        ),
         ({"model__detail": 2, "classes": "eleven"}, "model.detail is 2, which only .*'unet'"),
         ({"classes": "nineteen"}, "'synthetic_faces' does not label ear_1.* 'nineteen'"),
         ({"model__cropper": "centroid"}, "stages holds 'localizer'"),

@@ -390,6 +390,14 @@ class TestUnlabelled:
         again.set_state(state)
         np.testing.assert_array_equal(next(again)["unlabelled"], expected["unlabelled"])
 
+    def test_before_they_are_needed_there_are_none(self):
+        late, whole = self.colours(unlabelled_from=2), self.colours()
+        assert np.all(late[:2] == 0)
+        np.testing.assert_array_equal(late[2:], whole[2:])
+        np.testing.assert_array_equal(
+            self.colours(unlabelled_from=2, process_index=1, process_count=2), late[:, 1::2]
+        )
+
     def test_one_that_cannot_be_used_is_named(self):
         with pytest.raises(ValueError, match="unlabelled record 0, 'face_0': the image has 8 x 8"):
             take(loader_of(Drawn(10), unlabelled=Drawn(1, (8, 8))), 1)

@@ -41,6 +41,9 @@ def test_overlay_at_known_pixels():
     )
     with pytest.raises(ValueError, match="label_map"):
         draw.overlay(image, label_map[:1], NINE)
+    for alpha in (60, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=f"alpha is {alpha}, but must lie in 0..1"):
+            draw.overlay(image, label_map, NINE, alpha)
 
 
 def test_colours_are_the_palette_and_told_apart():

@@ -1,8 +1,10 @@
 import importlib
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
+from test_data import Drawn
 
 from experiments import plots, run, scales, trial
 from experiments.trial import Evaluation, Runner, Trial
@@ -77,6 +79,26 @@ def test_what_was_measured_is_kept(tmp_path):
     directory.mkdir(parents=True)
     (directory / "test_weights.safetensors_centroid_2.json").write_text(json.dumps({"f1": {}}))
     assert runner.evaluate(one, Evaluation(cropper="centroid", occlude=2)) == {"f1": {}}
+
+
+def test_faces_of_another_data_set_come_in_frames_of_their_own(tmp_path, monkeypatch):
+    frames = []
+
+    def evaluate(model, variables, loader, **_):
+        frames.append(next(iter(loader))["frame"].shape[1])
+        return SimpleNamespace(as_json=lambda: {"f1": {}})
+
+    loaded = SimpleNamespace(model=configs.make_model(scales.paper("small")), variables={})
+    monkeypatch.setattr(trial, "load_weights", lambda _: loaded)
+    monkeypatch.setattr(trial, "open_source", lambda *_: Drawn(2, (64, 64)))
+    monkeypatch.setattr(trial, "evaluate", evaluate)
+    one = Trial("one", scales.paper("small"))
+    one.config.dataset.frame_size = 64
+    (tmp_path / trial.TRIALS / "one").mkdir(parents=True)
+    runner = Runner(tmp_path, tmp_path, None)
+    runner.evaluate(one, Evaluation())
+    runner.evaluate(one, Evaluation(dataset="celebamask_hq", frame_size=32))
+    assert frames == [64, 32]
 
 
 def test_scores_and_tables():

@@ -43,11 +43,15 @@ def test_a_photo_goes_into_its_frame_as_the_loader_puts_it(size):
     [
         (lambda: faces.of_boxes([1, 2, 3, 4], (9, 9), 64), r"must have shape \(faces, 4\)"),
         (lambda: faces.of_boxes([[4, 2, 3, 4]], (9, 9), 64), "x0 < x1"),
+        (lambda: faces.of_boxes([["a", 2, 3, 4]], (9, 9), 64), r"numbers of shape \(faces, 4\)"),
+        (lambda: faces.of_boxes({"face": 1}, (9, 9), 64), r"numbers of shape \(faces, 4\)"),
+        (lambda: faces.of_boxes(np.array([[10, 2, 13, 4]]), (9, 9), 64), r"hold \(10.0, 2.0, 13"),
         (lambda: faces.of_boxes([[10, 2, 13, 4]], (9, 9), 64), "within the photo of 9 x 9"),
         (lambda: faces.of_boxes([[0, 0, np.nan, 4]], (9, 9), 64), "not finite"),
         (lambda: faces.of_landmarks(np.zeros((1, 68, 2)), 64), r"\(faces, 5, 2\)"),
         (lambda: faces.of_landmarks(np.ones((1, 5, 2)), 64), "do not span a face"),
         (lambda: faces.of_detector([1, 2, 3], (9, 9), 64), "detector returned .*boxes have shape"),
+        (lambda: faces.of_detector("face", (9, 9), 64), "detector returned does not fit"),
         (lambda: faces.of_detector(np.ones((2, 68, 2)), (9, 9), 64), "detector .*landmarks have"),
     ],
 )

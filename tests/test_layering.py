@@ -60,6 +60,7 @@ WITHIN = {
         "photo_parse",
         "stream",
         "parser",
+        "settings",
         "sources",
         "folder",
         "results",

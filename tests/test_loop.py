@@ -190,6 +190,9 @@ def test_self_distillation_goes_on_to_the_bit_and_keeps_the_average(hooks, monke
     average, now = (tree["coarse"]["bridge"]["kernel"] for tree in (
         kept["params"], states[0].params))  # fmt: skip
     assert np.any(average != now)
+    (tmp_path / "photos" / "4.png").unlink()  # Another number of them has another order.
+    with pytest.raises(ValueError, match="on 5 pictures without labels, but .* has 4 now"):
+        loop.Run(config, tmp_path / "stopped")
 
 
 def test_sigterm_saves_and_says_where(hooks, tmp_path):

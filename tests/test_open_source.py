@@ -69,6 +69,14 @@ def test_prepared_data_set(tmp_path):
         open_source(tmp_path, "synthetic_faces", "validation")
 
 
+def test_data_set_in_a_format_that_has_no_index(tmp_path):
+    build(tmp_path, list(DATA_SETS["helen"].classes))
+    info = tmp_path / "synthetic_faces" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(ValueError, match="1.0.0 holds tfrecord, .* must hold array_record; run: "):
+        open_source(tmp_path, "synthetic_faces", "train")
+
+
 def test_data_set_with_other_classes(tmp_path):
     build(tmp_path, ["background", "face"])
     with pytest.raises(ValueError, match="has the classes.*'face'.*must have.*'left_brow'"):

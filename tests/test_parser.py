@@ -284,6 +284,8 @@ class TestInputs:
     def test_bad_photos_are_named(self, small_parser, tmp_path):
         with pytest.raises(ValueError, match="boxes are for 1 photos, but there are 2"):
             small_parser([face_picture(0)] * 2, boxes=[[]])
+        with pytest.raises(ValueError, match=r"image 1: boxes have shape \(1, 3\)"):
+            small_parser([face_picture(0)] * 2, boxes=[[], [(1, 2, 3)]])
         with pytest.raises(PhotoError, match="image 1 has type int64"):
             small_parser([face_picture(0), np.zeros((4, 4), np.int64)], detect=False)
         (tmp_path / "text.png").write_text("text")

@@ -1,9 +1,11 @@
 import os
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jax_stn_icnn.photos import stream
 from jax_stn_icnn.photos.parser import FaceParser
@@ -68,10 +70,16 @@ def test_errors_end_the_stream_or_take_their_photo_s_place(parser, tmp_path):
         next(results)
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"errors": "ignore"}])
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"batch_size": 2.5}, {"errors": "ignore"}])
 def test_impossible_arguments_are_named(parser, wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):
         parser.stream([], **wrong)
+
+
+@pytest.mark.parametrize("one", ["photo.jpg", Path("photo.jpg"), Image.new("RGB", (9, 9))])
+def test_a_stream_is_of_several_photos(parser, one):
+    with pytest.raises(ValueError, match="photos is one photo, .*, but must be photos"):
+        parser.stream(one)
 
 
 def test_a_detector_is_never_called_by_two_threads(small_parser):

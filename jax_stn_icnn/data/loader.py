@@ -52,7 +52,8 @@ def open_source(data_dir: str | os.PathLike[str], dataset: str, split: str) -> S
 
     Raises:
         FileNotFoundError: the data set is not prepared; the message names the command that does it.
-        ValueError: the data set or the split is unknown, or its classes are not the expected ones.
+        ValueError: the data set or the split is unknown, its classes are not the expected ones, or
+            it is prepared in a format that cannot be read by index.
     """
     _check_dataset(dataset)
     folder = epath.Path(data_dir).expanduser() / dataset
@@ -76,7 +77,13 @@ def open_source(data_dir: str | os.PathLike[str], dataset: str, split: str) -> S
         )
     needed = ("image", "label", "name")
     others = {name: tfds.decode.SkipDecoding() for name in features if name not in needed}
-    return builder.as_data_source(split, decoders=others)
+    try:
+        return builder.as_data_source(split, decoders=others)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"{newest} holds {builder.info.file_format.value}, which cannot be read by index: it "
+            f"must hold array_record; run: python -m tfds_builders.prepare {dataset} --data_dir DIR"
+        ) from error
 
 
 def make_loader(
@@ -118,6 +125,7 @@ def loader_over(
     process_index: int = 0,
     process_count: int = 1,
     unlabelled: Source | None = None,
+    unlabelled_from: int = 0,
 ) -> grain.IterDataset[Batch]:
     """Batches of records, as dicts of arrays; B is batch_size / process_count.
 
@@ -153,6 +161,7 @@ def loader_over(
         process_count: how many there are.
         unlabelled: pictures without labels for training; square, or shrunk or padded as `dataset`
             is.
+        unlabelled_from: the first batch that needs them; those before it hold zeroes instead.
 
     Returns:
         The loader; `iter` of it gives a Grain iterator, whose `close()` ends the workers.
@@ -172,7 +181,8 @@ def loader_over(
     if unlabelled is not None:
         order = _order(len(unlabelled), batch_size, (seed + 1) % 2**32, train)[own]
         framer = _PictureFramer(unlabelled, dataset, frame_size)
-        examples = examples.map_with_index(_Joined(order.map(framer)))
+        joined = _Joined(order.map(framer), unlabelled_from * len(positions), frame_size)
+        examples = examples.map_with_index(joined)
     batches = (
         examples.batch(len(positions), drop_remainder=True)
         .map(lambda batch: batch | {"position": positions})
@@ -281,13 +291,19 @@ class _PictureFramer:
 
 
 class _Joined:
-    """Puts what another data set holds at the same place beside each example."""
+    """Puts what another data set holds at its place beside each example, from one of them on."""
 
-    def __init__(self, other: grain.MapDataset):
-        self._other = other
+    def __init__(self, other: grain.MapDataset, first: int, frame_size: int):
+        self._other, self._first, self._frame_size = other, first, frame_size
 
     def __call__(self, index: int, example: dict[str, Any]) -> dict[str, Any]:
-        return example | self._other[index]
+        return example | (self._other[index] if index >= self._first else self._nothing())
+
+    def _nothing(self) -> dict[str, Any]:
+        """Of the same shapes, for a stage's program is compiled ahead by any batch's."""
+        size = self._frame_size
+        frame, region = np.zeros((size, size, 3), np.uint8), np.eye(2, 3, dtype=np.float32)
+        return {"unlabelled": frame, "unlabelled_region": region}
 
 
 def _check_image(image: np.ndarray) -> None:

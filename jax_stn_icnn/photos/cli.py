@@ -6,7 +6,8 @@
     stn-icnn demo [--port PORT]    # the page that parses photos, in a browser
 
 `results` says what it writes for a photo; for a video `clip.mp4` it writes `clip.mp4.overlay.mp4`.
-What has all of its files is skipped when the command runs again.
+What has all of its files is skipped when the command runs again; what made them is in
+`settings.json`, and other weights need another folder.
 Compiled programs stay in `~/.cache/jax_stn_icnn`, or where JAX_COMPILATION_CACHE_DIR says.
 """
 
@@ -20,9 +21,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from jax_stn_icnn import __version__
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.files import weights
-from jax_stn_icnn.photos import demo, detectors, results, sources, video
+from jax_stn_icnn.photos import demo, results, settings, sources, video
 from jax_stn_icnn.photos.parser import BATCH_SIZE, FaceParser, weights_file
 from jax_stn_icnn.photos.photo_parse import PhotoParse
 from jax_stn_icnn.photos.sources import Source
@@ -114,12 +116,19 @@ def _here(args: argparse.Namespace) -> _Run:
     """On this machine."""
     out = Path(args.out)
     found = sources.find([Path(photo) for photo in args.photos], out, args.recursive)
+    made_with = settings.of(args.ckpt, args.detector, args.detect)
     out.mkdir(parents=True, exist_ok=True)
+    file = out / settings.NAME
+    is_first = not file.exists()
+    if not is_first:
+        settings.check(out, file.read_text(), made_with)
     todo = [source for source in found.sources if not _is_done(source, args)]
     outcomes: Iterator[int | str] = iter(())
     if todo:
         parser = FaceParser.load(args.ckpt, detector=args.detector)
         parser.model.anatomy.ids(args.masks)
+        if is_first:
+            results.write_whole(file, lambda opened: opened.write(made_with.encode()))
         outcomes = _parse_all(parser, todo, args)
     return _Run(len(found.sources) - len(todo), len(todo), found.skipped, outcomes)
 
@@ -130,8 +139,9 @@ def _on_cluster(args: argparse.Namespace) -> _Run:
 
     # Said here, once, rather than by every worker.
     weights.load_weights(weights_file(args.ckpt)).model.anatomy.ids(args.masks)
-    detectors.find(args.detector)
+    made_with = settings.of(args.ckpt, args.detector, args.detect)
     system, jobs, skipped = cluster.find(args.photos, args.out, args.recursive)
+    cluster.note_settings(args.out, made_with)
     todo = cluster.todo(jobs, args.out, args.masks)
     done = (finished for _, finished in cluster.run(system, todo, args)) if todo else iter(())
     outcomes = (one.faces if one.error is None else one.error for one in done)
@@ -191,6 +201,7 @@ def _is_done(source: Source, args: argparse.Namespace) -> bool:
 
 def _arguments() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="stn-icnn", description="Face parsing of photos.")
+    command.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = command.add_subparsers(required=True)
     page = commands.add_parser("demo", help="serve the page that parses photos in a browser")
     page.set_defaults(run=_serve)
@@ -255,10 +266,9 @@ def _arguments() -> argparse.ArgumentParser:
 
 
 def _at_least_one(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(f"{number} is less than 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
 
 
 if __name__ == "__main__":

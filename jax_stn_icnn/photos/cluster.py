@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos import detectors, results, sources
+from jax_stn_icnn.photos import detectors, results, settings, sources
 from jax_stn_icnn.photos.parser import PRETRAINED, FaceParser, weights_file
 from jax_stn_icnn.photos.photo_parse import PhotoParse
 from jax_stn_icnn.photos.reading import SUFFIXES
@@ -152,6 +152,25 @@ def todo(jobs: Sequence[Job], out: str, masks: Sequence[str]) -> list[Job]:
             path.removeprefix(store.root).lstrip("/") for path in store.system.find(store.root)
         }
     return [job for job in jobs if not set(results.names(job.name, masks)) <= there]
+
+
+def note_settings(out: str, made_with: str) -> None:
+    """Writes what results are made with into their folder, or checks that it is what it says.
+
+    Args:
+        out: the folder.
+        made_with: of `settings.of`.
+
+    Raises:
+        ValueError: the folder holds results that were made otherwise.
+    """
+    system, root = Store.of(out)
+    path = f"{root}/{settings.NAME}"
+    if system.exists(path):
+        settings.check(out, system.cat_file(path).decode(), made_with)
+    else:
+        system.makedirs(root, exist_ok=True)
+        system.pipe_file(path, made_with.encode())
 
 
 def run(

@@ -102,7 +102,7 @@ def of_boxes(
         ValueError: the shape is another, or a box is impossible or lies outside.
     """
     array = _points(boxes, "boxes", (4,))
-    for x0, y0, x1, y1 in array:
+    for x0, y0, x1, y1 in array.tolist():
         if not (x0 < x1 and y0 < y1 and x1 >= 0 and y1 >= 0 and x0 < size[1] and y0 < size[0]):
             raise ValueError(
                 f"boxes hold {(x0, y0, x1, y1)}, but must be (x0, y0, x1, y1) with x0 < x1, "
@@ -145,24 +145,27 @@ def of_detector(
     Raises:
         ValueError: it is neither boxes nor landmarks of faces in the photo.
     """
-    array = np.asarray(found, np.float64)
-    if array.size == 0:
-        return [], []
     try:
+        array = np.asarray(found, np.float64)
+        if array.size == 0:
+            return [], []
         if array.ndim == 3:
             return of_landmarks(array, frame_size)
         return of_boxes(array, size, frame_size)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"what the detector returned does not fit: {error}") from error
 
 
 def _points(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """An array of (faces, *shape); no faces may come as an empty list."""
-    array = np.asarray(values, np.float64)
+    wanted = ", ".join(map(str, ("faces", *shape)))
+    try:
+        array = np.asarray(values, np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must be numbers of shape ({wanted}): {error}") from error
     if array.shape == (0,):
         array = array.reshape(0, *shape)
     if array.shape[1:] != shape:
-        wanted = ", ".join(map(str, ("faces", *shape)))
         raise ValueError(f"{name} have shape {array.shape}, but must have shape ({wanted})")
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} hold numbers that are not finite")

@@ -155,8 +155,8 @@ class FaceParser:
 
         Raises:
             OSError: a file cannot be opened.
-            ValueError: a photo cannot be read (`photos.PhotoError`), or an argument, or what the
-                detector returns, does not fit.
+            ValueError: a photo cannot be read (`jax_stn_icnn.photos.reading.PhotoError`), or an
+                argument, or what the detector returns, does not fit.
         """
         if sum([boxes is not None, landmarks is not None, not detect]) > 1:
             raise ValueError("boxes, landmarks and detect=False exclude each other: give one")
@@ -219,10 +219,13 @@ class FaceParser:
             OSError: a file cannot be opened.
             ValueError: a photo cannot be read, or an argument does not fit.
         """
-        if batch_size < 1 or errors not in ("raise", "yield"):
+        if isinstance(photos, Photo):
+            raise ValueError(f"photos is one photo, {photos!r}, but must be photos: [{photos!r}]")
+        is_count = isinstance(batch_size, int | np.integer) and batch_size >= 1
+        if not is_count or errors not in ("raise", "yield"):
             raise ValueError(
-                f"batch_size is {batch_size} and errors is {errors!r}, but they must be at least "
-                "1, and raise or yield"
+                f"batch_size is {batch_size} and errors is {errors!r}, but they must be a whole "
+                "number of at least 1, and raise or yield"
             )
         requests = (_Request(photo, f"photo {i}", detect=detect) for i, photo in enumerate(photos))
         results = self._results(requests, batch_size)
@@ -239,20 +242,30 @@ class FaceParser:
 
     def _prepare(self, request: _Request) -> Prepared:
         image = to_rgb(request.image, request.name)
+        try:
+            found, matrices = self._places(request, image)
+        except ValueError as error:
+            path = isinstance(request.image, str | Path)
+            raise ValueError(f"{request.image if path else request.name}: {error}") from error
+        size = (self.frame_size, self.frame_size)
+        frames = [resample.pull(image, matrix, size) for matrix in matrices]
+        return Prepared(image, found, matrices, frames)
+
+    def _places(
+        self, request: _Request, image: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Where the faces are: boxes, and matrices frame -> photo."""
         size, side = image.shape[:2], self.frame_size
         if not request.detect:
-            matrices = [faces.frame_around_photo(size, side)]
-            found = [faces.box_in_frame(matrices[0], side)]
-        elif request.boxes is not None:
-            found, matrices = faces.of_boxes(request.boxes, size, side)
-        elif request.landmarks is not None:
-            found, matrices = faces.of_landmarks(request.landmarks, side)
-        else:
-            with self._detecting:
-                seen = self._detector(image)
-            found, matrices = faces.of_detector(seen, size, side)
-        frames = [resample.pull(image, matrix, (side, side)) for matrix in matrices]
-        return Prepared(image, found, matrices, frames)
+            matrix = faces.frame_around_photo(size, side)
+            return [faces.box_in_frame(matrix, side)], [matrix]
+        if request.boxes is not None:
+            return faces.of_boxes(request.boxes, size, side)
+        if request.landmarks is not None:
+            return faces.of_landmarks(request.landmarks, side)
+        with self._detecting:
+            seen = self._detector(image)
+        return faces.of_detector(seen, size, side)
 
     def _program(self, frames: np.ndarray) -> Callable[..., Any]:
         """The networks, compiled for a batch of this size."""

@@ -87,8 +87,10 @@ def overlay(
         uint8 (height, width, 3).
 
     Raises:
-        ValueError: the sizes differ.
+        ValueError: the sizes differ, or alpha is not in 0..1.
     """
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha is {alpha}, but must lie in 0..1")
     if image.shape != (*label_map.shape, 3):
         raise ValueError(
             f"image has shape {image.shape}, but label_map {label_map.shape} "

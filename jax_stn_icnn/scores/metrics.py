@@ -19,7 +19,6 @@ MEAN = "mean"
 def confusion(
     truth: jax.Array,
     prediction: jax.Array,
-    mask: jax.Array | None = None,
     num_classes: int = NINE.num_classes,
 ) -> jax.Array:
     """Counts how often each class was called each.
@@ -27,7 +26,6 @@ def confusion(
     Args:
         truth: class ids, integers (batch, height, width).
         prediction: likewise.
-        mask: which examples count, bool (batch,); all by default.
         num_classes: how many classes there are.
 
     Returns:
@@ -43,10 +41,7 @@ def confusion(
     check_labels("prediction", prediction, num_classes)
     n = num_classes
     pair = truth.astype(jnp.int32) * n + prediction.astype(jnp.int32)
-    if mask is not None:
-        check_shape("mask", mask, truth.shape[:1])
-        pair = jnp.where(mask[:, None, None], pair, n * n)
-    return jnp.bincount(pair.ravel(), length=n * n + 1)[:-1].reshape(n, n)
+    return jnp.bincount(pair.ravel(), length=n * n).reshape(n, n)
 
 
 def f1_scores(counts: np.ndarray, anatomy: Anatomy = NINE) -> dict[str, float]:

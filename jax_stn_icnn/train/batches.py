@@ -28,8 +28,33 @@ def open_split(config: ConfigDict, split: str) -> Source:
     return open_source(dataset.data_dir, dataset.name, dataset[split])
 
 
+def open_unlabelled(config: ConfigDict) -> Source | None:
+    """Opens the pictures without labels.
+
+    Args:
+        config: of the run.
+
+    Returns:
+        Its records; None if the config names none.
+
+    Raises:
+        FileNotFoundError: the data set is not prepared, or there is no such folder of photos.
+    """
+    dataset = config.dataset
+    if not dataset.unlabelled:
+        return None
+    name, _, split = dataset.unlabelled.partition("/")
+    if name in DATA_SETS and split:
+        return open_source(dataset.data_dir, name, split)
+    return FaceFolder(Path(dataset.unlabelled).expanduser(), dataset.frame_size)
+
+
 def training_batches(
-    config: ConfigDict, source: Source, anatomy: Anatomy
+    config: ConfigDict,
+    source: Source,
+    anatomy: Anatomy,
+    unlabelled: Source | None,
+    unlabelled_from: int,
 ) -> grain.IterDataset[Batch]:
     """This process's share of endless batches to train on.
 
@@ -37,9 +62,11 @@ def training_batches(
         config: of the run.
         source: labelled pictures.
         anatomy: what their labels become.
+        unlabelled: pictures without labels that lie beside them, if any.
+        unlabelled_from: the first batch that needs those.
 
     Returns:
-        The batches; with pictures without labels beside them, if the config names any.
+        The batches.
     """
     return loader_over(
         source,
@@ -52,7 +79,8 @@ def training_batches(
         num_workers=config.dataset.num_workers,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        unlabelled=_unlabelled(config),
+        unlabelled=unlabelled,
+        unlabelled_from=unlabelled_from,
     )
 
 
@@ -82,13 +110,3 @@ def evaluation_batches(
         process_index=jax.process_index() if shared else 0,
         process_count=jax.process_count() if shared else 1,
     )
-
-
-def _unlabelled(config: ConfigDict) -> Source | None:
-    dataset = config.dataset
-    if not dataset.unlabelled:
-        return None
-    name, _, split = dataset.unlabelled.partition("/")
-    if name in DATA_SETS and split:
-        return open_source(dataset.data_dir, name, split)
-    return FaceFolder(Path(dataset.unlabelled).expanduser(), dataset.frame_size)

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from jax_stn_icnn import anatomy
 from jax_stn_icnn.data.photometric import Strengths
 from jax_stn_icnn.geometry import COARSE_SIZE, Size
+from jax_stn_icnn.models.attention import HEADS, NARROWER
 from jax_stn_icnn.models.localizer import LOCALIZERS
 from jax_stn_icnn.models.pipeline import CENTROID, COARSE_NETWORKS, STNiCNN
 from jax_stn_icnn.train.stages import NETWORKS, PIXEL_LOSSES, REGIONS, STAGES
@@ -232,6 +233,12 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"model.attention is {values['model.attention']}, but only a "
             f"model.coarse_network='unet' has it, in at most its {rows} rows"
         )
+    attending = values["model.coarse_channels"][rows - min(values["model.attention"], rows) :]
+    if uneven := [n for n in attending if n % (HEADS * NARROWER)]:
+        problems.append(
+            f"model.coarse_channels holds {uneven[0]} in a row that model.attention = "
+            f"{values['model.attention']} takes, but there it must divide by {HEADS * NARROWER}"
+        )
     if values["model.cropper"] == "small" and values["model.coarse_size"] != COARSE_SIZE[0]:
         problems.append(
             f"model.coarse_size is {values['model.coarse_size']}, but model.cropper='small' takes "
@@ -239,6 +246,13 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         )
     if values["model.bridge"] and values["model.coarse_network"] != "unet":
         problems.append("model.bridge is True, but only a model.coarse_network='unet' has it")
+    smallest = min(min(size) for size in _patch_sizes(values, chosen))
+    lower = len(values["model.fine_channels"]) - 1
+    if values["model.bridge"] and -(-smallest // 2**lower) < 2:
+        problems.append(
+            f"model.fine_channels has {lower + 1} rows, of which model.bridge needs two pixels a "
+            f"side, but the smallest window has only {smallest}"
+        )
     if values["edges.task"] and values["model.coarse_network"] != "unet":
         problems.append(
             f"edges.task is {values['edges.task']}, but only a model.coarse_network='unet' has it"
@@ -260,8 +274,10 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
     if not sum(values[f"{stage}.epochs"] for stage in values["stages"]):
         problems.append(f"every stage of stages = {values['stages']} has 0 epochs")
     for stage in ("joint", "distill"):
-        if not any(values[f"{stage}.lr_{network}"] for network in NETWORKS):
-            problems.append(f"{stage}.lr_coarse, .lr_localizer and .lr_fine are all 0")
+        learning = [n for n in NETWORKS if n != "localizer" or values["model.cropper"] != CENTROID]
+        if not any(values[f"{stage}.lr_{network}"] for network in learning):
+            rates = ", ".join(f"{stage}.lr_{network}" for network in learning)
+            problems.append(f"{rates} are all 0: nothing would learn")
     if values["dataset.unlabelled"] and "distill" not in values["stages"]:
         problems.append(
             f"dataset.unlabelled is {values['dataset.unlabelled']!r}, but only the stage 'distill' "

@@ -143,9 +143,17 @@ def _region_terms(
 
     count = total(jnp.ones(regions.size))
     there = count > 0
-    mean = total(jnp.exp(log_probs)) / jnp.maximum(count, 1)[:, None]
+    # The mean's logarithm relative to the region's highest, for where all of them are too small.
     # Unused numbers get a harmless one inside the logarithm: no infinity reaches the gradient.
-    log_mean = jnp.log(jnp.where(there[:, None], mean, 1.0))
+    highest = jax.lax.stop_gradient(
+        jax.ops.segment_max(log_probs, regions.ravel(), num_segments=num_regions)
+    )
+    highest = jnp.where(there[:, None], highest, 0.0)
+    relative = total(jnp.exp(log_probs - highest[regions.ravel()]))
+    log_mean = highest + jnp.log(
+        jnp.where(there[:, None], relative / jnp.maximum(count, 1)[:, None], 1.0)
+    )
+    mean = jnp.where(there[:, None], jnp.exp(log_mean), 0.0)
     label = jax.ops.segment_max(
         label_map.ravel().astype(jnp.int32), regions.ravel(), num_segments=num_regions
     )

@@ -42,6 +42,12 @@ from jax_stn_icnn.train.state import (
 )
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
 
+# Of a checkpoint's record: the words for what is counted, and the field that says which.
+_NUM_PICTURES = {
+    "train_faces": ("training faces", "dataset.train"),
+    "unlabelled_pictures": ("pictures without labels", "dataset.unlabelled"),
+}
+
 
 class Interrupted(Exception):
     """The run was asked to stop, and has saved."""
@@ -68,7 +74,8 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> report.Report:
     Raises:
         ValueError: the config is wrong, or would change the run that the directory holds.
         FileNotFoundError: the data set is not prepared, or the weights to start from are not there.
-        Interrupted: the run got SIGTERM or SIGINT; it has saved and can go on.
+        Interrupted: the run got SIGTERM, or, as a single process, SIGINT; it has saved and can go
+            on.
         Diverged: the loss or its gradient is no longer a number.
     """
     configs.check(config)
@@ -96,9 +103,22 @@ class Run:
         source, *_ = (
             batches.open_split(config, split) for split in ("train", "validation", "test")
         )
-        self.num_faces = len(source)
+        unlabelled = batches.open_unlabelled(config)
+        self.num_pictures = {
+            "train_faces": len(source),
+            "unlabelled_pictures": 0 if unlabelled is None else len(unlabelled),
+        }
         self.phases, self.steps_per_epoch = plan(config, len(source))
-        self.iterator = iter(batches.training_batches(config, source, self.model.anatomy))
+        distilling = [phase.first for phase in self.phases if phase.stage.distillation]
+        self.iterator = iter(
+            batches.training_batches(
+                config,
+                source,
+                self.model.anatomy,
+                unlabelled,
+                unlabelled_from=min(distilling, default=0),
+            )
+        )
         workdir.mkdir(parents=True, exist_ok=True)
         self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
         self.best_rank = -math.inf
@@ -298,7 +318,7 @@ class Run:
             "stage": phase.stage.name,
             "epoch": epoch + 1,
             "records_seen": step * self.config.batch_size,
-            "train_faces": self.num_faces,
+            **self.num_pictures,
             "seed": self.config.seed,
             "best_rank": self.best_rank if math.isfinite(self.best_rank) else None,
             "process_count": jax.process_count(),
@@ -342,11 +362,13 @@ class Run:
                 f"{self.workdir} holds a run with another config; name another --workdir, or set "
                 "these back:\n  " + "\n  ".join(changed)
             )
-        if (faces := record.get("train_faces", self.num_faces)) != self.num_faces:
-            raise ValueError(
-                f"{self.workdir} holds a run on {faces} training faces, but dataset.train has "
-                f"{self.num_faces} now; name another --workdir"
-            )
+        for name, now in self.num_pictures.items():
+            if (then := record.get(name, now)) != now:
+                words, field = _NUM_PICTURES[name]
+                raise ValueError(
+                    f"{self.workdir} holds a run on {then} {words}, but {field} has {now} now; "
+                    "name another --workdir"
+                )
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
         begun = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
         like = jax.device_get(self._entering(phase, begun))

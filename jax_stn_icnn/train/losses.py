@@ -9,21 +9,18 @@ import numpy as np
 from jax_stn_icnn.checks import check_labels, check_logits, check_same_batch, check_shape
 
 
-def cross_entropy(
-    logits: jax.Array, label_map: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
+def cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
     """Mean cross entropy over pixels.
 
     Args:
         logits: (batch, height, width, labels).
         label_map: integers below `labels`, (batch, height, width).
-        mask: which examples count, bool (batch,); all by default.
 
     Returns:
-        A float32 scalar; zero if no example counts.
+        A float32 scalar.
 
     Raises:
-        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
@@ -32,35 +29,30 @@ def cross_entropy(
     picked = jnp.sum(jnp.where(true, log_probs, 0), axis=-1)
     # A label that is none must not pass for one without a loss.
     known = (label_map >= 0) & (label_map < logits.shape[-1])
-    return _mean_over_examples(jnp.where(known, -picked, jnp.nan), mask)
+    return jnp.mean(jnp.where(known, -picked, jnp.nan))
 
 
-def binary_cross_entropy(
-    logits: jax.Array, label_map: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
+def binary_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
     """The paper's averaged binary cross entropy (eq. 16), over pixels and labels.
 
     Args:
         logits: (batch, height, width, labels); each label's sigmoid is its probability.
         label_map: integers below `labels`, (batch, height, width).
-        mask: which examples count, bool (batch,); all by default.
 
     Returns:
         A float32 scalar.
 
     Raises:
-        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
     logits = logits.astype(jnp.float32)
     truth = jax.nn.one_hot(label_map, logits.shape[-1])
     loss = jnp.maximum(logits, 0) - logits * truth + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return _mean_over_examples(loss, mask)
+    return jnp.mean(loss)
 
 
-def balanced_cross_entropy(
-    logits: jax.Array, label_map: jax.Array, mask: jax.Array | None = None
-) -> jax.Array:
+def balanced_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
     """Cross entropy in which each class of an image counts by the root of its pixels' number.
 
     Ours: where skin and hair are labelled, brows and eyes are so few of the pixels that the plain
@@ -69,14 +61,13 @@ def balanced_cross_entropy(
     Args:
         logits: (batch, height, width, labels).
         label_map: integers below `labels`, (batch, height, width).
-        mask: which examples count, bool (batch,); all by default.
 
     Returns:
         A float32 scalar: of each image the mean with weights 1 / sqrt(pixels of the class), then
-        the mean over images; zero if no example counts.
+        the mean over images.
 
     Raises:
-        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
     # One-hot: as in `windowless_cross_entropy`.
@@ -86,7 +77,7 @@ def balanced_cross_entropy(
     weight = jnp.where(count > 0, 1 / jnp.sqrt(jnp.maximum(count, 1)), 0)
     loss = -jnp.sum(jnp.where(hot, log_probs, 0), axis=(1, 2))
     per_image = jnp.sum(loss * weight, axis=-1) / jnp.sum(count * weight, axis=-1)
-    return _mean_over_examples(per_image, mask)
+    return jnp.mean(per_image)
 
 
 def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Array:
@@ -114,9 +105,7 @@ def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Ar
 
 
 def fine_losses(
-    fine_logits: Sequence[jax.Array],
-    part_labels: jax.Array | Sequence[jax.Array],
-    mask: jax.Array | None = None,
+    fine_logits: Sequence[jax.Array], part_labels: jax.Array | Sequence[jax.Array]
 ) -> jax.Array:
     """Cross entropy of each part's patch.
 
@@ -124,7 +113,6 @@ def fine_losses(
         fine_logits: for each part (batch, height, width, labels).
         part_labels: of `sampling.crop_part_labels`, (batch, parts, height, width), or for each part
             (batch, height, width).
-        mask: which examples count, bool (batch,); all by default.
 
     Returns:
         float32 (parts,). Weigh and sum them: the original's weights are all one.
@@ -137,7 +125,7 @@ def fine_losses(
         raise ValueError(f"part_labels are of {len(each)} parts, but logits of {len(fine_logits)}")
     return jnp.stack(
         [
-            cross_entropy(logits, own_labels, mask)
+            cross_entropy(logits, own_labels)
             for logits, own_labels in zip(fine_logits, each, strict=True)
         ]
     )
@@ -169,7 +157,7 @@ def windowless_cross_entropy(
         such pixel gives zero.
 
     Raises:
-        ValueError: shapes do not fit, or a label is no class.
+        ValueError: shapes do not fit, or, outside of jit, a label is no class.
     """
     check_shape("logits", logits, ("batch", len(windowless), "height", "width"))
     check_shape("label_map", label_map, (logits.shape[0], *logits.shape[2:]))
@@ -231,7 +219,7 @@ def edge_cross_entropy(logits: jax.Array, label_map: jax.Array, within: int) -> 
         edge gives zero.
 
     Raises:
-        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
     near = near_edges(label_map, within)
@@ -289,12 +277,3 @@ def distillation_loss(logits: jax.Array, answers: jax.Array) -> jax.Array:
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     wanted = jax.nn.log_softmax(jax.lax.stop_gradient(answers).astype(jnp.float32))
     return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - log_probs), axis=-1))
-
-
-def _mean_over_examples(loss: jax.Array, mask: jax.Array | None) -> jax.Array:
-    if mask is None:
-        return jnp.mean(loss)
-    check_shape("mask", mask, loss.shape[:1])
-    weight = mask.astype(loss.dtype)
-    per_example = jnp.mean(loss.reshape(loss.shape[0], -1), axis=1)
-    return jnp.sum(per_example * weight) / jnp.maximum(jnp.sum(weight), 1)

@@ -1,6 +1,7 @@
 """Ends a run between two steps, rather than in the middle of one, when a signal asks for it.
 
-With several processes JAX's preemption service does this, since they must agree on the step.
+With several processes JAX's preemption service does this for SIGTERM, since they must agree on the
+step; SIGINT ends each at once there.
 """
 
 import contextlib
@@ -24,7 +25,8 @@ def noticing_signals() -> Iterator[list[int]]:
         del frame
         seen.append(number)
         signal.signal(number, earlier[number])
-        tqdm.write(f"{signal.Signals(number).name}: saving after this step")
+        name = signal.Signals(number).name
+        tqdm.write(f"{name}: saving after this step, or after the validation where it is going on")
 
     earlier: dict[int, Any] = {
         number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)
