@@ -22,7 +22,7 @@ def restored():
     [
         ("~/here", None, "{home}/here"),
         ("/here", "/there", "/here"),
-        ("", "/there", None),
+        ("", "/there", ""),
         (None, "/there", "/there"),
         (None, "gs://bucket/programs", "gs://bucket/programs"),
         (None, None, DIRECTORY.replace("~", "{home}")),
@@ -32,8 +32,7 @@ def test_what_is_asked_for_wins_over_the_environment(asked, told, used, monkeypa
     monkeypatch.setenv("HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", told)
     enable_cache(asked)
-    expected = None if used is None else used.format(home=tmp_path)
-    assert jax.config.values["jax_compilation_cache_dir"] == expected
+    assert jax.config.values["jax_compilation_cache_dir"] == used.format(home=tmp_path)
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0
 
 

@@ -1,4 +1,5 @@
 import threading
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def cached_as_outside_of_tests(monkeypatch):
     """Nothing is kept from what other tests share, and all that the package caches is cached."""
     before = jax.config.values["jax_compilation_cache_dir"]
     monkeypatch.setattr(programs, "_path", find_path)
-    jax.config.update("jax_compilation_cache_dir", None)
+    enable_cache("")
     yield
     jax.config.update("jax_compilation_cache_dir", before)
 
@@ -53,7 +54,19 @@ class Counted:
         return self.value
 
 
-def test_without_a_directory_nothing_is_kept():
+def test_from_the_start_whole_programs_are_kept_and_jax_is_left_alone(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    jax.config.update("jax_compilation_cache_dir", None)
+    x = np.ones(3, np.float32)
+    lower = Counted(jax.jit(double).lower(x))
+    for _ in range(2):
+        cached_program("double", (), lower, jax.stages.Lowered.compile, jax.devices()[:1])(x)
+    assert lower.calls == 1
+    (kept,) = filter(Path.is_file, tmp_path.rglob("*"))
+    assert kept.parent == tmp_path / ".cache" / "jax_stn_icnn" / programs.FOLDER
+
+
+def test_turned_off_it_keeps_nothing():
     make = Counted({"a": 1})
     for calls in (1, 2):
         assert cached_value("what", (7,), make) == {"a": 1}

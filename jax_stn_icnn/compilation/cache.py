@@ -3,9 +3,12 @@
 JAX's own cache is asked only once a program is traced and lowered, which for these networks takes
 longer than all else in a start. Here a program is found by its description: what the caller says
 it is made from, this package's source, the versions of the libraries, JAX's settings, the machine.
-So a change of a file is seen; a function replaced at run time is not: then turn the cache off.
-Without `enable_cache`, or for a class of another package, whose source is not looked at, nothing
-is cached.
+So a change of a file is seen; a function replaced at run time is not: then turn the cache off, by
+`enable_cache("")`. For a class of another package, whose source is not looked at, nothing is
+cached.
+
+It is on from the start, since the first parse of a process takes ten times as long without. JAX's
+own cache, which holds a program's every other computation too, is on if the program says so.
 """
 
 import contextlib
@@ -46,11 +49,12 @@ Value = TypeVar("Value")
 
 
 def enable_cache(directory: str | None = None) -> None:
-    """Caches compiled programs in a directory.
+    """Has JAX cache all that it compiles in a directory, or turns all caching off.
 
     JAX finds a program by what it does, for what machine and by which version; one that changed is
-    compiled anew. Programs that are cached whole lie there too, if it is a local directory. The
-    directory only grows, and may be removed at any time.
+    compiled anew. Programs that are cached whole lie there too, if it is a local directory; without
+    this call they lie in DIRECTORY, and JAX caches nothing. The directory only grows, and may be
+    removed at any time.
 
     Args:
         directory: where; created if missing; a path, or a URL that JAX can write to, such as
@@ -59,7 +63,7 @@ def enable_cache(directory: str | None = None) -> None:
     """
     if directory is None:
         directory = jax.config.values["jax_compilation_cache_dir"] or DIRECTORY
-    jax.config.update("jax_compilation_cache_dir", _in_full(directory) if directory else None)
+    jax.config.update("jax_compilation_cache_dir", _in_full(directory) if directory else "")
     # By default only what took a second: the many small programs of a start take longer together.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
@@ -114,7 +118,7 @@ def cached_program(
     with _noting_compilations() as compiled:
         program = compile(lowered)
     # What JAX's own cache gave cannot be written again on CPU: it would lack its functions.
-    if compiled:
+    if compiled or not jax.config.values["jax_compilation_cache_dir"]:
         _write(path, serialize_executable.serialize(program))
     return program
 
@@ -156,6 +160,8 @@ def _is_url(directory: str) -> bool:
 def _path(name: str, made_from: Sequence[Any]) -> Path | None:
     """Where it is kept; None if it is not to be."""
     directory = jax.config.values["jax_compilation_cache_dir"]
+    if directory is None:  # Empty: turned off.
+        directory = _in_full(DIRECTORY)
     packages = {type(part).__module__.split(".")[0] for part in made_from}
     if not directory or _is_url(directory) or not packages <= {"builtins", PACKAGE.name}:
         return None
