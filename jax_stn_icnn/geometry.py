@@ -54,12 +54,28 @@ def is_one_size(sizes: Sizes) -> bool:
 
 
 def unit_to_pixel(unit: jax.Array, size: int) -> jax.Array:
-    """Unit coordinates in [-1, 1] to pixels in [0, size - 1], along one axis."""
+    """Unit coordinates in [-1, 1] to pixels in [0, size - 1], along one axis.
+
+    Args:
+        unit: floats of any shape; beyond [-1, 1] they lie beyond the axis.
+        size: pixels of the axis.
+
+    Returns:
+        Pixels, whole numbers at their centres, of the same shape.
+    """
     return (unit + 1.0) / 2.0 * (size - 1)
 
 
 def pixel_to_unit(pixel: jax.Array, size: int) -> jax.Array:
-    """Pixels in [0, size - 1] to unit coordinates in [-1, 1], along one axis."""
+    """Pixels in [0, size - 1] to unit coordinates in [-1, 1], along one axis.
+
+    Args:
+        pixel: numbers of any shape, whole ones at the centres of pixels.
+        size: pixels of the axis, two or more.
+
+    Returns:
+        Unit coordinates, of the same shape.
+    """
     return pixel * (2.0 / (size - 1)) - 1.0
 
 
@@ -81,7 +97,7 @@ def make_theta(sx: jax.Array, sy: jax.Array, tx: jax.Array, ty: jax.Array) -> ja
 
 
 def invert(theta: jax.Array) -> jax.Array:
-    """Inverts thetas of shape (..., 2, 3); a degenerate one gives infinities.
+    """Inverts thetas of shape (..., 2, 3); a degenerate one gives no finite numbers.
 
     Args:
         theta: any affine matrices, rotation and shear included.
@@ -99,7 +115,18 @@ def invert(theta: jax.Array) -> jax.Array:
 
 
 def compose(outer: jax.Array, inner: jax.Array) -> jax.Array:
-    """The matrix that does `inner` first, then `outer`; shapes (..., 2, 3), broadcast."""
+    """The matrix that does `inner` first, then `outer`.
+
+    Args:
+        outer: affine matrices, (..., 2, 3).
+        inner: likewise; leading axes broadcast.
+
+    Returns:
+        Affine matrices, (..., 2, 3).
+
+    Raises:
+        ValueError: one of the two does not end in (2, 3).
+    """
     check_shape("outer", outer, (..., 2, 3))
     check_shape("inner", inner, (..., 2, 3))
     linear, shift = outer[..., :2], outer[..., 2:]

@@ -146,13 +146,30 @@ def grey(image: jax.Array) -> jax.Array:
 
 
 def change_gamma(image: jax.Array, exponent: jax.Array) -> jax.Array:
-    """Raises every value to a power: above 1 darkens, below 1 brightens."""
+    """Raises every value to a power: above 1 darkens, below 1 brightens.
+
+    Args:
+        image: the image, floats (height, width, 3).
+        exponent: the power, a scalar above 0; 1 changes nothing.
+
+    Returns:
+        The image; values below 0 become 0, except where the power is 1.
+    """
     # Noise may have carried values below 0, of which there are no powers.
     return jnp.where(exponent == 1, image, jnp.maximum(image, 0.0) ** exponent)
 
 
 def change_contrast(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Moves every value away from the image's mean, or towards it."""
+    """Moves every value away from the image's mean, or towards it.
+
+    Args:
+        image: the image, floats (height, width, 3).
+        factor: by which distances from the mean over pixels and channels grow, a scalar; 1 changes
+            nothing.
+
+    Returns:
+        The image, not clipped.
+    """
     mean = jnp.mean(image)
     return jnp.where(factor == 1, image, mean + factor * (image - mean))
 
@@ -211,7 +228,15 @@ def shrink(image: jax.Array, factor: jax.Array, sigma: jax.Array) -> jax.Array:
 
 
 def enlarge(image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Undoes the size of `shrink`, bilinear."""
+    """Undoes the size of `shrink`, bilinear.
+
+    Args:
+        image: of `shrink`, floats (height, width, 3).
+        factor: the one that it was shrunk by, at least 1.
+
+    Returns:
+        The image, of the same shape.
+    """
 
     def matrix(length: int) -> jax.Array:
         last = jnp.ceil(length / factor) - 1

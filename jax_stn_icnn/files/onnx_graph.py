@@ -67,7 +67,18 @@ class Graph:
     def add(
         self, op: str, inputs: Sequence[Tensor], shape: Shape, dtype: Any, **attributes: Any
     ) -> Tensor:
-        """Adds a node of one output."""
+        """Adds a node of one output.
+
+        Args:
+            op: the node's operation, by ONNX's name.
+            inputs: of the node, in ONNX's order.
+            shape: of the output; sizes may be symbols.
+            dtype: of the output's numbers.
+            **attributes: of the node, by ONNX's names.
+
+        Returns:
+            The output.
+        """
         name = f"{op}_{len(self.nodes)}"
         names = [self.name_of(one) for one in inputs]
         self.nodes.append(helper.make_node(op, names, [name], name=name, **attributes))
@@ -96,7 +107,15 @@ class Graph:
         return self.add("Mul", [self._batch, self.integers([int(factor)])], (1,), np.int64)
 
     def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """The same numbers in another shape; one size at most is not known yet."""
+        """The same numbers in another shape.
+
+        Args:
+            tensor: a constant, or what a node gives.
+            shape: the new one, for equally many numbers; one size at most is a symbol.
+
+        Returns:
+            The tensor in that shape; of a constant a constant.
+        """
         if tensor.shape == tuple(shape):
             return tensor
         if tensor.array is not None:
@@ -106,7 +125,15 @@ class Graph:
         return self.add("Reshape", [tensor, self.integers(sizes)], shape, tensor.dtype)
 
     def transpose(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
-        """Axes in another order."""
+        """Axes in another order.
+
+        Args:
+            tensor: a constant, or what a node gives.
+            order: for each axis of the result the tensor's axis, as `numpy.transpose` takes it.
+
+        Returns:
+            The tensor so transposed; of a constant a constant.
+        """
         if list(order) == sorted(order):
             return tensor
         if tensor.array is not None:
@@ -115,7 +142,15 @@ class Graph:
         return self.add("Transpose", [tensor], shape, tensor.dtype, perm=list(order))
 
     def whole(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """A tensor at its full shape."""
+        """A tensor at its full shape.
+
+        Args:
+            tensor: a constant, or what a node gives.
+            shape: what it is to be broadcast to; sizes may be symbols.
+
+        Returns:
+            The tensor itself if it has that shape, else the output of a node that broadcasts it.
+        """
         if tensor.shape == tuple(shape):
             return tensor
         return self.add("Expand", [tensor, self.sizes(shape)], shape, tensor.dtype)

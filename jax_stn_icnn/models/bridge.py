@@ -56,7 +56,15 @@ def row_of(num_rows: int) -> int:
 
 
 def context_size(patch_size: Size, num_rows: int) -> Size:
-    """(height, width) of the context of a patch: those of the row that it is added to."""
+    """(height, width) of the context of a patch: those of the row that it is added to.
+
+    Args:
+        patch_size: (height, width) of the patch.
+        num_rows: how many rows the fine network has.
+
+    Returns:
+        The patch's height and width over 2**`row_of(num_rows)`, rounded up.
+    """
     side = 2 ** row_of(num_rows)
     return tuple(-(-length // side) for length in patch_size)
 

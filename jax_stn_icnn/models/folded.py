@@ -58,7 +58,16 @@ Picture: TypeAlias = Any
 
 
 def fold(picture: jax.Array, block: Size, start: int = 0) -> Folded:
-    """Folds (batch, height, width, channels), which needs not divide into blocks."""
+    """Folds a picture, which needs not divide into blocks.
+
+    Args:
+        picture: (batch, height, width, channels).
+        block: (height, width) of a block.
+        start: the row and the column of the picture where the first block begins: 0, or less.
+
+    Returns:
+        The picture folded, of its type.
+    """
     size = picture.shape[1:3]
     padding = [(-start, -(n - start) % side) for n, side in zip(size, block, strict=True)]
     channel, row, column = np.indices((picture.shape[3], *block))
@@ -86,7 +95,15 @@ def stack(pictures: list[Folded]) -> Folded:
 
 
 def to_blocks(of_channels: jax.Array, block: Size) -> jax.Array:
-    """What each channel has, for the channels of blocks."""
+    """What each channel has, for the channels of blocks.
+
+    Args:
+        of_channels: a number for each channel, (channels,).
+        block: (height, width) of a block.
+
+    Returns:
+        (channels * pixels of a block,), in the order of `Folded.blocks`.
+    """
     return jnp.repeat(of_channels, block[0] * block[1])
 
 
@@ -228,6 +245,20 @@ def pick(
     """For each output a pixel of a block or, where it lies beyond, of the blocks after it.
 
     As a product with ones, which is exact, and much faster on TPU than to move channels about.
+
+    Args:
+        blocks: (batch, rows of blocks, columns of blocks, channels * pixels of a block), as in
+            `Folded`.
+        block: (height, width) of a block.
+        channel: for each output the pixel's channel, integers of any shape.
+        row: likewise its row, from 0 at the top of the block; from the height of a block on it lies
+            in those below.
+        column: likewise its column; from the width of a block on it lies in those to the right.
+        strides: blocks from one place of the result to the next, (down, across).
+        padding: blocks of zeroes put around those given, ((above, below), (left, right)).
+
+    Returns:
+        (batch, rows, columns, outputs), of the type of `blocks`.
     """
     taps = row.max() // block[0] + 1, column.max() // block[1] + 1
     tap = row // block[0] * taps[1] + column // block[1]

@@ -50,7 +50,19 @@ class SmallLocalizer(nn.Module):
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
-        """Thetas (batch, parts, 2, 3) for softmax masks (batch, 128, 128, classes)."""
+        """Thetas for softmax masks.
+
+        Args:
+            mask: softmax over background and the parts' classes, (batch, 128, 128,
+                1 + windowed classes).
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            The windows, patch -> frame, float32 (batch, parts, 2, 3), all entries in -1..1.
+
+        Raises:
+            ValueError: the shape does not fit.
+        """
         check_shape("mask", mask, ("batch", *COARSE_SIZE, 1 + len(self.anatomy.windowed)))
         conv = partial(nn.Conv, self.anatomy.num_parts, padding=PAD_1, dtype=self.dtype)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
@@ -97,7 +109,19 @@ class VGG9Localizer(nn.Module):
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
-        """Thetas (batch, parts, 2, 3) for softmax masks (batch, height, width, classes)."""
+        """Thetas for softmax masks.
+
+        Args:
+            mask: softmax over background and the parts' classes, (batch, height, width,
+                1 + windowed classes); both sizes halve evenly at each pool.
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            The windows, patch -> frame, float32 (batch, parts, 2, 3).
+
+        Raises:
+            ValueError: the shape does not fit.
+        """
         check_shape("mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.windowed)))
         maps = self._of_blocks if folds(self.platform) else self._of_pixels
         x = _mean_positions(maps(mask.astype(self.dtype), train).astype(jnp.float32))
@@ -165,7 +189,15 @@ class BasicBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps (batch, height, width, channels) to the same, shrunk by the stride."""
+        """Maps features to features, shrunk by the stride.
+
+        Args:
+            x: (batch, height, width, channels); with stride 1 as many channels as `features`.
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            (batch, ceil(height / stride), ceil(width / stride), features).
+        """
         conv = partial(nn.Conv, self.features, use_bias=False, dtype=self.dtype)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
         shortcut = x
@@ -196,7 +228,19 @@ class ResNet18Localizer(nn.Module):
 
     @nn.compact
     def __call__(self, mask: jax.Array, train: bool) -> jax.Array:
-        """Thetas (batch, parts, 2, 3) for softmax masks (batch, height, width, classes)."""
+        """Thetas for softmax masks.
+
+        Args:
+            mask: softmax over background and the parts' classes, (batch, height, width,
+                1 + windowed classes).
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            The windows, patch -> frame, float32 (batch, parts, 2, 3).
+
+        Raises:
+            ValueError: the shape does not fit.
+        """
         check_shape("mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.windowed)))
         x = nn.Conv(
             64,

@@ -93,8 +93,8 @@ class STNiCNN(nn.Module):
         flip_test: whether the classes without a window, except in training, get the mean of the
             coarse network's logits of a picture and of its mirror image.
         bridge: whether the fine networks see what a `unet` makes of their windows and of the face.
-        coarse_size: side of the rough mask, in pixels; the paper's 128, and where a shape below
-            says 128, that stands for it.
+        coarse_size: side of the rough mask, in pixels; the paper's 128, and where a shape in this
+            file says 128, that stands for it.
         platform: what the networks are compiled for, as JAX calls it (`tpu`, `cpu`, ..); None is
             JAX's default. It changes how results are computed, not what they are; so only who
             compiles for a platform that is not at hand has to say it.
@@ -232,7 +232,18 @@ class STNiCNN(nn.Module):
         return found if len(windowless) > 1 else found._replace(whole=None)
 
     def localize(self, mask: jax.Array, *, train: bool = False) -> jax.Array:
-        """Thetas (batch, parts, 2, 3) of rough masks (batch, 128, 128, classes)."""
+        """Thetas of rough masks, by the localizer; `centroid` has none.
+
+        Args:
+            mask: softmax over the classes, (batch, 128, 128, classes).
+            train: whether BatchNorm uses (and records) the statistics of this batch.
+
+        Returns:
+            The windows, patch -> frame, (batch, parts, 2, 3).
+
+        Raises:
+            ValueError: the shape does not fit.
+        """
         return self.localizer(parts_mask(mask, self.anatomy), train)
 
     def fine_stage(

@@ -209,9 +209,15 @@ def _smoothing(size: int) -> np.ndarray:
 
 
 def fold(image: jax.Array, side: int) -> jax.Array:
-    """Space to depth: (batch, h * side, w * side, C) -> (batch, side**2 * C, h, w).
+    """Space to depth.
 
-    Channels are ordered by row within the block, column within the block, channel.
+    Args:
+        image: (batch, h * side, w * side, C).
+        side: of a block, in pixels.
+
+    Returns:
+        (batch, side**2 * C, h, w), channels ordered by row within the block, column within the
+        block, channel.
     """
     batch, height, width, channels = image.shape
     blocks = image.reshape(batch, height // side, side, width // side, side, channels)
@@ -221,7 +227,15 @@ def fold(image: jax.Array, side: int) -> jax.Array:
 
 
 def unfold(features: jax.Array, side: int) -> jax.Array:
-    """Depth to space: the inverse of `fold`, but that channels stay first."""
+    """Depth to space: the inverse of `fold`, but that channels stay first.
+
+    Args:
+        features: (batch, side**2 * C, h, w), channels ordered as by `fold`.
+        side: of a block, in pixels.
+
+    Returns:
+        (batch, C, h * side, w * side).
+    """
     batch, channels, height, width = features.shape
     blocks = features.reshape(batch, side, side, channels // side**2, height, width)
     return blocks.transpose(0, 3, 4, 1, 5, 2).reshape(
@@ -230,13 +244,29 @@ def unfold(features: jax.Array, side: int) -> jax.Array:
 
 
 def fold_by_products(image: jax.Array, side: int) -> jax.Array:
-    """`fold` as a convolution with ones, which is exact, and much faster on TPU than a copy."""
+    """`fold` as a convolution with ones, which is exact, and much faster on TPU than a copy.
+
+    Args:
+        image: as for `fold`.
+        side: likewise.
+
+    Returns:
+        As of `fold`.
+    """
     row, column, channel = np.indices((side, side, image.shape[3]))
     return pick(image, (1, 1), channel, row, column, strides=(side, side)).transpose(0, 3, 1, 2)
 
 
 def unfold_by_products(features: jax.Array, side: int) -> jax.Array:
-    """`unfold` likewise: a product with ones puts columns in their place."""
+    """`unfold` likewise: a product with ones puts columns in their place.
+
+    Args:
+        features: as for `unfold`.
+        side: likewise.
+
+    Returns:
+        As of `unfold`.
+    """
     batch, channels, height, width = features.shape
     blocks = features.reshape(batch, side, side, channels // side**2, height, width)
     ones = jnp.eye(width * side, dtype=features.dtype).reshape(-1, width, side)

@@ -144,7 +144,16 @@ def for_workers(args: argparse.Namespace) -> argparse.Namespace:
 
 
 def todo(jobs: Sequence[Job], out: str, masks: Sequence[str]) -> list[Job]:
-    """The photos that lack some of their files."""
+    """The photos that lack some of their files.
+
+    Args:
+        jobs: the photos.
+        out: the folder for the results, a URL or a local path; it need not exist.
+        masks: names of classes that get a file of their own.
+
+    Returns:
+        Those photos, in the same order.
+    """
     store = Store.of(out)
     there = set()
     if store.system.exists(store.root):

@@ -67,7 +67,15 @@ def frame_around_landmarks(landmarks: np.ndarray, frame_size: int) -> np.ndarray
 
 
 def frame_around_photo(size: tuple[int, int], frame_size: int) -> np.ndarray:
-    """The frame of a whole photo of (height, width), which lies centred in it, as in `data`."""
+    """The frame of a whole photo, which lies centred in it, as in `data`.
+
+    Args:
+        size: (height, width) of the photo, whose longer side fills the frame.
+        frame_size: side of the frame.
+
+    Returns:
+        Matrix frame -> photo.
+    """
     height, width = size
     side = max(size)
     # Whole pixels, so that a photo as large as the frame goes into it as it is.
@@ -77,7 +85,18 @@ def frame_around_photo(size: tuple[int, int], frame_size: int) -> np.ndarray:
 
 
 def box_in_frame(matrix: np.ndarray, frame_size: int) -> np.ndarray:
-    """The box, (4,), of which `frame_around_box` makes a frame of this place and size."""
+    """The box of which `frame_around_box` makes a frame of this place and size, if it is upright.
+
+    Of a turned frame the box is upright all the same: as large, its centre at the same point of the
+    face.
+
+    Args:
+        matrix: frame -> photo.
+        frame_size: side of the frame.
+
+    Returns:
+        (x0, y0, x1, y1), a square.
+    """
     axis = matrix[:, 0] * frame_size
     side = np.linalg.norm(axis) / _SIDE
     down = np.array([-axis[1], axis[0]]) / np.linalg.norm(axis)

@@ -30,7 +30,8 @@ class FaceParse:
         windows: part name -> box of the window that was cut for it; where the face is turned, the
             box around that window.
         found: the names of the parts of which there is at least a pixel.
-        rough: class ids of the rough mask, which covers the frame, uint8 (128, 128).
+        rough: class ids of the rough mask, which covers the frame, uint8 (128, 128), or of the side
+            that the model's `coarse_size` says.
         matrix: pixels of the frame, which the networks saw -> pixels of the photo, (2, 3).
         photo_size: (height, width) of the photo.
         anatomy: what the classes and parts are.
@@ -167,7 +168,15 @@ class PhotoParse:
 
 
 def merged(faces: Sequence[FaceParse], photo_size: tuple[int, ...]) -> np.ndarray:
-    """Class ids of all faces of a photo of (height, width), the larger in front, uint8."""
+    """Class ids of all faces of a photo, the larger in front.
+
+    Args:
+        faces: those of the photo, in any order.
+        photo_size: (height, width) of the photo.
+
+    Returns:
+        uint8 (height, width), background where there is no face.
+    """
     label_map = np.zeros(photo_size, np.uint8)
     for face in sorted(faces, key=lambda face: np.linalg.det(face.matrix[:, :2])):
         face.paint(label_map)

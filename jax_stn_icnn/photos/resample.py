@@ -109,13 +109,29 @@ def footprint(
 
 
 def corners(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Where the outer corners of a picture of a (height, width) go, clockwise: (x, y), (4, 2)."""
+    """Where a picture's outer corners go, half a pixel beyond the centres of its corner pixels.
+
+    Args:
+        matrix: pixels of the picture -> pixels of another.
+        size: (height, width) of the picture.
+
+    Returns:
+        (x, y) in the other of the upper left, upper right, lower right and lower left one, (4, 2).
+    """
     x, y = size[1] - 0.5, size[0] - 0.5
     return apply(matrix, np.array([(-0.5, -0.5), (x, -0.5), (x, y), (-0.5, y)]))
 
 
 def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Carries points (x, y), of shape (..., 2)."""
+    """Carries points.
+
+    Args:
+        matrix: pixels of one picture -> pixels of another.
+        points: (x, y) in the one, (..., 2).
+
+    Returns:
+        (x, y) in the other, (..., 2).
+    """
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
@@ -126,7 +142,16 @@ def invert(matrix: np.ndarray) -> np.ndarray:
 
 
 def shift(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """The matrix for a picture cut to rows and columns, where it was the whole picture's."""
+    """The matrix for a picture cut to rows and columns, where it was the whole picture's.
+
+    Args:
+        matrix: pixels of the whole picture -> pixels of another.
+        rows: those that are left; only where they start counts.
+        columns: likewise.
+
+    Returns:
+        Matrix: pixels of the cut picture -> pixels of the other.
+    """
     start = np.array([columns.start, rows.start], np.float64)
     return np.concatenate([matrix[:, :2], apply(matrix, start)[:, None]], axis=1)
 

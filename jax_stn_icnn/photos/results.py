@@ -56,13 +56,26 @@ def names(base: str, masks: Sequence[str] = ()) -> list[str]:
 
 
 def are_there(base: Path, masks: Sequence[str] = ()) -> bool:
-    """Whether a photo has all of its files."""
+    """Whether a photo has all of its files.
+
+    Args:
+        base: their path without their endings.
+        masks: names of classes that get a file of their own.
+
+    Returns:
+        True if each of them is there.
+    """
     # Of a name that is too long `Path.exists` would raise what writing will say.
     return all(os.path.exists(base.with_name(name)) for name in names(base.name, masks))
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file under another name, and renames it when it is whole."""
+    """Writes a file under another name, and renames it when it is whole.
+
+    Args:
+        path: the file; one that is there is replaced. Its folder must exist.
+        write: what writes into the file, opened for bytes.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with open(partial, "wb") as file:
         write(file)

@@ -18,7 +18,15 @@ def coordinate_type(array: jax.Array) -> jnp.dtype:
 
 
 def unit_axes(size: Size, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """The axes x, (1, width), and y, (height, 1), of a patch, both from -1 to 1."""
+    """The axes x and y of a patch, both from -1 to 1.
+
+    Args:
+        size: (height, width) of the patch.
+        dtype: of the coordinates.
+
+    Returns:
+        x, (1, width), and y, (height, 1); 0 along an axis of one pixel.
+    """
 
     def axis(length: int) -> jax.Array:
         if length == 1:  # A patch of one pixel samples the window's centre.
@@ -34,13 +42,30 @@ def unit_axes(size: Size, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
 
 
 def patch_points(theta: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
-    """Where each pixel of a patch lies in the frame, in unit coordinates: x and y, (..., h, w)."""
+    """Where each pixel of a patch lies in the frame, in unit coordinates.
+
+    Args:
+        theta: matrices patch -> frame, (..., 2, 3).
+        size: (height, width) of the patch.
+
+    Returns:
+        x and y, each (..., height, width), float32 or wider.
+    """
     theta = theta.astype(coordinate_type(theta))
     return affine(theta, *unit_axes(size, theta.dtype))
 
 
 def affine(theta: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where theta (..., 2, 3) carries the points of two axes, (1, w) and (h, 1): x and y."""
+    """Where theta carries the points of two axes.
+
+    Args:
+        theta: affine matrices, (..., 2, 3).
+        x: of the points' columns, (1, width), in unit coordinates.
+        y: of their rows, (height, 1), likewise.
+
+    Returns:
+        x and y, each (..., height, width), in unit coordinates of where theta leads.
+    """
     # Spelled out rather than a product of matrices, which accelerators may round to bfloat16.
     rows = [theta[..., i, :, None, None] for i in (0, 1)]
     to_x, to_y = (row[..., 0, :, :] * x + row[..., 1, :, :] * y + row[..., 2, :, :] for row in rows)
@@ -48,7 +73,17 @@ def affine(theta: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax
 
 
 def in_pixels(x: jax.Array, y: jax.Array, image_size: Size) -> tuple[jax.Array, jax.Array]:
-    """The same points in pixels of the image, within int32 wherever theta points."""
+    """The same points in pixels of the image, within int32 wherever theta points.
+
+    Args:
+        x: in unit coordinates of the image, of any shape.
+        y: likewise, of the same shape.
+        image_size: (height, width) of the image.
+
+    Returns:
+        x and y in pixels, whole numbers at their centres, of the same shape; what lies more than
+        two pixels outside the image is put two pixels outside.
+    """
     # One array behind a barrier: otherwise each use is fused with, and rounds, the coordinates in
     # its own way, and the backward pass could see other pixels than the forward one.
     x, y = jax.lax.optimization_barrier(jnp.stack([x, y]))
@@ -63,9 +98,17 @@ def _in_pixels(unit: jax.Array, length: int) -> jax.Array:
 def upright_in_pixels(
     theta: jax.Array, size: Size, image_size: Size
 ) -> tuple[jax.Array, jax.Array]:
-    """Where an upright window's columns x, (..., w), and rows y, (..., h), lie in the image.
+    """Where an upright window's columns and rows lie in the image.
 
     The same numbers as for each of its points; entries of theta off the diagonal are not looked at.
+
+    Args:
+        theta: matrices patch -> image, (..., 2, 3).
+        size: (height, width) of the patch.
+        image_size: (height, width) of the image.
+
+    Returns:
+        x of the columns, (..., width), and y of the rows, (..., height), as of `in_pixels`.
     """
     theta = theta.astype(coordinate_type(theta))
     axis_x, axis_y = unit_axes(size, theta.dtype)
@@ -78,7 +121,8 @@ def upright_in_pixels(
 class Neighbours(NamedTuple):
     """The two pixels of an axis that each sample lies between.
 
-    Both lie in the image: beyond an edge they are its last two, of which one may still count.
+    Both lie in the image: beyond an edge they are its last two, of which one may still count. Along
+    an axis of one pixel there is no second, and it weighs nothing.
 
     Attributes:
         first: index of the first of the two.
@@ -92,7 +136,15 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(pixel: jax.Array, length: int) -> Neighbours:
-    """The neighbours of samples at coordinates `pixel` on an axis of so many pixels."""
+    """The neighbours of samples on an axis.
+
+    Args:
+        pixel: where the samples lie, in pixels, whole numbers at their centres; of any shape.
+        length: pixels of the axis.
+
+    Returns:
+        The neighbours, their arrays of the same shape.
+    """
     pixel = _whole_pixels(pixel, length)
     floor = jnp.floor(pixel)
     fraction = pixel - floor

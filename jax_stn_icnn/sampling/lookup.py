@@ -21,12 +21,30 @@ from jax_stn_icnn.sampling.grid import (
 
 
 def nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """Patches of one image: (H, W, C), (..., 2, 3) -> (..., h, w, C)."""
+    """Patches of one image, by the nearest pixel.
+
+    Args:
+        image: (H, W, C), of any type.
+        theta: matrices patch -> image, (..., 2, 3).
+        size: (height, width) of a patch, (h, w).
+
+    Returns:
+        Patches (..., h, w, C) of the image's type, zero outside the image.
+    """
     return nearest_at(image, *patch_points(theta, size))
 
 
 def nearest_at(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """What an image (H, W, C) holds at points in unit coordinates, zero outside."""
+    """What an image holds at points, by the nearest pixel.
+
+    Args:
+        image: (H, W, C), of any type.
+        x: in unit coordinates of the image, of any shape.
+        y: likewise, of the same shape.
+
+    Returns:
+        (..., C) of the image's type, zero outside the image.
+    """
     height, width, channels = image.shape
     x, y = (jnp.round(axis).astype(jnp.int32) for axis in in_pixels(x, y, (height, width)))
     inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
@@ -51,7 +69,16 @@ def _four_pixels(
 
 
 def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
+    """All patches of one image.
+
+    Args:
+        image: floats (H, W, C).
+        theta: matrices patch -> image, (patches, 2, 3).
+        size: (height, width) of a patch, (h, w).
+
+    Returns:
+        Patches (patches, h, w, C) of the image's type.
+    """
     _, width, channels = image.shape
     at, x, y = _four_pixels(image, theta, size)
     pixels = image.reshape(-1, channels)
@@ -68,7 +95,18 @@ def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
 def bilinear_gradients(
     image: jax.Array, theta: jax.Array, cotangent: jax.Array, size: Size
 ) -> tuple[jax.Array, jax.Array]:
-    """What a cotangent of `bilinear` gives to the image and to theta."""
+    """What a cotangent of `bilinear` gives to the image and to theta.
+
+    Args:
+        image: as for `bilinear`.
+        theta: likewise.
+        cotangent: of the patches, (patches, h, w, C).
+        size: (height, width) of a patch, (h, w).
+
+    Returns:
+        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3),
+        in their types.
+    """
     at, x, y = _four_pixels(image, theta, size)
     cotangent = cotangent.astype(coordinate_type(theta))
     d_theta = _gradient_of_theta(image, at, x, y, cotangent)

@@ -23,13 +23,31 @@ EXACT = jax.lax.Precision.HIGHEST
 
 
 def nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """Patches of one image: (H, W, C), (..., 2, 3) -> (..., h, w, C); integers below 2**24."""
+    """Patches of one image, by the nearest pixel.
+
+    Args:
+        image: (H, W, C), floats, or integers below 2**24.
+        theta: matrices patch -> image, (..., 2, 3); entries off the diagonal count as zero.
+        size: (height, width) of a patch, (h, w).
+
+    Returns:
+        Patches (..., h, w, C) of the image's type, zero outside the image.
+    """
     x, y = upright_in_pixels(theta, size, image.shape[:2])
     return pick(image, jnp.round(y), jnp.round(x))
 
 
 def pick(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
-    """Some rows and columns of an image, by their numbers (..., h) and (..., w); zero outside."""
+    """Some rows and columns of an image.
+
+    Args:
+        image: (H, W, C), floats, or integers below 2**24.
+        rows: their numbers, whole, of any type, (..., h).
+        columns: likewise, (..., w).
+
+    Returns:
+        (..., h, w, C) of the image's type; zero where a number lies outside the image.
+    """
     whole = not jnp.issubdtype(image.dtype, jnp.floating)
     dtype = jnp.float32 if whole else image.dtype
     down, across = (
@@ -40,7 +58,16 @@ def pick(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
 
 
 def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """All patches of one image: (H, W, C), (patches, 2, 3) -> (patches, h, w, C)."""
+    """All patches of one image.
+
+    Args:
+        image: floats (H, W, C).
+        theta: matrices patch -> image, (patches, 2, 3); one that is not upright gives NaN.
+        size: (height, width) of a patch, (h, w).
+
+    Returns:
+        Patches (patches, h, w, C) of the image's type.
+    """
     x, y = _weighed(image, theta, size)
     down, across = _matrix(y, y.weights, image.shape[0]), _matrix(x, x.weights, image.shape[1])
     return _between(down, image, across).astype(image.dtype)
@@ -49,7 +76,18 @@ def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
 def bilinear_gradients(
     image: jax.Array, theta: jax.Array, cotangent: jax.Array, size: Size
 ) -> tuple[jax.Array, jax.Array]:
-    """What a cotangent of `bilinear` gives to the image and to theta."""
+    """What a cotangent of `bilinear` gives to the image and to theta.
+
+    Args:
+        image: as for `bilinear`.
+        theta: likewise.
+        cotangent: of the patches, (patches, h, w, C).
+        size: (height, width) of a patch, (h, w).
+
+    Returns:
+        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3),
+        in their types.
+    """
     height, width, _ = image.shape
     cotangent = cotangent.astype(coordinate_type(theta))
     x, y = _weighed(image, theta, size)

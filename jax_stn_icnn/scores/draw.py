@@ -44,7 +44,8 @@ class Face(NamedTuple):
     Attributes:
         title: stands beside the row.
         image: uint8 (height, width, 3).
-        rough: class ids of the rough mask, (128, 128), which covers the whole image.
+        rough: class ids of the rough mask, which covers the whole image, (128, 128), or of the side
+            that the model's `coarse_size` says.
         windows: boxes (x0, y0, x1, y1) of the parts in pixels of the image, (parts, 4).
         patches: what the windows cut, for each part uint8 (height, width, 3).
         parse: class ids, (height, width).
@@ -61,12 +62,28 @@ class Face(NamedTuple):
 
 
 def colours(label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
-    """Class ids of shape (...) as RGB of the anatomy's colours, uint8 (..., 3)."""
+    """Class ids as colours.
+
+    Args:
+        label_map: class ids, integers of any shape.
+        anatomy: whose classes and colours they are.
+
+    Returns:
+        RGB, uint8 (..., 3).
+    """
     return np.array(anatomy.colours, np.uint8)[label_map]
 
 
 def ids_in(label_map: np.ndarray, num_classes: int) -> list[int]:
-    """Those ids below a number of classes that a label map of any shape holds, in order."""
+    """Those ids below a number of classes that a label map holds.
+
+    Args:
+        label_map: integers in 0..255, of any shape.
+        num_classes: ids from this one on are not looked for.
+
+    Returns:
+        The ids, in ascending order.
+    """
     # A search for a byte ends where the first is found: quicker than to sort or count a photo's.
     data = np.asarray(label_map, np.uint8).tobytes()
     return [i for i in range(num_classes) if i in data]

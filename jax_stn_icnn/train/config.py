@@ -322,7 +322,15 @@ def make_strengths(config: ConfigDict) -> Strengths:
 
 
 def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of every field."""
+    """Dotted name -> value of every field.
+
+    Args:
+        config: a config, or a mapping such as its JSON gives, nested to any depth.
+        prefix: what stands in front of all names, with its dot.
+
+    Returns:
+        The fields, in the order of the config.
+    """
     flat: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, ConfigDict | Mapping):

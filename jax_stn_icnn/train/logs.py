@@ -91,7 +91,16 @@ def progress_bar(title: str, total: int, done: int, shown: bool) -> tqdm:
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
-    """One line on what an epoch has come to."""
+    """One line on what an epoch has come to.
+
+    Args:
+        record: of the epoch, as `Logs` takes it: `stage`, `epoch`, `step`, `loss`,
+            `faces_per_second`, and the `scores` of the validation.
+        epochs: how many the stage has.
+
+    Returns:
+        The line, without an end of line.
+    """
     return (
         f"{record['stage']:>9} {record['epoch']}/{epochs}  step {record['step']}  "
         f"loss {record['loss']:.4f}  {record['faces_per_second']:.1f} faces/s  validation: "

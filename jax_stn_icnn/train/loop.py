@@ -95,7 +95,18 @@ class Run:
     """What a run holds between its stages."""
 
     def __init__(self, config: ConfigDict, workdir: Path):
-        """Opens the data, and the state: that of the last checkpoint, or a new one."""
+        """Opens the data, and the state: that of the last checkpoint, or a new one.
+
+        Args:
+            config: see `configs/common.py`.
+            workdir: the run's directory; it is made if need be.
+
+        Raises:
+            ValueError: the config does not fit the data or the weights to start from, or would
+                change the run that the directory holds.
+            FileNotFoundError: the data set is not prepared, or the weights to start from are not
+                there.
+        """
         self.config = config
         self.workdir = workdir
         self.main = jax.process_index() == 0
@@ -140,7 +151,16 @@ class Run:
             self.logs.close()
 
     def train_stage(self, phase: Phase, interrupted: list[int]) -> None:
-        """Trains what is left of a stage; the signals noticed so far end it."""
+        """Trains what is left of a stage; the signals noticed so far end it.
+
+        Args:
+            phase: the stage, and its steps.
+            interrupted: of `noticing_signals`, which fills it meanwhile.
+
+        Raises:
+            Interrupted: a signal was noticed; the state is saved.
+            Diverged: the loss or its gradient is no longer a number.
+        """
         step = int(self.state.step)
         if step >= phase.last:
             return

@@ -180,7 +180,14 @@ def _check_same_kind(path: Path, found: STNiCNN, wanted: STNiCNN, networks: Sequ
 def export_weights(
     path: Path, variables: Mapping[str, Any], model: STNiCNN, frame_size: int
 ) -> None:
-    """Writes weights so that the file is whole at any moment, the old one or the new."""
+    """Writes weights so that the file is whole at any moment, the old one or the new.
+
+    Args:
+        path: the file; its folder must exist.
+        variables: `{"params": ..., "batch_stats": ...}` of the model.
+        model: the parser.
+        frame_size: side of the frame that it was trained at, in pixels.
+    """
     partial = path.with_name(f".{path.name}.partial")
     weights.save_weights(partial, variables, model, frame_size)
     os.replace(partial, path)

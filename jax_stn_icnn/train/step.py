@@ -188,7 +188,19 @@ def _num_pixels(num_examples: int, model: STNiCNN) -> int:
 def shard(
     batch: Mapping[str, np.ndarray], num_devices: int, names: Sequence[str] = INPUTS
 ) -> dict[str, np.ndarray]:
-    """What the device needs of a batch, as (devices, examples of a device, ...)."""
+    """What the device needs of a batch.
+
+    Args:
+        batch: arrays (examples, ...) of this process, `position` among them.
+        num_devices: how many devices of this process share it.
+        names: of what is needed; what the batch lacks is left out.
+
+    Returns:
+        Name -> array (devices, examples of a device, ...).
+
+    Raises:
+        ValueError: the batch does not divide over the devices.
+    """
     check_batch_size(len(batch["position"]), num_devices)
     return {
         name: batch[name].reshape(num_devices, -1, *batch[name].shape[1:])
@@ -210,7 +222,24 @@ def train_step(
     mirrored: bool,
     photo: Strengths,
 ) -> tuple[TrainState, Metrics]:
-    """One step on this device's share of a batch, within a mapped axis AXIS."""
+    """One step on this device's share of a batch, within a mapped axis AXIS.
+
+    Args:
+        state: before the step, the same on all devices.
+        batch: INPUTS, and in self-distillation UNLABELLED if there are any: arrays (examples, ...).
+        model: the parser, its `axis_name` AXIS.
+        tx: the stage's optimiser.
+        stage: the stage.
+        steps_per_epoch: of the training split.
+        seed: of augmentation and jitter.
+        augmented: whether examples are augmented.
+        mirrored: whether every second one, at random, is mirrored.
+        photo: how strongly examples are made like photos as people take them.
+
+    Returns:
+        The state after the step, and the metrics of the global batch, scalars: each term of the
+        loss, `loss` and `grad_norm`. Both are the same on all devices.
+    """
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
     distilling = stage.distillation
     views = make_views(batch, keys, model, augmented, mirrored, photo, plain=distilling is not None)

@@ -19,7 +19,7 @@ class Views:
 
     Attributes:
         coarse_image: (batch, *model.coarse_image_size, 3).
-        coarse_labels: class ids (batch, 128, 128).
+        coarse_labels: class ids (batch, model.coarse_size, model.coarse_size).
         whole_labels: class ids at the size of the coarse image, each of the pixel nearest to one of
             the coarse image.
         frame: floats (batch, size, size, 3).

@@ -17,7 +17,14 @@ _Segment = tuple[tuple[float, float], tuple[float, float]]
 
 
 def paint_glasses(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Paints thin frames on some faces; what is behind the frames keeps its class."""
+    """Paints thin frames on some faces; what is behind the frames keeps its class.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      rng: source of what is random.
+    """
     if rng.random() > _GLASSES:
         return
     tones = np.array([(0.05, 0.05, 0.06), (0.25, 0.13, 0.07), (0.6, 0.6, 0.62), (0.5, 0.1, 0.1)])
@@ -45,7 +52,14 @@ def paint_glasses(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.G
 
 
 def paint_occluder(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Puts a hand or a thing in front of some faces; its pixels are background, as in HELEN."""
+    """Puts a hand or a thing in front of some faces; its pixels are background, as in HELEN.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      rng: source of what is random.
+    """
     if rng.random() > _OCCLUDERS:
         return
     side = float(rng.choice([-1.0, 1.0]))

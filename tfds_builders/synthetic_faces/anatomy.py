@@ -20,13 +20,13 @@ class Anatomy:
     eye: tuple[float, float]
     """(u, v) of the right eye's centre."""
     eye_size: tuple[float, float]
-    """Half the width and half the height of an eye wide open."""
+    """Half the width, and two thirds of the height, of an eye wide open."""
     eye_slant: float
     """Angle by which the outer corner lies higher."""
     lids: tuple[float, float]
     """How far each eye is open, 0 to 1."""
     gaze: tuple[float, float]
-    """Shift of the irises, in units of half the eye's width and height."""
+    """Shift of the irises, right and down, in units of `eye_size`."""
     brow: tuple[float, float]
     """(u, v) of the right brow's centre."""
     brow_size: tuple[float, float]
@@ -46,7 +46,7 @@ class Anatomy:
     gape: float
     """Height of the inner mouth; 0 for a closed mouth."""
     smile: float
-    """How much higher the corners of the mouth are than its middle."""
+    """Half of how much higher the corners of the mouth are than its middle."""
     age: float
     """0 is smooth skin, 1 deep lines."""
     feminine: bool

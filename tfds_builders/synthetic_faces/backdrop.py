@@ -13,7 +13,12 @@ _SIDE = 256
 
 
 def paint_background(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Fills the frame: a gradient, clouds, stripes, blurred lights, things, or other heads."""
+    """Fills the frame: a gradient, clouds, stripes, blurred lights, things, or other heads.
+
+    Args:
+      canvas: what is painted on.
+      rng: source of what is random.
+    """
     kinds = (_clouds, _stripes, _lights, _things, _heads)
     weights = (0.3, 0.15, 0.2, 0.2, 0.15)
     picture = _gradient(rng)
@@ -25,7 +30,13 @@ def paint_background(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def paint_clothes(canvas: Canvas, grid: Grid, rng: np.random.Generator) -> None:
-    """Paints shoulders with a plain or striped cloth."""
+    """Paints shoulders with a plain or striped cloth.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      rng: source of what is random.
+    """
     p, q = grid.p, grid.q
     slope = rng.uniform(0.15, 0.5)
     shoulders = 1.38 + slope * np.square(np.maximum(np.abs(p) - 0.3, 0.0)) - q

@@ -9,7 +9,14 @@ from .pose import Grid
 
 
 def paint_brows(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Paints both brows, of one kind, with the hairs' texture."""
+    """Paints both brows, of one kind, with the hairs' texture.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      rng: source of what is random.
+    """
     opacity = rng.uniform(0.65, 0.95)
     taper = rng.uniform(0.35, 0.8)
     colour = anatomy.hair * rng.uniform(0.5, 0.95) + 0.08 * anatomy.skin

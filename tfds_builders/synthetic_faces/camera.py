@@ -10,7 +10,7 @@ def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Takes a picture; nothing moves, so the classes of the pixels stay right.
 
     Args:
-      scene: float32 (3, size, size) in [0, 1].
+      scene: float32 (3, size, size), 0 black and 1 white; highlights may lie above 1.
       rng: source of the picture's faults.
 
     Returns:

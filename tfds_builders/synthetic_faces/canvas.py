@@ -6,11 +6,14 @@ from . import classes, fields
 from .pose import Grid
 
 Colour = np.ndarray
-"""(3,) for one colour, (3, H, W) for one a pixel; RGB in [0, 1]."""
+"""(3,) for one colour, (3, H, W) for one a pixel; RGB, 0 black and 1 white."""
 
 
 class Canvas:
-    """An image, float32 (3, size, size) in [0, 1], and its classes, uint8 (size, size)."""
+    """An image, float32 (3, size, size), and its classes, uint8 (size, size).
+
+    The image is RGB, 0 black and 1 white; highlights may lie above 1.
+    """
 
     def __init__(self, size: int):
         """Starts with a black background."""

@@ -49,7 +49,15 @@ class _Eye:
 def paint_eyes(
     canvas: Canvas, grid: Grid, anatomy: Anatomy, lamp: Lamp, rng: np.random.Generator
 ) -> None:
-    """Paints both eyes; classed are the visible eyeball and its rim, or the seam of the lids."""
+    """Paints both eyes; classed are the visible eyeball and its rim, or the seam of the lids.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      lamp: what lights the face.
+      rng: source of what is random.
+    """
     shadow = rng.uniform(0.15, 0.5) if anatomy.feminine and rng.random() < 0.5 else 0.0
     shadow_colour = rng.uniform(0.1, 0.6, 3)
     lashes = rng.uniform(0.9, 1.4) if anatomy.feminine else rng.uniform(0.5, 0.9)

@@ -37,12 +37,33 @@ def stroke_coverage(field: np.ndarray, half_width: float) -> np.ndarray:
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, rx: float, ry: float) -> np.ndarray:
-    """Field of an ellipse around the origin, with the scale of a distance near its outline."""
+    """Field of an ellipse around the origin, with the scale of a distance near its outline.
+
+    Args:
+      x: float (H, W), the pixels' coordinates across.
+      y: likewise down.
+      rx: half the width, in units of `x` and `y`.
+      ry: half the height, likewise.
+
+    Returns:
+      float (H, W).
+    """
     return (np.square(x / rx) + np.square(y / ry) - 1.0) * (0.5 * min(rx, ry))
 
 
 def superellipse(x: np.ndarray, y: np.ndarray, rx: float, ry: float, power: float) -> np.ndarray:
-    """Field of |x / rx|**power + |y / ry|**power = 1: rounder than a box for power above 2."""
+    """Field of |x / rx|**power + |y / ry|**power = 1: an ellipse for power 2, a rounded box above.
+
+    Args:
+      x: float (H, W), the pixels' coordinates across.
+      y: likewise down.
+      rx: half the width, in units of `x` and `y`.
+      ry: half the height, likewise.
+      power: above 0.
+
+    Returns:
+      float (H, W).
+    """
     return (np.abs(x / rx) ** power + np.abs(y / ry) ** power - 1.0) * (min(rx, ry) / power)
 
 
@@ -52,7 +73,17 @@ def capsule(
     ends: tuple[tuple[float, float], tuple[float, float]],
     radius: float,
 ) -> np.ndarray:
-    """Field of all points nearer than `radius` to the segment between two points."""
+    """Field of all points nearer than `radius` to the segment between two points.
+
+    Args:
+      x: float (H, W), the pixels' coordinates across.
+      y: likewise down.
+      ends: (x, y) of the two points, which differ.
+      radius: in units of `x` and `y`; 0 or more.
+
+    Returns:
+      float (H, W): the distance to the segment, less the radius.
+    """
     start, end = ends
     dx, dy = end[0] - start[0], end[1] - start[1]
     along = ((x - start[0]) * dx + (y - start[1]) * dy) / (dx * dx + dy * dy)
@@ -62,12 +93,31 @@ def capsule(
 
 
 def bump(x: np.ndarray, y: np.ndarray, sx: float, sy: float) -> np.ndarray:
-    """A Gaussian of height 1 around the origin, with standard deviations `sx` and `sy`."""
+    """A Gaussian of height 1 around the origin.
+
+    Args:
+      x: float (H, W), the pixels' coordinates across.
+      y: likewise down.
+      sx: standard deviation along `x`, in its units.
+      sy: likewise along `y`.
+
+    Returns:
+      float (H, W) in [0, 1].
+    """
     return np.exp(-0.5 * (np.square(x / sx) + np.square(y / sy)))
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Rises from 0 at `low` to 1 at `high` without a kink."""
+    """Rises from 0 at `low` to 1 at `high` without a kink.
+
+    Args:
+      x: float (H, W).
+      low: up to where it is 0.
+      high: from where on it is 1; above `low`.
+
+    Returns:
+      float (H, W) in [0, 1].
+    """
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 

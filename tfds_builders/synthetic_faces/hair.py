@@ -45,7 +45,15 @@ class Hairdo:
 
     @classmethod
     def sample(cls, rng: np.random.Generator, anatomy: Anatomy) -> "Hairdo":
-        """Draws a hairdo that suits the face."""
+        """Draws a hairdo that suits the face.
+
+        Args:
+          rng: source of what is random.
+          anatomy: the face's measures and colours.
+
+        Returns:
+          The hairdo.
+        """
         styles = _HER_STYLES if anatomy.feminine else _HIS_STYLES
         style = str(rng.choice(list(styles), p=list(styles.values())))
         bald = style == "buzz" and rng.random() < 0.35
@@ -71,7 +79,14 @@ class Hairdo:
 
 
 def paint_behind(canvas: Canvas, grid: Grid, anatomy: Anatomy, hairdo: Hairdo) -> None:
-    """Paints the hair that hangs down behind the head."""
+    """Paints the hair that hangs down behind the head.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      hairdo: how the hair is worn.
+    """
     if hairdo.back < 0.0:
         return
     strands = _strands(grid, hairdo)
@@ -84,7 +99,14 @@ def paint_behind(canvas: Canvas, grid: Grid, anatomy: Anatomy, hairdo: Hairdo) -
 
 
 def paint_in_front(canvas: Canvas, grid: Grid, anatomy: Anatomy, hairdo: Hairdo) -> None:
-    """Paints the hair on the head, its fringe and its shadow on the forehead."""
+    """Paints the hair on the head, its fringe and its shadow on the forehead.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      hairdo: how the hair is worn.
+    """
     if hairdo.density == 0.0:
         return
     strands = _strands(grid, hairdo)

@@ -60,7 +60,15 @@ class Lamp:
 
 
 def shaded(colour: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """A colour (3,) under light (H, W): (3, H, W)."""
+    """A colour under light.
+
+    Args:
+      colour: RGB, (3,).
+      light: float (H, W), what the colour is multiplied by.
+
+    Returns:
+      float (3, H, W).
+    """
     return colour[:, np.newaxis, np.newaxis] * light
 
 
@@ -71,7 +79,15 @@ def tint(light: np.ndarray) -> np.ndarray:
 
 
 def relief(grid: Grid, anatomy: Anatomy) -> np.ndarray:
-    """Returns the height of the face towards the viewer, (H, W) in head coordinates."""
+    """Returns the height of the face towards the viewer.
+
+    Args:
+      grid: of the whole frame, or a window of it.
+      anatomy: the face's measures and colours.
+
+    Returns:
+      float (H, W), in head coordinates.
+    """
     p, q, u, v = grid.p, grid.q, grid.u, grid.v
     dome = 1.0 - np.square((p - 0.2 * grid.pose.yaw) / 0.95) - np.square((q + 0.05) / 1.35)
     height = 0.75 * np.sqrt(np.maximum(dome, 0.02))

@@ -49,7 +49,14 @@ class _Mouth:
 
 
 def paint_mouth(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Paints the lips and, where the mouth is open, teeth and tongue between them."""
+    """Paints the lips and, where the mouth is open, what is between them.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      rng: source of what is random.
+    """
     mouth = _Mouth.of(grid, anatomy)
     lines = 1.0 + 0.06 * noise.Line(rng)(mouth.a * 45.0)
     _paint_upper_lip(canvas, mouth, anatomy, lines)

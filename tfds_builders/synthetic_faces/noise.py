@@ -13,7 +13,8 @@ def plane(rng: np.random.Generator, cells: tuple[int, int], shape: tuple[int, in
       shape: (rows, columns) of the result.
 
     Returns:
-      float32 of the given shape, of mean about 0 and standard deviation about 0.6.
+      float32 of the given shape, of mean about 0 and standard deviation about 0.8; less where the
+      lattice is finer than the result.
     """
     lattice = Image.fromarray(rng.standard_normal(cells, dtype=np.float32))
     return np.asarray(lattice.resize(shape[::-1], Image.Resampling.BICUBIC))

@@ -11,7 +11,13 @@ _NOSTRIL = np.array([0.3, 0.225, 0.21], np.float32)
 
 
 def paint_nose(canvas: Canvas, grid: Grid, anatomy: Anatomy) -> None:
-    """Classes the nose, and paints nostrils and the edges of its wings."""
+    """Classes the nose, and paints nostrils and the edges of its wings.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+    """
     root, base = anatomy.nose
     bridge, wing = anatomy.nose_width
     near = grid.window(0.0, 0.5 * (root + base), 0.36)

@@ -2,8 +2,9 @@
 
 Pixel (row, column) has its centre at (x, y) = (column + 0.5, row + 0.5).
 Head coordinates (p, q), p to the right and q down, turn and scale with the head; the chin is near
-q = 1, the eyes are near q = 0. Face coordinates (u, v) lie on the head's curved surface: they equal
-(p, q) for a head that looks straight ahead and slide over it when it turns or nods.
+q = 1, the eyes are near q = 0. Face coordinates (u, v) lie on the head's curved surface: near the
+middle of a head that looks straight ahead they are about (p, q), and they slide over it when it
+turns or nods.
 """
 
 import dataclasses
@@ -20,9 +21,9 @@ class Pose:
     """Position and attitude of a head. Angles are in radians, lengths in shares of the frame."""
 
     x: float
-    """The middle between the eyes, from the left."""
+    """About the middle between the eyes, from the left."""
     y: float
-    """The middle between the eyes, from the top."""
+    """About the middle between the eyes, from the top."""
     unit: float
     """Length of one unit of head coordinates."""
     tilt: float
@@ -64,7 +65,15 @@ class Grid:
 
     @classmethod
     def of(cls, pose: Pose, size: int) -> "Grid":
-        """Returns the grid of a whole frame of `size` x `size` pixels."""
+        """Returns the grid of a whole frame.
+
+        Args:
+          pose: of the head in it.
+          size: side of the frame in pixels.
+
+        Returns:
+          The grid, its arrays of (size, size).
+        """
         centres = (np.arange(size, dtype=np.float32) + 0.5) / size
         x = (centres - pose.x)[np.newaxis, :] / pose.unit
         y = (centres - pose.y)[:, np.newaxis] / pose.unit

@@ -10,7 +10,14 @@ from .pose import Grid
 
 
 def paint_neck(canvas: Canvas, grid: Grid, anatomy: Anatomy, lamp: Lamp) -> None:
-    """Paints the neck, which HELEN counts as background."""
+    """Paints the neck, which HELEN counts as background.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      lamp: what lights the face.
+    """
     half = 0.57 * anatomy.width + 0.8 * np.square(np.maximum(grid.q - 1.05, 0.0))
     field = np.maximum(np.abs(grid.p) - half, 0.2 - grid.q)
     light, _ = lamp.shade(0.5 * np.sqrt(np.maximum(0.36 - grid.p * grid.p, 0.01)), grid.unit)
@@ -19,7 +26,13 @@ def paint_neck(canvas: Canvas, grid: Grid, anatomy: Anatomy, lamp: Lamp) -> None
 
 
 def paint_ears(canvas: Canvas, grid: Grid, anatomy: Anatomy) -> None:
-    """Paints the ears, which HELEN counts as background."""
+    """Paints the ears, which HELEN counts as background.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+    """
     yaw = grid.pose.yaw
     for side in (-1.0, 1.0):
         near = grid.window(side * (anatomy.width + 0.02), 0.02, 0.4)
@@ -34,7 +47,15 @@ def paint_ears(canvas: Canvas, grid: Grid, anatomy: Anatomy) -> None:
 def paint_face(
     canvas: Canvas, grid: Grid, anatomy: Anatomy, lamp: Lamp, rng: np.random.Generator
 ) -> None:
-    """Paints the bare face: class skin all over, before the parts are painted on it."""
+    """Paints the bare face: class skin all over, before the parts are painted on it.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      lamp: what lights the face.
+      rng: source of what is random.
+    """
     light, highlight = lamp.shade(lighting.relief(grid, anatomy), grid.unit)
     light *= 1.0 - _creases(grid, anatomy)
     light *= 1.0 + rng.uniform(0.005, 0.02) * noise.plane(rng, (90, 90), grid.shape)
@@ -48,7 +69,14 @@ def paint_face(
 
 
 def paint_beard(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Paints stubble, a beard or a moustache on some faces; the skin below keeps its class."""
+    """Paints stubble, a beard or a moustache on some faces; the skin below keeps its class.
+
+    Args:
+      canvas: what is painted on.
+      grid: of the whole frame.
+      anatomy: the face's measures and colours.
+      rng: source of what is random.
+    """
     if anatomy.feminine or rng.random() < 0.45:
         return
     kind = rng.choice(["stubble", "full", "goatee", "moustache"], p=[0.4, 0.25, 0.15, 0.2])
