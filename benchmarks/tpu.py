@@ -190,10 +190,8 @@ def _training_step(name: str, topology: Any) -> jax.stages.Lowered:
         name: jax.ShapeDtypeStruct((chips, *leaf.shape[1:]), leaf.dtype)
         for name, leaf in one.items()
     }
-    step = map_train_step(
-        model, stage, *SCHEDULE, seed=0, augmented=False, devices=topology.devices
-    )
-    return step.lower(state, batch)
+    step = map_train_step(model, stage, *SCHEDULE, augmented=False, devices=topology.devices)
+    return step.lower(state, batch, np.uint32(0))
 
 
 def main(argv: Sequence[str]) -> None:

@@ -189,25 +189,28 @@ def untraced(*_, **__):
 
 
 @pytest.mark.slow
-def test_a_training_step_from_disk_is_the_same_to_the_bit(directory, monkeypatch):
+def test_a_training_step_from_disk_is_the_same_to_the_bit_and_serves_all_seeds(
+    directory, monkeypatch
+):
     model = STNiCNN((15, 15), "small", **SMALL, axis_name=step.AXIS)
     stage = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
     variables = init_variables(model, 0)
     found = []
-    for _ in range(2):
+    for seed in (1, 1, 2):
         params = variables["params"]
         opt_state = make_optimizer(stage, 4, 5).init(params)
         state = TrainState(np.int32(0), params, variables["batch_stats"], opt_state)
         devices = jax.devices()[:4]
         take_step = step.compile_train_step(
-            model, stage, 4, 5, state, make_batch(0), seed=1, augmented=True, devices=devices
+            model, stage, 4, 5, state, make_batch(0), seed=seed, augmented=True, devices=devices
         )
         for i in range(2):
             state, metrics = take_step(state, make_batch(i))
         found.append(jax.device_get((state, metrics)))
-        # The second time nothing is to be traced.
+        # From the second time on nothing is to be traced.
         monkeypatch.setattr(step, "train_step", untraced)
-    jax.tree.map(np.testing.assert_array_equal, *found)
+    jax.tree.map(np.testing.assert_array_equal, *found[:2])
+    assert np.all(found[1][1]["loss"] != found[2][1]["loss"])
 
 
 @pytest.mark.parametrize("cropper", ["vgg9", "centroid"])

@@ -98,12 +98,13 @@ def compile_train_step(
         stage,
         steps_per_epoch,
         halve_every_epochs,
-        seed=seed,
         augmented=augmented,
         mirrored=mirrored,
         photo=photo,
         devices=devices,
     )
+    # An input of the program, not a part of it: runs of other seeds find it in the cache.
+    of_run = np.uint32(seed)
     run: Callable = mapped
     # What is compiled ahead does not join the batches of several processes.
     if jax.process_count() == 1:
@@ -118,15 +119,14 @@ def compile_train_step(
                 stage,
                 steps_per_epoch,
                 halve_every_epochs,
-                seed,
                 (augmented, mirrored, photo),
                 given,
             ),
-            lambda: mapped.lower(state, shards),
+            lambda: mapped.lower(state, shards, of_run),
             functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
             used,
         )
-    return lambda state, batch: run(state, shard(batch, len(used), names))
+    return lambda state, batch: run(state, shard(batch, len(used), names), of_run)
 
 
 def map_train_step(
@@ -135,7 +135,6 @@ def map_train_step(
     steps_per_epoch: int,
     halve_every_epochs: float,
     *,
-    seed: int,
     augmented: bool,
     mirrored: bool = False,
     photo: Strengths = OFF,
@@ -148,14 +147,14 @@ def map_train_step(
         stage: likewise.
         steps_per_epoch: likewise.
         halve_every_epochs: likewise.
-        seed: likewise.
         augmented: likewise.
         mirrored: likewise.
         photo: likewise.
         devices: likewise; also those of a machine that is only described.
 
     Returns:
-        The mapped step, of a state and what `shard` makes of a batch; it can be called or lowered.
+        The mapped step, of a state, what `shard` makes of a batch, and the seed, uint32; it can be
+        called or lowered.
     """
     step = functools.partial(
         train_step,
@@ -164,7 +163,6 @@ def map_train_step(
         tx=make_optimizer(stage, steps_per_epoch, halve_every_epochs),
         stage=stage,
         steps_per_epoch=steps_per_epoch,
-        seed=seed,
         augmented=augmented,
         mirrored=mirrored,
         photo=photo,
@@ -173,7 +171,7 @@ def map_train_step(
     return jax.pmap(
         step,
         axis_name=AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 0, None),
         out_axes=(None, 0),
         devices=devices,
         donate_argnums=(0,),
@@ -212,12 +210,12 @@ def shard(
 def train_step(
     state: TrainState,
     batch: dict[str, jax.Array],
+    seed: jax.Array,
     *,
     model: STNiCNN,
     tx: optax.GradientTransformation,
     stage: Stage,
     steps_per_epoch: int,
-    seed: int,
     augmented: bool,
     mirrored: bool,
     photo: Strengths,
@@ -227,11 +225,11 @@ def train_step(
     Args:
         state: before the step, the same on all devices.
         batch: INPUTS, and in self-distillation UNLABELLED if there are any: arrays (examples, ...).
+        seed: of augmentation and jitter, a scalar.
         model: the parser, its `axis_name` AXIS.
         tx: the stage's optimiser.
         stage: the stage.
         steps_per_epoch: of the training split.
-        seed: of augmentation and jitter.
         augmented: whether examples are augmented.
         mirrored: whether every second one, at random, is mirrored.
         photo: how strongly examples are made like photos as people take them.
