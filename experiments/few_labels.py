@@ -62,7 +62,7 @@ def report(scale: str, runner: Runner) -> str:
     rows = [[name, *(score(one, column) for column in COLUMNS)] for name, one in found.items()]
     every, few, distilled = (
         [score(found[f"labels_{name}"], column) for column in COLUMNS]
-        for name in ("all_further", "few_further", "few_distilled")
+        for name in ("all", "few", "few_distilled")
     )
     shares = [(c - b) / (a - b) for a, b, c in zip(every, few, distilled, strict=True)]
     return table(["F1", *COLUMNS], [*rows, ["won back of what few labels cost", *shares]])
