@@ -66,6 +66,15 @@ def test_from_the_start_whole_programs_are_kept_and_jax_is_left_alone(monkeypatc
     assert kept.parent == tmp_path / ".cache" / "jax_stn_icnn" / programs.FOLDER
 
 
+def test_a_user_without_a_home_keeps_nothing(monkeypatch):
+    monkeypatch.setattr(programs.os.path, "expanduser", lambda path: path)
+    jax.config.update("jax_compilation_cache_dir", None)
+    make = Counted(1)
+    for calls in (1, 2):
+        assert cached_value("what", (7,), make) == 1
+        assert make.calls == calls
+
+
 def test_turned_off_it_keeps_nothing():
     make = Counted({"a": 1})
     for calls in (1, 2):

@@ -161,7 +161,10 @@ def _path(name: str, made_from: Sequence[Any]) -> Path | None:
     """Where it is kept; None if it is not to be."""
     directory = jax.config.values["jax_compilation_cache_dir"]
     if directory is None:  # Empty: turned off.
-        directory = _in_full(DIRECTORY)
+        try:
+            directory = _in_full(DIRECTORY)
+        except RuntimeError:  # A user without a home, as in some containers.
+            return None
     packages = {type(part).__module__.split(".")[0] for part in made_from}
     if not directory or _is_url(directory) or not packages <= {"builtins", PACKAGE.name}:
         return None
