@@ -188,7 +188,9 @@ def _paste_blocks(
     """The same, each part looked up in the block that begins at `first`."""
     x, y = unit_axes(frame_size, coordinate_type(to_patch))
     num_classes = 1 + sum(part.shape[-1] - 1 for part in scores)
-    frame = jnp.zeros((num_classes, *frame_size), scores[0].dtype).at[0].set(1)
+    # Background alone, spread over the frame as it runs: written out, it is in the program twice.
+    alone = jnp.eye(1, num_classes, dtype=scores[0].dtype).reshape(-1, 1, 1)
+    frame = jnp.broadcast_to(alone, (num_classes, *frame_size))
     first_class = 1
     for i, (part_scores, block) in enumerate(zip(scores, blocks, strict=True)):
         begin = jnp.clip(first[i], 0, jnp.array(frame_size) - jnp.array(block)).astype(jnp.int32)
