@@ -148,7 +148,7 @@ class _Parsed(NamedTuple):
     Attributes:
         frame: floats (batch, size, size, 3).
         covered: which of its parts were covered, bool (batch, parts).
-        rough: the rough mask's class ids, uint8 (batch, 128, 128).
+        rough: the rough mask's class ids, uint8 (batch, rows, columns).
         theta: the windows, (batch, parts, 2, 3).
         true_theta: those that the labels ask for, of the same shape.
         present: which parts the labels hold, bool (batch, parts).
