@@ -82,6 +82,7 @@ WITHIN = {
         "objective",
         "optim",
         "step",
+        "ahead",
         "batches",
         "loop",
     ),

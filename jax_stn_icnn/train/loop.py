@@ -11,7 +11,6 @@ import math
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from jax_stn_icnn.scores import draw, evaluation, report
 from jax_stn_icnn.scores.metrics import MEAN, MEAN_OF_EIGHT
 from jax_stn_icnn.train import batches
 from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train.ahead import StageSteps
 from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import noticing_signals
@@ -137,14 +137,11 @@ class Run:
         saved = self.checkpoints.latest_step
         self.state = self._begun(variables) if saved is None else self._restored(saved, variables)
         self.logs = Logs(workdir, int(self.state.step)) if self.main else None
-        self.compiler = ThreadPoolExecutor(1)
-        self.compiles_ahead = self._may_compile_ahead()
-        self.steps: dict[str, Callable[[], Step]] = {}  # stage -> what compiles, or waits
+        self.steps = StageSteps(self.phases, self._compiling)
 
     def close(self) -> None:
         """Waits for the last checkpoint, and ends the loader."""
-        # Not waited for here, so that the run's last words come first; Python waits before it ends.
-        self.compiler.shutdown(wait=False, cancel_futures=True)
+        self.steps.close()
         self.checkpoints.close()
         self.iterator.close()
         if self.logs:
@@ -198,12 +195,12 @@ class Run:
                 asked = time.perf_counter()
                 batch = next(self.iterator)
                 waited += time.perf_counter() - asked
-                self.state, metrics = self._step_of(phase, batch)(self.state, batch)
+                self.state, metrics = self.steps.step(phase, batch)(self.state, batch)
                 # Looked at one step late, so that the device has the next one to work on.
                 pending, due = (step, metrics), pending
                 self._note(due, phase, sums, bar)
                 if due:  # Not earlier: a run should begin to train soon.
-                    self._compile_later(phase, batch)
+                    self.steps.compile_later(phase, batch)
                 # See `signals`: several processes have to agree on the step.
                 if jax.process_count() > 1 and self.checkpoints.preempted(step):
                     interrupted.append(signal.SIGTERM)
@@ -217,20 +214,8 @@ class Run:
         speed = sums.count * self.config.batch_size / seconds
         return sums.means() | {"faces_per_second": speed, "loader_share": waited / seconds}
 
-    def _step_of(self, phase: Phase, batch: Batch) -> Step:
-        """The compiled step of a stage; the batch may be any, for its shapes."""
-        if phase.stage.name not in self.steps:
-            self.steps[phase.stage.name] = functools.cache(self._compiling(phase, batch))
-        return self.steps[phase.stage.name]()
-
-    def _compile_later(self, phase: Phase, batch: Batch) -> None:
-        """Has a thread compile the steps of later stages, unless it is on them already."""
-        for later in self.phases[self.phases.index(phase) + 1 :]:
-            if self.compiles_ahead and later.stage.name not in self.steps:
-                future = self.compiler.submit(self._compiling(later, batch))
-                self.steps[later.stage.name] = future.result
-
     def _compiling(self, phase: Phase, batch: Batch) -> Callable[[], Step]:
+        """What compiles the step of a stage."""
         return functools.partial(
             compile_train_step,
             self.model.clone(axis_name=AXIS),
@@ -243,16 +228,6 @@ class Run:
             augmented=self.config.augment,
             mirrored=self.config.mirror,
             photo=configs.make_strengths(self.config),
-        )
-
-    def _may_compile_ahead(self) -> bool:
-        # For a GPU the compiler tries kernels out on the device itself: not beside training. Of
-        # several processes each compiles at its first call. And JAX's settings that a `with` block
-        # of the caller gives hold in the caller's thread only.
-        return (
-            jax.default_backend() != "gpu"
-            and jax.process_count() == 1
-            and self.compiler.submit(lambda: jax.config.values).result() == jax.config.values
         )
 
     def _shapes(self, phase: Phase) -> TrainState:
