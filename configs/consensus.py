@@ -3,8 +3,8 @@
     python train.py --config configs/consensus.py --workdir runs/consensus \
         --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
-Expect little: 344 faces, in frames of 256 pixels, gave a mean F1 of .670 and a mean of the eight
-parts of .828 with it, .654 and .808 or, with another seed, .664 and .826 without (`python -m
+Expect little: 344 faces, in frames of 256 pixels, gave a mean F1 of .665 and a mean of the eight
+parts of .826 with it, .662 and .820 or, with another seed, .666 and .832 without (`python -m
 experiments.run ablation`, docs/results.md). With all faces it is not measured.
 """
 

@@ -7,8 +7,8 @@ Pictures without labels can lie beside the labelled ones in the last stage:
 `--config.dataset.unlabelled=FOLDER_OF_PHOTOS`.
 
 What to expect of 344 faces in frames of 256 pixels, mean F1 and mean of the eight parts: without
-any of it .654 and .808 or, with another seed, .664 and .826; with edges .671 and .824, with
-self-distillation .668 and .831, with attention .654 and .808 (`python -m experiments.run
+any of it .662 and .820 or, with another seed, .666 and .832; with edges .667 and .821, with
+self-distillation .663 and .831, with attention .660 and .817 (`python -m experiments.run
 ablation`, docs/results.md). With all faces it is not measured.
 """
 
