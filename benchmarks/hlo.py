@@ -81,10 +81,11 @@ def operations(text: str) -> list[Operation]:
 
 def by(found: list[Operation], attribute: str) -> dict[str, float]:
     """Estimated cycles by `kind` or by `place`, the most first."""
-    sums: collections.Counter[str] = collections.Counter()
+    sums: dict[str, float] = collections.defaultdict(float)
     for operation in found:
-        sums[getattr(operation, attribute)] += operation.cycles or 0  # type: ignore[assignment]
-    return {name: cycles for name, cycles in sums.most_common() if cycles}
+        sums[getattr(operation, attribute)] += operation.cycles or 0
+    dearest = sorted(sums.items(), key=lambda item: item[1], reverse=True)
+    return {name: cycles for name, cycles in dearest if cycles}
 
 
 def without_estimate(found: list[Operation]) -> dict[str, int]:
