@@ -61,13 +61,11 @@ class TestGolden:
         )
         np.testing.assert_array_equal(jnp.argmax(scores, -1), z["labels_uint8"])
 
-    def test_coarse_image_and_labels(self, golden):
+    def test_coarse_image(self, golden):
         z = golden("pipeline")
         image = jnp.array(z.nhwc("image_uint8"), jnp.float32) / 255
         small = sampling.resize_bilinear(image, (128, 128))
         np.testing.assert_allclose(small, z.nhwc("small_image"), rtol=0, atol=1e-5)
-        small_labels = sampling.resize_labels(jnp.array(z["labels9_uint8"]), (128, 128))
-        np.testing.assert_array_equal(small_labels, z["small_labels_uint8"])
 
 
 def map_coordinates(image, theta, size, dtype=jnp.float32):

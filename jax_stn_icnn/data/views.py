@@ -38,8 +38,7 @@ def coarse_view(
 
     Returns:
         The image, bilinear with align_corners, (batch, *size, 3), and its labels, (batch, *size) of
-        the input's type: of 128 pixels, pixel i is the picture's pixel floor(i * length / 128), as
-        in `sampling.resize_labels`.
+        the input's type: of 128 pixels, pixel i is the picture's pixel floor(i * length / 128).
 
     Raises:
         ValueError: shapes do not fit.

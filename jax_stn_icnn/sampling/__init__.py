@@ -14,7 +14,6 @@ from jax_stn_icnn.sampling.crop import (
     enlarge,
     pick_labels,
     resize_bilinear,
-    resize_labels,
 )
 from jax_stn_icnn.sampling.paste import paste
 
@@ -29,5 +28,4 @@ __all__ = [
     "paste",
     "pick_labels",
     "resize_bilinear",
-    "resize_labels",
 ]

@@ -197,24 +197,6 @@ def _enlarge_by_axes(image: jax.Array, size: Size) -> jax.Array:
     return image
 
 
-def resize_labels(label_map: jax.Array, size: Size) -> jax.Array:
-    """Resizes labels by nearest: pixel i reads floor(i * old / new).
-
-    Args:
-        label_map: class ids of shape (batch, height, width).
-        size: (height, width) of the result.
-
-    Returns:
-        Label maps of shape (batch, *size), of the input's type.
-    """
-    check_shape("label_map", label_map, ("batch", "height", "width"))
-    rows, columns = (
-        jnp.broadcast_to(jnp.arange(new) * old // new, (len(label_map), new))
-        for new, old in zip(size, label_map.shape[1:], strict=True)
-    )
-    return pick_labels(label_map, rows, columns)
-
-
 def pick_labels(label_map: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     """Some rows and columns of label maps.
 
