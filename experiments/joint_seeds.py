@@ -27,6 +27,9 @@ def _joint(scale: str, seed: int) -> Trial:
     config = best.config
     config.seed = seed
     config.stages = config.stages[-1:]
+    # The stage is whole here: where the rates never fall, as in the ablation's single epoch, chance
+    # in the last steps is as large as what is to be seen.
+    config.joint.epochs, config.halve_every_epochs = 3, 0.5
     return Trial(f"joint_{seed}", config, f"{START}/{BEFORE}")
 
 
