@@ -2,8 +2,11 @@
 
     python -m experiments.run joint_seeds --manual_dir DIR_OF_THE_ARCHIVE
 
-The stages before it are those of the ablation's `best`, the same for all three.
+The stages before it are those of the ablation's `best`, the same for all three. Beside them the
+same stage with the other networks frozen: what training the fine networks for longer gives alone.
 """
+
+import dataclasses
 
 import numpy as np
 
@@ -19,7 +22,7 @@ COLUMNS = ("mean", "overall", "mean_of_eight", "skin", "hair", "window_error_px"
 def trials(scale: str) -> list[Trial]:
     """What the best set starts from, itself, and the joint stage from its weights before that."""
     before = [trial for trial in ablation.trials(scale) if trial.name in (ablation.BASE, START)]
-    return [*before, *(_joint(scale, seed) for seed in SEEDS)]
+    return [*before, *(_joint(scale, seed) for seed in SEEDS), _fine_alone(scale)]
 
 
 def _joint(scale: str, seed: int) -> Trial:
@@ -33,14 +36,28 @@ def _joint(scale: str, seed: int) -> Trial:
     return Trial(f"joint_{seed}", config, f"{START}/{BEFORE}")
 
 
+def _fine_alone(scale: str) -> Trial:
+    trial = _joint(scale, SEEDS[0])
+    trial.config.joint.lr_coarse = trial.config.joint.lr_localizer = 0.0
+    return dataclasses.replace(trial, name="joint_fine_alone")
+
+
 def report(scale: str, runner: Runner) -> str:
-    """Scores before and after, and the mean gain of the three."""
-    start, *joint = trials(scale)[1:]
-    before = runner.evaluate(start, Evaluation(BEFORE))
-    rows = [["before joint training", *(score(before, column) for column in COLUMNS)]]
-    for trial in joint:
-        after = runner.evaluate(trial, Evaluation())
-        rows.append([f"after it, {trial.name}", *(score(after, column) for column in COLUMNS)])
-    values = np.array([row[1:] for row in rows])
-    rows.append(["mean gain", *map(float, np.mean(values[1:], axis=0) - values[0])])
-    return table(["", *COLUMNS], rows)
+    """Scores before and after, the mean gain of the three, and that of the fine networks alone."""
+    start, *joint, fine_alone = trials(scale)[1:]
+
+    def scores(trial: Trial, evaluation: Evaluation) -> np.ndarray:
+        found = runner.evaluate(trial, evaluation)
+        return np.array([score(found, column) for column in COLUMNS])
+
+    before = scores(start, Evaluation(BEFORE))
+    after = [scores(trial, Evaluation()) for trial in joint]
+    alone = scores(fine_alone, Evaluation())
+    rows = {
+        "before joint training": before,
+        **{f"after it, {trial.name}": row for trial, row in zip(joint, after, strict=True)},
+        "mean gain": np.mean(after, axis=0) - before,
+        "the fine networks alone, trained as long": alone,
+        "gain": alone - before,
+    }
+    return table(["", *COLUMNS], [[name, *map(float, row)] for name, row in rows.items()])
