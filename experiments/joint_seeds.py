@@ -33,6 +33,7 @@ def _joint(scale: str, seed: int) -> Trial:
     # The stage is whole here: where the rates never fall, as in the ablation's single epoch, chance
     # in the last steps is as large as what is to be seen.
     config.joint.epochs, config.halve_every_epochs = 3, 0.5
+    config.joint.warmup_epochs = 0.25  # As the small scale has it: over before the rates fall.
     return Trial(f"joint_{seed}", config, f"{START}/{BEFORE}")
 
 
