@@ -105,13 +105,9 @@ def convolve_upsampled(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array
     """
     batch, inputs, height, width = x.shape
     outputs = kernel.shape[3]
-    falls_on = jnp.asarray(_pixels_of_taps(kernel.shape[0]), kernel.dtype)
-    small = jnp.einsum(
-        "psk,qtl,klio->stiopq", falls_on, falls_on, kernel, precision=lax.Precision.HIGHEST
-    )
-    small = small.reshape(*small.shape[:2], inputs, outputs * 4).astype(x.dtype)
-    four = convolve(x, small).reshape(batch, outputs, 2, 2, height, width)
-    whole = four.transpose(0, 1, 4, 2, 5, 3).reshape(batch, outputs, 2 * height, 2 * width)
+    small = _kernels_of_places(kernel).astype(x.dtype)
+    four = convolve(x, small).reshape(batch, 2, 2, outputs, height, width)
+    whole = four.transpose(0, 3, 4, 1, 5, 2).reshape(batch, outputs, 2 * height, 2 * width)
     return whole[:, :, : size[0], : size[1]] - _from_beyond(x, kernel.astype(x.dtype), size)
 
 
@@ -149,6 +145,28 @@ def _from_line(line: jax.Array, kernel: jax.Array, length: int) -> jax.Array:
     matrix = kernel[:around:-1].transpose(3, 0, 1, 2).reshape(outputs * around, side * inputs)
     given = jnp.einsum("mk,bkn->bmn", matrix, shifts.reshape(-1, side * inputs, length))
     return given.reshape(-1, outputs, around, length)
+
+
+def _kernels_of_places(kernel: jax.Array) -> jax.Array:
+    """The kernels of the four kinds of place, even row and even column first, side by side.
+
+    One product that leaves inputs and outputs as they lie: on CPU it takes a tenth of the time of
+    two, one for each axis, which in a parse of one face were a twelfth of it all.
+
+    Args:
+        kernel: (k, k, inputs, outputs).
+
+    Returns:
+        (small side, small side, inputs, 4 * outputs).
+    """
+    side, _, inputs, outputs = kernel.shape
+    falls_on = _pixels_of_taps(side)
+    small_side = falls_on.shape[1]
+    both = np.einsum("psk,qtl->stpqkl", falls_on, falls_on).reshape(-1, side**2)
+    taps = kernel.reshape(side**2, inputs * outputs)
+    small = jnp.matmul(jnp.asarray(both, kernel.dtype), taps, precision=lax.Precision.HIGHEST)
+    small = small.reshape(small_side, small_side, 4, inputs, outputs).swapaxes(2, 3)
+    return small.reshape(small_side, small_side, inputs, 4 * outputs)
 
 
 def _pixels_of_taps(side: int) -> np.ndarray:
