@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jax_stn_icnn.compilation.cache import DIRECTORY, enable_cache
+from jax_stn_icnn.compilation.functions import NAME
 from jax_stn_icnn.compilation.memory import compile_program
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -51,3 +52,20 @@ def test_branches_are_computed_one_after_the_other_to_save_memory(save_memory):
     compiled = compile_program(jax.jit(total).lower(x), save_memory=save_memory)
     np.testing.assert_allclose(compiled(x), jax.jit(total)(x), rtol=1e-5)
     assert (compiled.memory_analysis().temp_size_in_bytes < branches * x.nbytes) is save_memory
+
+
+def test_functions_of_that_name_are_kept():
+    def function(x):
+        return jnp.sin(x) * 2
+
+    def twice(x, name):
+        function.__name__ = name
+        inner = jax.jit(function)
+        return inner(inner(x) + 1) + x
+
+    x = jnp.linspace(0, 1, 100)
+    lowered = {name: jax.jit(twice, static_argnums=1).lower(x, name) for name in (NAME, "other")}
+    programs = {name: compile_program(each, save_memory=True) for name, each in lowered.items()}
+    assert [programs[name].as_text().count(" call(") for name in (NAME, "other")] == [2, 0]
+    for program in programs.values():
+        np.testing.assert_allclose(program(x), twice(x, "directly"), rtol=1e-6)

@@ -9,8 +9,9 @@ import pytest
 from conftest import Golden, random_variables
 from flax import traverse_util
 
+from jax_stn_icnn.compilation.functions import NAME
 from jax_stn_icnn.files import convert_torch
-from jax_stn_icnn.models.icnn import CHANNELS, ICNN, max_pool
+from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS, max_pool
 from jax_stn_icnn.train import losses
 
 MODEL = ICNN(num_labels=9)
@@ -160,3 +161,14 @@ def test_wrong_channels_are_named():
     with pytest.raises(ValueError, match=r"image has shape \(1, 8, 8, 4\).*height, width, 3"):
         MODEL.init(jax.random.key(0), jnp.zeros((1, 8, 8, 4)), train=False)
     assert CHANNELS == (8, 16, 24, 32)
+
+
+@pytest.mark.parametrize(("train", "count"), [(False, INTERLINKS), (True, 0)])
+def test_interlinks_are_functions_but_not_in_training(train, count):
+    image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: MODEL.init(jax.random.key(0), jnp.zeros(image.shape), False))
+
+    def run(variables, image):
+        return MODEL.apply(variables, image, train, mutable=["batch_stats"] if train else False)
+
+    assert jax.jit(run).lower(variables, image).as_text().count(f"call @{NAME}") == count

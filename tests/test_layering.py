@@ -26,10 +26,11 @@ LAYERS = (
 )
 # Within a folder likewise.
 WITHIN = {
-    "compilation": ("memory", "cache"),
+    "compilation": ("functions", "memory", "cache"),
     "sampling": ("grid", "lookup", "products", "platforms", "crop", "paste"),
     "data": ("loader", "views", "keys", "augment", "photometric", "occlusion"),
     "models": (
+        "functions",
         "folded",
         "conv",
         "norm",

@@ -99,6 +99,11 @@ class TestOneFace:
         np.testing.assert_array_equal(np.argmax(scores, axis=-1), face.labels)
         assert np.all(scores[:39, :, 0] == 1) and not face.labels[:39].any()
 
+    @pytest.mark.parametrize("size", [(S, S), (S, S // 2), (S // 2 + 1, S)])
+    def test_so_they_do_where_the_photo_s_pixels_are_the_frame_s(self, small_parser, size):
+        parse = small_parser(face_picture(2)[: size[0], : size[1]], detect=False)
+        np.testing.assert_array_equal(np.argmax(parse.faces[0].scores(), axis=-1), parse.labels)
+
     @pytest.mark.parametrize("size", [(S, S // 2), (S // 2 + 1, S), (3 * S, 2 * S)])
     def test_a_photo_that_is_not_square_is_padded(self, small_parser, size):
         photo = face_picture(2, 3)[: size[0], : size[1]]

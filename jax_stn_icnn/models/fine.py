@@ -4,6 +4,7 @@ Section 2.1 of the paper: four interlinked CNNs for six parts.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,8 @@ from flax import linen as nn
 
 from jax_stn_icnn.anatomy import NINE, Anatomy, Part
 from jax_stn_icnn.checks import check_shape
-from jax_stn_icnn.models.bridge import Bridge, Context, row_of
+from jax_stn_icnn.models.bridge import Bridge, Bridged, Context, row_of
+from jax_stn_icnn.models.functions import as_function
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS
 
 Patches = jax.Array | tuple[jax.Array, ...]
@@ -84,11 +86,16 @@ class FineNetworks(nn.Module):
                 self.platform,
                 name=network,
             )
-            out = icnn(batch, train, bridged)
+            run = partial(_run, train=train)
+            out = as_function(run, icnn, batch, bridged, train=train)
             out = out.reshape(-1, len(own), *out.shape[1:])
             for place, (_, part) in enumerate(own):
                 logits[part.name] = _mirror(out[:, place], part)
         return tuple(logits[part.name] for part in parts)
+
+
+def _run(icnn: ICNN, patches: jax.Array, bridged: Bridged | None, train: bool) -> jax.Array:
+    return icnn(patches, train, bridged)
 
 
 def _together(sides: Sequence[jax.Array]) -> jax.Array:

@@ -6,6 +6,7 @@ elsewhere their channels come first; the layers and their parameters are the sam
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from jax_stn_icnn.models.bridge import Bridged, weigh
 from jax_stn_icnn.models.conv import Conv
 from jax_stn_icnn.models.folded import Folded, Picture, fold, folds, stack, unfold
 from jax_stn_icnn.models.folded import max_pool as max_pool_folded
+from jax_stn_icnn.models.functions import as_function
 from jax_stn_icnn.models.norm import FoldedBatchNorm, batch_norm
 
 CHANNELS = (8, 16, 24, 32)
@@ -177,7 +179,8 @@ class ICNN(nn.Module):
         if bridged is not None:
             rows = weigh(rows, bridged)
         for layer in range(self.interlinks):
-            rows = self._interlink(rows, layer, train)
+            interlink = partial(ICNN._interlink, layer=layer, train=train)
+            rows = as_function(interlink, self, rows, train=train)
         x = self._integrate(rows, train)
         return self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
 

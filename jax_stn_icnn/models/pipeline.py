@@ -22,6 +22,7 @@ from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, siz
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.fine import FineNetworks, Patches
 from jax_stn_icnn.models.flip import averaged, with_mirror_images
+from jax_stn_icnn.models.functions import as_function
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
 from jax_stn_icnn.models.unet import CoarseLogits, UNet
@@ -221,6 +222,10 @@ class STNiCNN(nn.Module):
             The logits.
         """
         check_shape("coarse_image", coarse_image, ("batch", *self.coarse_image_size, 3))
+        parse = functools.partial(STNiCNN._coarse_logits, train=train)
+        return as_function(parse, self, coarse_image, train=train)
+
+    def _coarse_logits(self, coarse_image: jax.Array, train: bool) -> CoarseLogits:
         windowless = self.anatomy.windowless
         flip = self.flip_test and not train
         found = self.coarse(with_mirror_images(coarse_image) if flip else coarse_image, train)

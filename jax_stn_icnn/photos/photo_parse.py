@@ -187,6 +187,11 @@ def _argmax(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndar
     """Class ids in an area of the photo, of the scores as `_carry` carries them."""
     if np.linalg.det(matrix[:, :2]) < 1:  # The photo is coarser than the frame: it is small.
         return _best([_carry(frame_scores, c, matrix, area) for c in range(len(frame_scores))])
+    if np.array_equal(matrix[:, :2], np.eye(2)) and not np.any(matrix[:, 2] % 1):
+        # A picture that was cut to the frame's size: its pixels are the frame's.
+        to_frame = -matrix[::-1, 2].astype(int)
+        inside = [slice(e.start + n, e.stop + n) for e, n in zip(area, to_frame, strict=True)]
+        return _best(frame_scores[:, *inside])
     # Bilinear scores lie between those of four pixels: a class that is the best of all four is the
     # best between them. So only where the four disagree are scores needed.
     inner = _best(frame_scores)
