@@ -5,6 +5,7 @@ operation has to wait for which, in a time that grows with the square of their n
 the time of loading a parse. Functions that are kept are looked at one by one.
 """
 
+import jax
 from jax.stages import Lowered
 from jaxlib.mlir import ir
 
@@ -12,12 +13,17 @@ from jaxlib.mlir import ir
 NAME = "kept_function"
 
 
-def keep_functions(lowered: Lowered) -> None:
-    """Has XLA keep the functions called `NAME`; nothing is fused across their borders.
+def keep_functions(lowered: Lowered) -> Lowered:
+    """Has XLA keep the functions called `NAME`, on CPU; nothing is fused across their borders.
 
     Args:
-        lowered: a program for CPU, not yet compiled. It is changed.
+        lowered: a program, not yet compiled. It is changed.
+
+    Returns:
+        The same.
     """
+    if jax.default_backend() != "cpu":
+        return lowered
     program = lowered.compiler_ir("stablehlo")
     assert program is not None
     with program.context:
@@ -29,3 +35,4 @@ def keep_functions(lowered: Lowered) -> None:
         return ir.WalkResult.ADVANCE
 
     program.operation.walk(lambda view: keep(view.operation))
+    return lowered

@@ -6,13 +6,9 @@ import sys
 import jax
 from jax.stages import Compiled, Lowered
 
-from jax_stn_icnn.compilation.functions import keep_functions
-
 
 def compile_program(lowered: Lowered, *, save_memory: bool) -> Compiled:
     """Compiles a program, and releases the memory that compiling it took.
-
-    On CPU it keeps the functions that `functions.keep_functions` finds.
 
     On CPU XLA orders a program for concurrency, so that much is alive at once: a joint training
     step, whose parts could come one after the other, then takes more than half as much memory
@@ -27,10 +23,8 @@ def compile_program(lowered: Lowered, *, save_memory: bool) -> Compiled:
         The compiled program.
     """
     options: dict[str, str | bool] = {}
-    if jax.default_backend() == "cpu":
-        keep_functions(lowered)
-        if save_memory:
-            options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
+    if save_memory and jax.default_backend() == "cpu":
+        options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
     compiled = lowered.compile(options)
     release_memory()
     return compiled

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
+from jax_stn_icnn.compilation.functions import keep_functions
 from jax_stn_icnn.compilation.memory import compile_program
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.files import weights
@@ -273,7 +274,7 @@ class FaceParser:
             self._networks[len(frames)] = cached_program(
                 "parse of a batch",
                 (self.model, shapes_and_types((self._variables, frames))),
-                lambda: parse_frames.lower(self.model, self._variables, frames),
+                lambda: keep_functions(parse_frames.lower(self.model, self._variables, frames)),
                 # Ordered for memory it is as fast, and compiling leaves a gigabyte over.
                 partial(compile_program, save_memory=True),
                 list(jax.tree.leaves(self._variables)[0].devices()),
