@@ -150,8 +150,8 @@ def _from_line(line: jax.Array, kernel: jax.Array, length: int) -> jax.Array:
 def _kernels_of_places(kernel: jax.Array) -> jax.Array:
     """The kernels of the four kinds of place, even row and even column first, side by side.
 
-    One product that leaves inputs and outputs as they lie: on CPU it takes a tenth of the time of
-    two, one for each axis, which in a parse of one face were a twelfth of it all.
+    One product that leaves inputs and outputs as they lie: two, one for each axis, were a twelfth
+    of a parse of one face on CPU (docs/performance_notebook.md).
 
     Args:
         kernel: (k, k, inputs, outputs).
