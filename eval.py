@@ -25,11 +25,11 @@ from ml_collections import ConfigDict, config_flags
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.data.loader import loader_over, open_source
-from jax_stn_icnn.files import weights
-from jax_stn_icnn.files.weights import CONFIG, WEIGHTS
+from jax_stn_icnn.evaluation import draw, evaluator
+from jax_stn_icnn.evaluation.report import Report, class_table, occlusion_table, score_table
+from jax_stn_icnn.io import weights
+from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
-from jax_stn_icnn.scores import draw, evaluation
-from jax_stn_icnn.scores.report import Report, class_table, occlusion_table, score_table
 from jax_stn_icnn.train import config as configs
 
 FACES_PER_PICTURE = 6
@@ -115,7 +115,7 @@ def _draw(
         int(report.index[row]): f"face {report.index[row]}, F1 {scores[row]:.3f}" for row in order
     }
     for name, rows in chosen.items():
-        faces = evaluation.parse_faces(
+        faces = evaluator.parse_faces(
             model,
             variables,
             loader(),
@@ -143,7 +143,7 @@ def _evaluate() -> None:
     croppers = list(dict.fromkeys([cropper, trained, CENTROID])) if _OCCLUDE.value else [cropper]
     loader, images = _loader(config, model.anatomy)
     reports = {
-        name: evaluation.evaluate(
+        name: evaluator.evaluate(
             model.clone(cropper=name),
             variables,
             loader(),

@@ -10,9 +10,8 @@ import numpy as np
 from benchmarks.inputs import FRAME
 from benchmarks.rows import Row, Settings
 from benchmarks.timing import Call
-from jax_stn_icnn.files import export, network
-from jax_stn_icnn.files.weights import load_weights
-from jax_stn_icnn.photos.parser import weights_file
+from jax_stn_icnn.io import export, network
+from jax_stn_icnn.io.weights import load_weights, weights_file
 from tfds_builders.synthetic_faces.face import draw_face
 
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.data.loader import open_source
-from jax_stn_icnn.scores import metrics
+from jax_stn_icnn.evaluation import metrics
 
 
 def agreement(parser: FaceParser, pictures: list[np.ndarray]) -> np.ndarray:

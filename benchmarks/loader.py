@@ -13,7 +13,7 @@ from PIL import Image
 
 from benchmarks.inputs import drawn_labels, random_frames
 from benchmarks.rows import Row, Settings
-from jax_stn_icnn.anatomy import NINE, ids_of_data_set
+from jax_stn_icnn.anatomy import NINE, data_set_class_ids
 from jax_stn_icnn.data.loader import loader_over
 
 BATCH, BATCHES = 16, 8
@@ -67,7 +67,7 @@ def _in_torch(peer: ModuleType, dataset: str, batch: int) -> Callable[[], object
     size, frame_size = SIDES[dataset]
     records = Records(size)
     to_nine = np.zeros(256, np.uint8)
-    classes = ids_of_data_set(NINE, dataset)
+    classes = data_set_class_ids(NINE, dataset)
     to_nine[: len(classes)] = classes
 
     class Faces:

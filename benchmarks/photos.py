@@ -24,9 +24,9 @@ from tqdm import tqdm
 from benchmarks.inputs import random_frames
 from benchmarks.process import peak_bytes
 from jax_stn_icnn import FaceParser
+from jax_stn_icnn.cli import main as command
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos import cli
-from jax_stn_icnn.photos.parser import BATCH_SIZE
+from jax_stn_icnn.inference.parser import BATCH_SIZE
 from tfds_builders.synthetic_faces.face import draw_face
 
 SIDES = 512, 3000  # of a photo's longer side, in pixels
@@ -88,7 +88,7 @@ def parse_all(folder: Path, out: Path, batch: int) -> tuple[float, list[float]]:
     watcher.start()
     began = time.perf_counter()
     try:
-        status = cli.main(["parse", str(folder), "--out", str(out), "--batch", str(batch)])
+        status = command.main(["parse", str(folder), "--out", str(out), "--batch", str(batch)])
     finally:
         done.set()
         watcher.join()

@@ -13,7 +13,7 @@ from benchmarks.rows import Row, Settings, parser
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.geometry import COARSE_SIZE
-from jax_stn_icnn.sampling import resize_bilinear
+from jax_stn_icnn.ops import resize_bilinear
 
 # Batch, frame, patch.
 SETTINGS = ((1, 1024, 81), (1, 512, 127), (16, 512, 127))

@@ -12,7 +12,7 @@ from jax.scipy.ndimage import map_coordinates
 
 from benchmarks.rows import Row, Settings, blocking, synchronised, true_theta
 from benchmarks.work import BILINEAR, SCATTER, SLOPES, Work
-from jax_stn_icnn import sampling
+from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import invert
 
@@ -37,7 +37,7 @@ def _crop_row(title: str, name: str, batch: int, size: int, patch: int) -> Row:
     image = jax.random.uniform(jax.random.key(0), (batch, size, size, COLOURS))
     theta = true_theta(batch, size, patch)
     row = Row(title, {}, _crop_work(name, batch, size, patch), images=batch)
-    row.calls["ours"] = _crop_call(sampling.crop_bilinear, name, image, theta, patch)
+    row.calls["ours"] = _crop_call(ops.crop_bilinear, name, image, theta, patch)
     row.add_peer(
         "map_coordinates", lambda: _crop_call(_by_map_coordinates, name, image, theta, patch)
     )
@@ -104,7 +104,7 @@ def _paste_row(title: str, name: str, batch: int, size: int, patch: int) -> Row:
     # The gradient needs of the frame only what lies in the windows.
     work = Work(held / 4, held + (frame if name == "forward" else held))
     row = Row(title, {}, work, images=batch)
-    row.calls["ours"] = _paste_call(sampling.paste, name, scores, theta, size)
+    row.calls["ours"] = _paste_call(ops.paste, name, scores, theta, size)
     row.add_peer(
         "map_coordinates", lambda: _paste_call(_paste_by_map_coordinates, name, scores, theta, size)
     )
@@ -148,7 +148,7 @@ def _paste_call(
 
 def _pixels(theta: jax.Array, image: jax.Array, size: Any) -> jax.Array:
     """Rows and columns that a window reads, (2, height, width)."""
-    grid = sampling.affine_grid(theta, size)
+    grid = ops.affine_grid(theta, size)
     height, width = image.shape[:2]
     return jnp.stack([(grid[..., 1] + 1) / 2 * (height - 1), (grid[..., 0] + 1) / 2 * (width - 1)])
 

@@ -19,7 +19,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 COARSE_SIZE = (128, 128)
 CHANNELS, NUM_INTERLINKS = (8, 16, 24, 32), 3
 LEAVES = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var"}
-OWN_LABELS = [list(NINE.own_labels(part)) for part in NINE.parts]
+OWN_LABELS = [list(NINE.patch_labels(part)) for part in NINE.parts]
 
 
 def use_whole_machine() -> None:

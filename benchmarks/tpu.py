@@ -27,8 +27,8 @@ from benchmarks import hlo
 from benchmarks.inputs import BATCH, FRAME, PATCH
 from benchmarks.rows import parser, training_batch
 from benchmarks.training import SCHEDULE, STAGES
-from jax_stn_icnn.files.weights import load_weights
-from jax_stn_icnn.photos.parser import parse_frames, weights_file
+from jax_stn_icnn.inference.parser import parse_frames
+from jax_stn_icnn.io.weights import load_weights, weights_file
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.step import AXIS, map_train_step, shard

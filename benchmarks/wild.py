@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos.photo_parse import FaceParse, PhotoParse
+from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 from jax_stn_icnn.photos.reading import to_rgb
 
 # COFW's landmarks, of which each point that is scored is the middle of some.
@@ -70,7 +70,7 @@ def read_photos(path: str, turn: float = 0.0, grey: bool = False) -> Iterator[Ph
             yield Photo(name, image, np.array(landmarks) @ matrix[:, :2].T + matrix[:, 2], there)
 
 
-def score(photo: Photo, parse: PhotoParse) -> tuple[bool, int, dict[str, bool]]:
+def score(photo: Photo, parse: PhotoResult) -> tuple[bool, int, dict[str, bool]]:
     """Scores a parse: whether the face is found, how many others are, and each point's class."""
     own = [face for face in parse.faces if _is_of(face, photo.landmarks)]
     radius = NEAR * math.dist(photo.landmarks[PUPILS[0]], photo.landmarks[PUPILS[1]])
@@ -138,7 +138,7 @@ def _turned(image: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
     return cv2.warpAffine(image, matrix, new), matrix
 
 
-def _is_of(face: FaceParse, landmarks: np.ndarray) -> bool:
+def _is_of(face: FaceResult, landmarks: np.ndarray) -> bool:
     """Whether a face that was found is the one that has these landmarks."""
     x0, y0, x1, y1 = face.box
     inside = (landmarks >= (x0, y0)) & (landmarks <= (x1, y1))

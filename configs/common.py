@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
     config.model.coarse_size = 128  # side of the rough mask, in pixels
     # Sides of the picture that the coarse network sees over those of the rough mask; 1 is
     # the paper's. Above it, by a unet, what has no window is scored at that size.
-    config.model.detail = 1
+    config.model.coarse_stride = 1
     # How many of a unet's lowest rows have self-attention (Han and Yoon): 2 are 16 x 16 and 8 x 8.
     config.model.attention = 0
     # Whether the fine networks see, besides their patches, what a unet makes of the same windows

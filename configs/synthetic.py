@@ -15,7 +15,7 @@ def get_config() -> ConfigDict:
     """`synthetic_nine.py` with skin, hair and windows that fit."""
     config = whole_face.apply(synthetic_nine.get_config())
     config.classes = "eleven"
-    config.model.detail = 1  # The frame has 192 pixels: 128 are enough.
+    config.model.coarse_stride = 1  # The frame has 192 pixels: 128 are enough.
     config.mirror = False  # There are faces enough for so short a stage.
     config.coarse.epochs = 5  # A step of the U-Net is fast.
     config.coarse.lr = 2e-3

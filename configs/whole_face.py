@@ -15,7 +15,7 @@ def apply(config: ConfigDict) -> ConfigDict:
     config.model.windows = "fitted"
     config.model.coarse_network = "unet"
     config.model.coarse_channels = (32, 64, 96, 128)
-    config.model.detail = 2
+    config.model.coarse_stride = 2
     config.mirror = True
     config.coarse.loss = "balanced_cross_entropy"
     return config

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from jax_stn_icnn import FaceParser
-from jax_stn_icnn.photos import resample
-from jax_stn_icnn.photos.photo_parse import FaceParse
+from jax_stn_icnn.evaluation import draw
+from jax_stn_icnn.faces import resample
+from jax_stn_icnn.inference.results import FaceResult
 from jax_stn_icnn.photos.reading import to_rgb
-from jax_stn_icnn.scores import draw
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     draw.parse_grid(args.out, [row], parser.model.anatomy)
 
 
-def _patches(frame: np.ndarray, face: FaceParse, parser: FaceParser) -> list[np.ndarray]:
+def _patches(frame: np.ndarray, face: FaceResult, parser: FaceParser) -> list[np.ndarray]:
     """What the windows cut, for each part (height, width, 3)."""
     patches = []
     model = parser.model

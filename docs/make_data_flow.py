@@ -21,11 +21,11 @@ from PIL import Image
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.data.views import to_float
+from jax_stn_icnn.evaluation import draw
+from jax_stn_icnn.faces import resample
 from jax_stn_icnn.geometry import windows_from_theta
 from jax_stn_icnn.models.pipeline import Parse
-from jax_stn_icnn.photos import resample
-from jax_stn_icnn.sampling import resize_bilinear
-from jax_stn_icnn.scores import draw
+from jax_stn_icnn.ops import resize_bilinear
 
 DOCS = Path(__file__).parent
 WIDTH, HEIGHT = 18.0, 5.4  # inches
@@ -137,8 +137,8 @@ def _arrows(figure: Figure, parse: Parse, frame_size: tuple[int, int]) -> None:
     top = (BASE + SIDE + 0.38) / HEIGHT
     ends = [(0.12 + i * STRIDE + SIDE / 2) / WIDTH for i in range(7)]
     _around(figure, ends[2], ends[6], top, 0.86)
-    assert parse.whole_logits is not None
-    whole = _shape(parse.whole_logits.shape[2:] + parse.whole_logits.shape[1:2])
+    assert parse.global_logits is not None
+    whole = _shape(parse.global_logits.shape[2:] + parse.global_logits.shape[1:2])
     text = f"the U-Net's scores of what has no window, {whole}, enlarged to {_shape(frame_size)}"
     figure.text((ends[2] + ends[6]) / 2, 0.875, text, ha="center", va="bottom", fontsize=12)
     sampler = (0.12 + 3.5 * STRIDE + SIDE / 2) / WIDTH

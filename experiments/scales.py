@@ -30,7 +30,7 @@ def whole(scale: str) -> ConfigDict:
         return celebamask_whole.get_config()
     config = _in_small_frames(whole_face.apply(celebamask.get_config()))
     config.classes = "nineteen"
-    config.model.detail = 1
+    config.model.coarse_stride = 1
     return config
 
 

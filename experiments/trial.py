@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 
 from experiments import speed
 from jax_stn_icnn.data.loader import loader_over, open_source
-from jax_stn_icnn.files.weights import CONFIG, WEIGHTS, load_weights
-from jax_stn_icnn.scores.evaluation import evaluate
+from jax_stn_icnn.evaluation.evaluator import evaluate
+from jax_stn_icnn.io.weights import CONFIG, WEIGHTS, load_weights
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from tfds_builders.prepare import prepare

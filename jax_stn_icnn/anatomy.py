@@ -133,17 +133,17 @@ class Anatomy:
         return tuple(self.ids(part.classes) for part in self.parts)
 
     @property
-    def windowed(self) -> tuple[int, ...]:
+    def part_class_ids(self) -> tuple[int, ...]:
         """The ids of the classes that parts fill, in order."""
         return tuple(sorted(i for ids in self.part_ids for i in ids))
 
     @property
-    def windowless(self) -> tuple[int, ...]:
+    def global_ids(self) -> tuple[int, ...]:
         """The ids of the classes without a window, in order; background is the first."""
-        return tuple(i for i in range(self.num_classes) if i not in self.windowed)
+        return tuple(i for i in range(self.num_classes) if i not in self.part_class_ids)
 
     @property
-    def mirrored(self) -> tuple[int, ...]:
+    def mirror_ids(self) -> tuple[int, ...]:
         """What each class becomes in a mirrored picture."""
         other = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         return self.ids([other.get(name, name) for name in self.classes])
@@ -153,7 +153,7 @@ class Anatomy:
         """Score group -> the ids of its classes."""
         return {name: self.ids(members) for name, members in self.groups}
 
-    def own_labels(self, part: Part) -> tuple[int, ...]:
+    def patch_labels(self, part: Part) -> tuple[int, ...]:
         """For each class its label in a part's patch: 0 unless the part fills it."""
         return tuple(
             1 + part.classes.index(name) if name in part.classes else 0 for name in self.classes
@@ -332,7 +332,7 @@ def register_data_set(name: str, data_set: DataSet) -> None:
         raise ValueError(f"there is another data set {name!r} already: choose another name")
 
 
-def find(name: str) -> Anatomy:
+def get_anatomy(name: str) -> Anatomy:
     """The anatomy of a name.
 
     Raises:
@@ -343,7 +343,7 @@ def find(name: str) -> Anatomy:
     return ANATOMIES[name]
 
 
-def ids_of_data_set(anatomy: Anatomy, name: str) -> tuple[int, ...]:
+def data_set_class_ids(anatomy: Anatomy, name: str) -> tuple[int, ...]:
     """For each id of a data set the class that it becomes; what is in no class is background.
 
     Args:

@@ -27,7 +27,7 @@ ROOM = 1 / 4
 LEAST = 1 / 2
 
 
-def sizes_of_parts(sizes: Sizes, num_parts: int) -> tuple[Size, ...]:
+def part_sizes(sizes: Sizes, num_parts: int) -> tuple[Size, ...]:
     """The size of each part's patch.
 
     Args:
@@ -40,15 +40,15 @@ def sizes_of_parts(sizes: Sizes, num_parts: int) -> tuple[Size, ...]:
     Raises:
         ValueError: there are sizes, but not one for each part.
     """
-    # mypy does not see from `is_one_size` which of the two it is.
-    if is_one_size(sizes):
+    # mypy does not see from `is_single_size` which of the two it is.
+    if is_single_size(sizes):
         return (tuple(sizes),) * num_parts  # type: ignore[return-value]
     if len(sizes) != num_parts:
         raise ValueError(f"patch sizes are for {len(sizes)} parts, but there are {num_parts}")
     return tuple(tuple(size) for size in sizes)  # type: ignore[arg-type]
 
 
-def is_one_size(sizes: Sizes) -> bool:
+def is_single_size(sizes: Sizes) -> bool:
     """Whether it is one (height, width) for all parts."""
     return all(isinstance(length, int) for length in sizes)
 
@@ -260,7 +260,7 @@ def part_centres(label_map: jax.Array, anatomy: Anatomy = NINE) -> Centres:
     """
     check_labels("label_map", label_map, anatomy.num_classes)
     # Classes without a part lie behind the others in all of ours, and take no part in it.
-    classes = class_centres(label_map, max(anatomy.windowed) + 1)
+    classes = class_centres(label_map, max(anatomy.part_class_ids) + 1)
     height, width = label_map.shape[1:]
     middle = jnp.array([height // 2, width // 2], jnp.float32)
     yx, present = [], []
@@ -313,7 +313,7 @@ def theta_target(
         windows as large as the patch, in the middle of the picture.
     """
     centres = part_centres(label_map, anatomy)
-    sizes = sizes_of_parts(patch_size, anatomy.num_parts)
+    sizes = part_sizes(patch_size, anatomy.num_parts)
     theta = theta_from_centres(centres.yx, label_map.shape[1:], sizes)
     if following:
         windows = _following_windows(label_map, sizes, anatomy)

@@ -17,7 +17,7 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
-from jax_stn_icnn.photos import detectors
+from jax_stn_icnn.faces import detectors
 
 PUBLIC = Path(__file__).parent / "public"
 

@@ -18,8 +18,8 @@ import pytest
 # Four devices on any machine; must be said before anything asks for one.
 jax.config.update("jax_num_cpu_devices", 4)
 
-from jax_stn_icnn.anatomy import NINE, Anatomy  # noqa: E402
-from jax_stn_icnn.compilation import cache  # noqa: E402 (JAX is to be imported after the flags)
+from jax_stn_icnn.anatomy import NINE, Anatomy  # noqa: E402 (after the flags)
+from jax_stn_icnn.compilation import cache  # noqa: E402 (after the flags)
 
 GOLDEN = Path(__file__).parent / "golden"
 # The environment's name of the directory of compiled programs that all processes of a run share;
@@ -112,8 +112,8 @@ def x64():
 @pytest.fixture(scope="session")
 def small_parser():
     """A parser that knows nothing, small, compiled."""
+    from jax_stn_icnn.inference.parser import FaceParser
     from jax_stn_icnn.models.pipeline import STNiCNN
-    from jax_stn_icnn.photos.parser import FaceParser
 
     inputs = np.zeros((1, 128, 128, 3), np.float32), np.zeros((1, 64, 64, 3), np.float32)
     model = STNiCNN((15, 15), "small", **SMALL)

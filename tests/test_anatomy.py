@@ -9,7 +9,7 @@ import pytest
 from conftest import SMALL, random_variables
 from test_data import Single
 
-from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn import anatomy, ops
 from jax_stn_icnn.anatomy import (
     ANATOMIES,
     DATA_SETS,
@@ -19,22 +19,22 @@ from jax_stn_icnn.anatomy import (
     Anatomy,
     DataSet,
     Part,
-    ids_of_data_set,
+    data_set_class_ids,
 )
 from jax_stn_icnn.data import loader
 from jax_stn_icnn.data.loader import loader_over
-from jax_stn_icnn.files import weights
+from jax_stn_icnn.evaluation import metrics
+from jax_stn_icnn.inference.parser import FaceParser
+from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.photos.parser import FaceParser
-from jax_stn_icnn.scores import metrics
 
 EVERY = pytest.mark.parametrize("each", ANATOMIES.values(), ids=list(ANATOMIES))
 
 
 @EVERY
 def test_parts_and_what_has_no_window_are_all_classes(each):
-    assert sorted((*each.windowed, *each.windowless)) == list(range(each.num_classes))
-    assert each.windowless[0] == 0
+    assert sorted((*each.part_class_ids, *each.global_ids)) == list(range(each.num_classes))
+    assert each.global_ids[0] == 0
     assert {"brow": 2, "eye": 2, "nose": 2, "mouth": 4} == each.networks
 
 
@@ -47,7 +47,7 @@ def test_an_id_means_the_same_in_each(each):
 
 @EVERY
 def test_mirroring_swaps_the_sides_and_undoes_itself(each):
-    swap = each.mirrored
+    swap = each.mirror_ids
     assert [swap[c] for c in swap] == list(range(each.num_classes))
     for c, name in enumerate(each.classes):
         other = {"1": "2", "2": "1"}.get(name[-1], name[-1])
@@ -61,18 +61,18 @@ def test_every_data_set_knows_the_viewers_left():
     assert DATA_SETS["celebamask_hq"].classes["l_ear"] == "ear_2"
     assert DATA_SETS["celebamask_hq"].classes["l_lip"] == "lower_lip"
     for name in DATA_SETS:
-        assert set(ids_of_data_set(NINE, name)) == set(range(9)), name
-        assert set(ids_of_data_set(ELEVEN, name)) == set(range(11)), name
-    assert set(ids_of_data_set(NINETEEN, "celebamask_hq")) == set(range(19))
+        assert set(data_set_class_ids(NINE, name)) == set(range(9)), name
+        assert set(data_set_class_ids(ELEVEN, name)) == set(range(11)), name
+    assert set(data_set_class_ids(NINETEEN, "celebamask_hq")) == set(range(19))
 
 
 def test_a_data_set_that_lacks_classes_is_refused():
     with pytest.raises(ValueError, match="'helen' does not label ear_1.*'nineteen'.*labels backg"):
-        ids_of_data_set(NINETEEN, "helen")
+        data_set_class_ids(NINETEEN, "helen")
     with pytest.raises(ValueError, match="dataset is 'lapa', but must be one of helen"):
-        ids_of_data_set(NINE, "lapa")
+        data_set_class_ids(NINE, "lapa")
     with pytest.raises(ValueError, match="no classes 'ten', only nine, eleven, nineteen"):
-        anatomy.find("ten")
+        anatomy.get_anatomy("ten")
 
 
 @pytest.mark.parametrize("side", [127, 81, 53, 15])
@@ -134,8 +134,8 @@ class TestRegistered:
         for _ in range(2):
             anatomy.register(MINE)
             anatomy.register_data_set("my_set", OWN)
-        assert anatomy.find("mine") is MINE
-        assert ids_of_data_set(MINE, "my_set") == (0, 2, 4, 1, 3)
+        assert anatomy.get_anatomy("mine") is MINE
+        assert data_set_class_ids(MINE, "my_set") == (0, 2, 4, 1, 3)
 
     def test_another_of_the_name_is_refused(self):
         with pytest.raises(ValueError, match="other classes 'nine' already"):
@@ -161,7 +161,7 @@ class TestAMadeUpOne:
         np.testing.assert_array_equal(batch["labels"][0, :4], expected)
 
     def test_parses(self, tmp_path):
-        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, "unet", detail=2, **SMALL)
+        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, "unet", coarse_stride=2, **SMALL)
         inputs = np.zeros((1, 256, 256, 3), np.float32), np.zeros((1, 40, 40, 3), np.float32)
         weights.save_weights(tmp_path / "w", random_variables(model, *inputs), model, 40)
         parser = FaceParser.load(tmp_path / "w")
@@ -179,7 +179,7 @@ class TestAMadeUpOne:
         scores = jax.nn.softmax(jax.random.normal(jax.random.key(0), (1, 3, 3, 3)))
         whole = jax.nn.softmax(jax.random.normal(jax.random.key(1), (1, 9, 9, 3)))
         theta = jnp.array([[[[0.25, 0, 0], [0, 0.25, 0]]]])
-        pasted = np.asarray(sampling.paste([scores], theta, (9, 9), MINE, whole))[0]
+        pasted = np.asarray(ops.paste([scores], theta, (9, 9), MINE, whole))[0]
         np.testing.assert_array_equal(
             pasted[0, 0], [whole[0, 0, 0, 0], 0, whole[0, 0, 0, 1], 0, whole[0, 0, 0, 2]]
         )

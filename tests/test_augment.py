@@ -8,7 +8,7 @@ from scipy import ndimage
 from jax_stn_icnn import geometry
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data import augment, views
-from jax_stn_icnn.sampling import IDENTITY
+from jax_stn_icnn.ops import IDENTITY
 
 SIZE, COUNT = (48, 48), 40
 IDENTITY = np.array(IDENTITY, np.float32)

@@ -10,13 +10,13 @@ import pytest
 from conftest import random_variables
 
 from benchmarks import inputs, process, results, rows, sampler, timing, training, work
-from jax_stn_icnn import sampling
+from jax_stn_icnn import ops
 from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.train.views import make_views
+from jax_stn_icnn.train.views import make_inputs
 
 # The peers come with an extra, which CI installs before its slow tests.
 pytestmark = pytest.mark.slow
@@ -56,7 +56,7 @@ def test_every_intermediate_equals_the_peers(peer, pair):
     @jax.jit
     def apply(variables, frames):
         pixels = to_float(frames)
-        return model.apply(variables, sampling.resize_bilinear(pixels, (128, 128)), pixels)
+        return model.apply(variables, ops.resize_bilinear(pixels, (128, 128)), pixels)
 
     parse = apply(variables, frames)
     with peer.torch.inference_mode():
@@ -80,7 +80,7 @@ def test_every_term_of_the_joint_loss_equals_the_peers(peer, pair):
 
     @jax.jit
     def terms(variables, batch):
-        views = make_views(batch, None, model, augmented=False, mirrored=False)
+        views = make_inputs(batch, None, model, augmented=False, mirrored=False)
         options = {"method": objective.terms, "mutable": ["batch_stats"]}
         return model.apply(variables, views, None, stage, **options)[0]
 
@@ -135,7 +135,7 @@ def dm_pix():
 def test_the_samplers_peers_sample_the_same(crop_of, name):
     image = jax.random.uniform(jax.random.key(0), (1, SIZE, SIZE, 3))
     theta = rows.true_theta(1, SIZE, PATCH).at[..., 2].add(0.003)  # Off the whole pixels.
-    ours = sampler._crop_call(sampling.crop_bilinear, name, image, theta, PATCH)()
+    ours = sampler._crop_call(ops.crop_bilinear, name, image, theta, PATCH)()
     found = sampler._crop_call(crop_of(), name, image, theta, PATCH)()
     np.testing.assert_allclose(found, ours, rtol=1e-3, atol=1e-3)
 
@@ -143,7 +143,7 @@ def test_the_samplers_peers_sample_the_same(crop_of, name):
 def test_the_pastes_peers_paste_the_same(peer):
     theta = rows.true_theta(1, SIZE, PATCH)
     scores = sampler.random_scores(1, PATCH)
-    ours = sampling.paste(scores, theta, (SIZE, SIZE))
+    ours = ops.paste(scores, theta, (SIZE, SIZE))
     assert len(np.unique(np.argmax(ours, axis=-1))) == 9
     found = sampler._paste_by_map_coordinates(scores, theta, (SIZE, SIZE))
     np.testing.assert_allclose(found, ours, atol=1e-6)

@@ -9,14 +9,7 @@ from flax import traverse_util
 
 from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.geometry import compose, theta_from_windows
-from jax_stn_icnn.models.bridge import (
-    Bridge,
-    Bridged,
-    Context,
-    context_size,
-    row_of,
-    weigh,
-)
+from jax_stn_icnn.models.bridge import Bridge, BridgeOutput, Context, context_size, row_of, weigh
 from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.state import init_variables
@@ -82,7 +75,7 @@ def test_rows_are_weighed_where_their_pixels_lie():
     sizes = [(16, 12), (8, 6), (4, 3), (2, 2)]
     rows = [jnp.ones((1, 2, *size)) for size in sizes]
     ramp = jnp.linspace(0, 2, 4)[None, :, None] * jnp.ones((1, 1, 3))
-    weighed = weigh(rows, Bridged(ramp, jnp.full((1, 2, 4, 3), 10.0)))
+    weighed = weigh(rows, BridgeOutput(ramp, jnp.full((1, 2, 4, 3), 10.0)))
     for r, (row, (height, _)) in enumerate(zip(weighed, sizes, strict=True)):
         expected = np.linspace(0, 2, height) + (10 if r == row_of(4) else 0)
         np.testing.assert_allclose(row[0, 0], np.tile(expected[:, None], row.shape[3]), atol=1e-6)
@@ -167,7 +160,7 @@ def test_sides_of_a_mirrored_face_are_parsed_alike(variables):
     one = parse(frame, logits, features, theta)
     other = parse(
         frame[:, :, ::-1],
-        logits[:, :, ::-1][..., jnp.array(BROWS.mirrored)],
+        logits[:, :, ::-1][..., jnp.array(BROWS.mirror_ids)],
         features[..., ::-1],
         turned,
     )

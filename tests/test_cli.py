@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.cli import main, writer
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos import cli, results
-from jax_stn_icnn.photos.parser import FaceParser
-from jax_stn_icnn.scores import draw
+from jax_stn_icnn.evaluation import draw
+from jax_stn_icnn.inference.parser import FaceParser
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,7 @@ def test_a_folder_with_a_bad_file(loads, kept, small_parser, folder, tmp_path, c
     ckpt.mkdir()
     (ckpt / "weights.safetensors").write_bytes(b"the parser that is loaded is another")
     command = ["parse", str(folder), "--out", str(out), "--ckpt", str(ckpt), "--no-detect"]
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     assert loads == [str(ckpt)] and kept == [None]
     captured = capsys.readouterr()
     assert captured.err.count("error:") == 1 and "bad.jpg is not a picture" in captured.err
@@ -86,16 +86,16 @@ def test_what_is_done_is_skipped(loads, folder, tmp_path, capsys):
     out = tmp_path / "out"
     (folder / "bad.jpg").unlink()
     command = ["parse", str(folder), "--out", str(out), "--no-detect"]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     (out / "b.PNG.json").unlink()  # as if it had been stopped before its last file
     times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert "1 parsed, 2 there already, 0 failed" in capsys.readouterr().out
     for path in out.iterdir():
         assert (times.get(path.name) != path.stat().st_mtime_ns) == path.name.startswith("b.PNG")
     # With nothing left to do no weights are asked for.
     assert loads == [None, None]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert loads == [None, None]
 
 
@@ -110,9 +110,9 @@ def test_what_is_done_is_skipped(loads, folder, tmp_path, capsys):
 )
 def test_results_made_otherwise_do_not_mix(loads, folder, tmp_path, capsys, options, message):
     command = ["parse", str(folder / "a.png"), "--out", str(tmp_path / "out")]
-    assert cli.main([*command, "--no-detect"]) == 0
+    assert main.main([*command, "--no-detect"]) == 0
     kept = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
-    assert cli.main([*command, *options]) == 1
+    assert main.main([*command, *options]) == 1
     assert message in capsys.readouterr().err
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == kept
 
@@ -121,28 +121,28 @@ def test_settings_that_cannot_be_read(loads, folder, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
     (out / "settings.json").write_text("[1, 2")
-    assert cli.main(["parse", str(folder / "a.png"), "--out", str(out), "--no-detect"]) == 1
+    assert main.main(["parse", str(folder / "a.png"), "--out", str(out), "--no-detect"]) == 1
     assert "settings.json that cannot be read: name another --out" in capsys.readouterr().err
 
 
 def test_a_batch_is_a_number_of_faces(folder, tmp_path, capsys):
     for batch in ("0", "-1", "2.5", "two"):
         with pytest.raises(SystemExit):
-            cli.main(["parse", str(folder), "--out", str(tmp_path), "--batch", batch])
+            main.main(["parse", str(folder), "--out", str(tmp_path), "--batch", batch])
         assert f"'{batch}' is not a whole number of at least 1" in capsys.readouterr().err
 
 
 def test_masks_are_written_and_asked_for_again(loads, small_parser, folder, tmp_path, capsys):
     out, photo = tmp_path / "out", folder / "a.png"
     command = ["parse", str(photo), "--out", str(out), "--no-detect"]
-    assert cli.main(command) == 0
-    assert cli.main([*command, "--masks", "nose,upper_lip"]) == 0
+    assert main.main(command) == 0
+    assert main.main([*command, "--masks", "nose,upper_lip"]) == 0
     assert "1 parsed, 0 there already" in capsys.readouterr().out
     parse = small_parser(picture(0), detect=False)
     for name in ("nose", "upper_lip"):
         with Image.open(out / f"a.png.{name}.png") as mask:
             np.testing.assert_array_equal(np.asarray(mask), parse.mask(name))
-    assert cli.main([*command, "--masks", "nose,hare"]) == 1
+    assert main.main([*command, "--masks", "nose,hare"]) == 1
     assert "no class 'hare': the classes are background" in capsys.readouterr().err
 
 
@@ -158,11 +158,11 @@ def test_a_file_is_whole_or_not_there(loads, small_parser, folder, tmp_path, mon
         replace(partial, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(results.os, "replace", full)
-        assert cli.main(command) == 1
+        patch.setattr(writer.os, "replace", full)
+        assert main.main(command) == 1
     assert "no space left" in capsys.readouterr().err
     assert not [path for path in out.iterdir() if path.name.startswith("a.png")]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
@@ -170,7 +170,7 @@ def test_a_file_may_be_called_anything(loads, folder, tmp_path):
     (folder / "a.png").rename(folder / "a.photo")
     out = tmp_path / "out"
     photos = [str(folder / "a.photo"), str(folder / "c.bmp")]
-    assert cli.main(["parse", *photos, "--out", str(out), "--no-detect"]) == 0
+    assert main.main(["parse", *photos, "--out", str(out), "--no-detect"]) == 0
     assert (out / "a.photo.json").exists() and (out / "c.bmp.json").exists()
 
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_done_is_said(loads, folder, tmp_path, capsys, photos, ou
     (tmp_path / "twin").mkdir()
     Image.fromarray(picture(0)).save(tmp_path / "twin" / "a.png")
     sources = [str(tmp_path / photo) for photo in photos]
-    assert cli.main(["parse", *sources, "--out", str(tmp_path / out)]) == 1
+    assert main.main(["parse", *sources, "--out", str(tmp_path / out)]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and message in captured.err
     assert loads == []
@@ -197,5 +197,5 @@ def test_what_cannot_be_done_is_said(loads, folder, tmp_path, capsys, photos, ou
 
 def test_weights_that_are_not_there(folder, tmp_path, capsys):
     command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", "nothing"]
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     assert "no file of weights nothing" in capsys.readouterr().err

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn.files import weights
-from jax_stn_icnn.photos import cli, settings
+from jax_stn_icnn.cli import main, settings
+from jax_stn_icnn.io import weights
 from jax_stn_icnn.photos.reading import SUFFIXES
 
 # A cluster in a worker of pytest-xdist does not come to an end.
@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 fsspec = pytest.importorskip("fsspec")
 ray = pytest.importorskip("ray")
 
-from jax_stn_icnn.photos import cluster  # noqa: E402
+from jax_stn_icnn.cli import cluster  # noqa: E402 (only where Ray is)
 
 
 def picture(seed):
@@ -90,7 +90,7 @@ def two_nodes(monkeypatch):
 def test_a_node_that_dies_loses_nothing(two_nodes, ckpt, folder, tmp_path, capsys):
     address, kill = two_nodes
     options = ["--ckpt", str(ckpt), "--no-detect", "--recursive", "--masks", "nose"]
-    assert cli.main(["parse", str(folder), "--out", str(tmp_path / "here"), *options]) == 1
+    assert main.main(["parse", str(folder), "--out", str(tmp_path / "here"), *options]) == 1
     out = tmp_path / "there"
     seen = []
 
@@ -103,7 +103,7 @@ def test_a_node_that_dies_loses_nothing(two_nodes, ckpt, folder, tmp_path, capsy
     killer = threading.Thread(target=kill_when_some_are_done)
     killer.start()
     command = ["parse", str(folder), "--out", str(out), *options, "--ray", address]
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     killer.join()
     assert 5 <= len(seen) < 60, "it was too late to kill anything"
     captured = capsys.readouterr()
@@ -112,7 +112,7 @@ def test_a_node_that_dies_loses_nothing(two_nodes, ckpt, folder, tmp_path, capsy
     assert_same(out, tmp_path / "here")
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     (out / "00.png.json").unlink()
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     assert "1 parsed, 59 there already, 1 failed" in capsys.readouterr().out
     changed = [path.name for path, when in times.items() if path.stat().st_mtime_ns != when]
     assert changed == ["00.png.json"]
@@ -120,14 +120,14 @@ def test_a_node_that_dies_loses_nothing(two_nodes, ckpt, folder, tmp_path, capsy
 
 def test_a_mask_without_a_class_is_said_before_there_is_a_cluster(ckpt, folder, tmp_path, capsys):
     command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", str(ckpt), "--ray"]
-    assert cli.main([*command, "--masks", "hare"]) == 1
+    assert main.main([*command, "--masks", "hare"]) == 1
     assert "no class 'hare'" in capsys.readouterr().err
     assert not ray.is_initialized()
 
 
 def test_an_unknown_detector_is_said_before_there_is_a_cluster(ckpt, folder, tmp_path, capsys):
     command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", str(ckpt), "--ray"]
-    assert cli.main([*command, "--detector", "yuno"]) == 1
+    assert main.main([*command, "--detector", "yuno"]) == 1
     assert "yuno" in capsys.readouterr().err
     assert not ray.is_initialized()
 
@@ -166,7 +166,7 @@ class TestAnyFileSystem:
         assert {job.name for job in jobs} - {job.name for job in cluster.todo(jobs, out, [])} == {
             "00.png", "deep/01.png",
         }  # fmt: skip
-        cli.main(
+        main.main(
             ["parse", str(folder / "00.png"), "--out", str(tmp_path / "here")]
             + ["--ckpt", str(ckpt), "--no-detect", "--masks", "nose"]
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jax_stn_icnn.compilation.cache import DIRECTORY, enable_cache
-from jax_stn_icnn.compilation.functions import NAME, keep_functions
+from jax_stn_icnn.compilation.inlining import NAME, prevent_inlining
 from jax_stn_icnn.compilation.memory import compile_program
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -65,7 +65,7 @@ def test_functions_of_that_name_are_kept():
 
     x = jnp.linspace(0, 1, 100)
     lowered = {name: jax.jit(twice, static_argnums=1).lower(x, name) for name in (NAME, "other")}
-    programs = {name: keep_functions(each).compile() for name, each in lowered.items()}
+    programs = {name: prevent_inlining(each).compile() for name, each in lowered.items()}
     assert [programs[name].as_text().count(" call(") for name in (NAME, "other")] == [2, 0]
     for program in programs.values():
         np.testing.assert_allclose(program(x), twice(x, "directly"), rtol=1e-6)

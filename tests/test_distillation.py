@@ -15,7 +15,7 @@ from jax_stn_icnn.train import losses, objective, step
 from jax_stn_icnn.train.distillation import average
 from jax_stn_icnn.train.stages import DISTILLED, Consensus, Distillation, Edges, Stage
 from jax_stn_icnn.train.state import TrainState, init_variables
-from jax_stn_icnn.train.views import make_views
+from jax_stn_icnn.train.views import make_inputs
 
 SIZE, BATCH = 48, 4
 MODEL = STNiCNN(
@@ -24,7 +24,7 @@ MODEL = STNiCNN(
     BROWS,
     coarse_network="unet",
     **SMALL,
-    detail=2,
+    coarse_stride=2,
     bridge=True,
 )
 WEIGHTS = {"coarse": 1.0, "localizer": 2.0, "fine": 1.0}
@@ -93,7 +93,7 @@ def found(variables):
 
     @jax.jit
     def terms(batch, earlier):
-        views = make_views(batch, keys, MODEL, False, False, plain=True)
+        views = make_inputs(batch, keys, MODEL, False, False, plain=True)
         given = views, keys, make_stage(), 1.0, earlier
         terms, _ = MODEL.apply(variables, *given, method=objective.terms, mutable=["batch_stats"])
         return {name: (term.mean, term.amount) for name, term in terms.items()}
@@ -111,7 +111,7 @@ def test_the_average_sees_faces_as_they_are():
     batch = with_unlabelled(0)
     keys = jax.random.split(jax.random.key(0), BATCH)
     grey = Strengths(grey=1.0)
-    views = jax.jit(lambda b: make_views(b, keys, MODEL, False, False, grey, plain=True))(batch)
+    views = jax.jit(lambda b: make_inputs(b, keys, MODEL, False, False, grey, plain=True))(batch)
     assert views.num_labelled == BATCH
     image, frame = views.plain
     expected = np.concatenate([batch["frame"], batch["unlabelled"]]) / np.float32(255)

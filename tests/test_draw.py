@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.scores import draw
+from jax_stn_icnn.evaluation import draw
 
 
 def drawn_face(height=96, width=96, patch=21):

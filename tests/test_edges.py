@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from jax_stn_icnn.scores import edges
+from jax_stn_icnn.evaluation import boundaries
 
 
 def blobs(seed, shape=(40, 56), classes=4):
@@ -24,7 +24,7 @@ def edge_by_a_loop(mask):
 def test_edges_equal_a_loop(within):
     truth, prediction = blobs(0), blobs(1)
     prediction[:, :30] = truth[:, :30]
-    counts = edges.edge_counts(truth, prediction, 5, within)
+    counts = boundaries.edge_counts(truth, prediction, 5, within)
     for c in range(4):
         true = np.array(list(edge_by_a_loop(truth == c)))
         found = np.array(list(edge_by_a_loop(prediction == c)))
@@ -36,7 +36,7 @@ def test_edges_equal_a_loop(within):
 
 def test_boundary_f_is_the_harmonic_mean():
     counts = np.array([[10, 5, 20, 20], [4, 0, 4, 0], [0, 0, 7, 0], [0, 0, 0, 0], [3, 3, 5, 5]])
-    score = edges.boundary_f(counts)
+    score = boundaries.boundary_f(counts)
     np.testing.assert_allclose(score[[0, 1, 2, 4]], [2 * 0.5 * 1 / 1.5, 0, 0, 1])
     assert np.isnan(score[3])
 
@@ -45,17 +45,17 @@ def test_stray_regions_touch_nothing_of_their_own():
     truth = np.zeros((8, 12), np.uint8)
     truth[1:4, 1:4], truth[5:7, 6:9] = 1, 2
     prediction = truth.copy()
-    assert edges.stray_regions(truth, prediction, 3) == 0
+    assert boundaries.stray_regions(truth, prediction, 3) == 0
     prediction[0, 11] = prediction[7, 0] = 1  # two of one class
     prediction[2, 2] = 2  # a hole in the one, stray as the other
     prediction[4, 4] = 1  # touches its own class by a corner only
     prediction[0, :4] = 1  # grows over its edge, but holds true pixels of it
-    assert edges.stray_regions(truth, prediction, 3) == 4
+    assert boundaries.stray_regions(truth, prediction, 3) == 4
     prediction[:] = 0  # a hole as large as all: background does not count
-    assert edges.stray_regions(truth, prediction, 3) == 0
+    assert boundaries.stray_regions(truth, prediction, 3) == 0
 
 
-@pytest.mark.parametrize("score", [edges.edge_counts, edges.stray_regions])
+@pytest.mark.parametrize("score", [boundaries.edge_counts, boundaries.stray_regions])
 def test_shapes_are_checked(score):
     with pytest.raises(ValueError, match=r"truth has shape \(4, 4\) and prediction \(4, 5\)"):
         score(np.zeros((4, 4)), np.zeros((4, 5)), 3)

@@ -9,12 +9,12 @@ from conftest import SMALL
 from flax import linen as nn
 
 from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.evaluation import boundaries, evaluator, metrics
+from jax_stn_icnn.evaluation.evaluator import evaluate, parse_faces
+from jax_stn_icnn.evaluation.report import align, class_table, occlusion_table, score_table
 from jax_stn_icnn.geometry import make_theta, part_centres, theta_target, windows_from_theta
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.sampling import resize_bilinear
-from jax_stn_icnn.scores import edges, evaluation, metrics
-from jax_stn_icnn.scores.evaluation import evaluate, parse_faces
-from jax_stn_icnn.scores.report import align, class_table, occlusion_table, score_table
+from jax_stn_icnn.ops import resize_bilinear
 
 SIZE, PATCH = 64, (17, 17)
 IDENTITY = np.eye(2, 3, dtype=np.float32)
@@ -133,7 +133,7 @@ def test_counts_equal_a_plain_loop(model, variables, report):
     assert len(distances) == 6 * FACES - 1
     assert report.window_error_px == pytest.approx(np.mean(distances), rel=1e-5)
     assert report.f1 == metrics.f1_scores(report.confusion.sum(0))
-    assert report.rough_f1 == metrics.f1_scores(report.rough_confusion.sum(0))
+    assert report.coarse_f1 == metrics.f1_scores(report.rough_confusion.sum(0))
     assert set(report.f1) == {*NINE.group_ids, "overall", "mean_of_eight"}
 
 
@@ -217,10 +217,10 @@ def test_takes_the_variables_of_the_real_model(cropper):
     (batch,) = loader(*drawn_faces(2), 2)
     model = STNiCNN(PATCH, cropper, **SMALL)
     parsed = jax.eval_shape(
-        lambda variables: evaluation._parse(model, variables, batch, 0, 1, False), variables
+        lambda variables: evaluator._parse(model, variables, batch, 0, 1, False), variables
     )
     tally = jax.eval_shape(
-        lambda *given: evaluation._tally(*given, NINE), parsed, batch["labels"], batch["region"]
+        lambda *given: evaluator._tally(*given, NINE), parsed, batch["labels"], batch["region"]
     )
     assert tally["confusion"].shape == (2, 9, 9)
 
@@ -252,11 +252,11 @@ def test_edges_are_those_of_the_parse(model, variables, report):
     counted = evaluate(model, variables, batches, progress=False, edges=True)
     parses = [face.parse for face in parse_faces(model, variables, loader(frame, label_map, 5),
                                                  range(FACES))]  # fmt: skip
-    expected = sum(edges.edge_counts(*pair, 9) for pair in zip(label_map, parses, strict=True))
+    expected = sum(boundaries.edge_counts(*pair, 9) for pair in zip(label_map, parses, strict=True))
     np.testing.assert_allclose(
-        list(counted.boundary_f.values()), edges.boundary_f(expected)[1:], rtol=1e-12
+        list(counted.boundary_f.values()), boundaries.boundary_f(expected)[1:], rtol=1e-12
     )
-    strays = [edges.stray_regions(*pair, 9) for pair in zip(label_map, parses, strict=True)]
+    strays = [boundaries.stray_regions(*pair, 9) for pair in zip(label_map, parses, strict=True)]
     assert counted.stray_regions_per_face == np.mean(strays) > 0
     text = class_table({"small": counted})
     assert f"stray regions a face, small: {np.mean(strays):.1f}" in text
@@ -271,7 +271,7 @@ def test_report_as_json_and_as_text(report):
         "f1_by_class",
         "faces_by_class",
         "f1",
-        "rough_f1",
+        "coarse_f1",
         "window_error_px",
         "window_error_px_by_part",
         "faces_per_second",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from jax_stn_icnn.files import export, network
-from jax_stn_icnn.files.weights import Weights, save_weights
-from jax_stn_icnn.photos import cli
+from jax_stn_icnn.cli import main
+from jax_stn_icnn.io import export, network
+from jax_stn_icnn.io.weights import Weights, save_weights
 from tfds_builders.synthetic_faces.face import draw_face
 
 
@@ -115,7 +115,7 @@ def test_bad_arguments_are_named(out, file_format, error, message, small, tmp_pa
 
 def test_an_unknown_operation_is_named():
     pytest.importorskip("onnx", reason="takes the extra `onnx`")
-    from jax_stn_icnn.files import jaxpr_to_onnx
+    from jax_stn_icnn.io import jaxpr_to_onnx
 
     with pytest.raises(NotImplementedError, match="'sort' of JAX has no counterpart"):
         jaxpr_to_onnx.convert(
@@ -132,10 +132,10 @@ def test_the_command_writes_a_file(small, tmp_path, capsys):
     ckpt, out = tmp_path / "weights.safetensors", tmp_path / "parser.stablehlo"
     save_weights(ckpt, small.variables, small.model, small.frame_size)
     command = ["export", "--format", "stablehlo", "--out", str(out), "--ckpt", str(ckpt)]
-    assert cli.main(command) == 0
+    assert main.main(command) == 0
     assert "labels as the parser's on 1.0" in capsys.readouterr().out and out.exists()
     ckpt.write_bytes(b"no weights")
-    assert cli.main(command) == 1
+    assert main.main(command) == 1
     assert "weights.safetensors" in capsys.readouterr().err
 
 
@@ -143,7 +143,7 @@ def test_the_command_writes_a_file(small, tmp_path, capsys):
 def test_the_weights_that_ship(tmp_path):
     """As StableHLO, by the command's own comparison; the page's tests compare them as ONNX."""
     path = tmp_path / "parser"
-    command = ["-m", "jax_stn_icnn.photos.cli", "export", "--format", "stablehlo", "--out", path]
+    command = ["-m", "jax_stn_icnn.cli.main", "export", "--format", "stablehlo", "--out", path]
     # As users have it: without optimisation (conftest.py) each face would take ten seconds.
     as_usual = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(

@@ -15,7 +15,7 @@ from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Stage
 from jax_stn_icnn.train.state import TrainState
 
-UNET = {"coarse_network": "unet", "detail": 2, "edges": True, "bridge": True}
+UNET = {"coarse_network": "unet", "coarse_stride": 2, "edges": True, "bridge": True}
 MODELS = {
     "icnn": STNiCNN((15, 15), "small", NINETEEN, **SMALL),
     "unet": STNiCNN((15, 15), "small", NINETEEN, **UNET, **SMALL),
@@ -46,7 +46,7 @@ def answers(request):
 def mirrored(whole):
     """Logits of what has no window, of the mirror image, exchanged by the names of the classes."""
     other = {a: b for pair in NINETEEN.pairs for a, b in (pair, pair[::-1])}
-    names = [NINETEEN.classes[i] for i in NINETEEN.windowless]
+    names = [NINETEEN.classes[i] for i in NINETEEN.global_ids]
     return np.asarray(whole)[:, [names.index(other.get(name, name)) for name in names], :, ::-1]
 
 

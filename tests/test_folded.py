@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from conftest import BROWS, random_variables
 
-from jax_stn_icnn.models import conv, folded, icnn, unet
+from jax_stn_icnn.models import conv, icnn, unet
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.models.unet import UNet
+from jax_stn_icnn.ops import space_to_depth
 
 # Of no use without a TPU; CI runs them.
 pytestmark = pytest.mark.slow
@@ -45,13 +46,13 @@ def integers(shape, highest=3):
 @pytest.mark.parametrize("size", [(8, 12), (7, 9), (1, 5)])
 def test_fold_gathers_blocks_and_unfold_undoes_it(size, start):
     picture = jax.random.normal(KEY, (2, *size, 3))
-    x = folded.fold(picture, (4, 4), start)
+    x = space_to_depth.fold(picture, (4, 4), start)
     assert x.channels == 3 and x.size == size
     padded = np.pad(picture, ((0, 0), (-start, 8), (-start, 8), (0, 0)))
     np.testing.assert_array_equal(
         x.blocks[1, 0, 1], padded[1, :4, 4:8].transpose(2, 0, 1).reshape(-1)
     )
-    np.testing.assert_array_equal(folded.unfold(x), picture)
+    np.testing.assert_array_equal(space_to_depth.unfold(x), picture)
 
 
 @pytest.mark.parametrize("stride", [1, 2], ids=["blocks half as large", "blocks as large"])
@@ -69,9 +70,9 @@ def test_max_pool_and_its_gradient_among_equal_pixels(size, block, stride):
             return icnn.max_pool(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1)
 
         def of_blocks(x):
-            pooled = folded.max_pool(folded.fold(x, block), result)
+            pooled = space_to_depth.max_pool(space_to_depth.fold(x, block), result)
             assert pooled.block == result
-            return folded.unfold(pooled)
+            return space_to_depth.unfold(pooled)
 
         return [(f(picture), *jax.vjp(f, picture)[1](gradient)) for f in (of_blocks, plain)]
 
@@ -101,19 +102,19 @@ def test_convolution(side, block, start, size):
 
     @jax.jit
     def both(picture, kernel):
-        out = folded.convolve(folded.fold(picture, block, start), kernel)
+        out = space_to_depth.convolve(space_to_depth.fold(picture, block, start), kernel)
         expected = conv.convolve(picture.transpose(0, 3, 1, 2), kernel)
-        return folded.unfold(out), expected.transpose(0, 2, 3, 1)
+        return space_to_depth.unfold(out), expected.transpose(0, 2, 3, 1)
 
     np.testing.assert_allclose(*both(picture, kernel), atol=5e-5)
 
 
 def test_blocks_that_a_kernel_spans_are_few():
     """Two by two where the kernel reaches half a block, three by three where it does not."""
-    x = folded.fold(jnp.ones((1, 12, 12, 1)), (4, 4))
-    there = folded.convolve(x, jnp.ones((5, 5, 1, 1)))
+    x = space_to_depth.fold(jnp.ones((1, 12, 12, 1)), (4, 4))
+    there = space_to_depth.convolve(x, jnp.ones((5, 5, 1, 1)))
     assert there.start == -2 and there.blocks.shape[1:3] == (4, 4)
-    back = folded.convolve(folded.blank(there), jnp.ones((5, 5, 1, 1)))
+    back = space_to_depth.convolve(space_to_depth.blank(there), jnp.ones((5, 5, 1, 1)))
     assert back.start == 0 and back.blocks.shape[1:3] == (3, 3)
 
 
@@ -129,11 +130,13 @@ def test_row_below_counts_as_upsampled(block, below_block, size):
 
     @jax.jit
     def both():
-        out = folded.convolve(folded.fold(picture, block), kernel, folded.fold(below, below_block))
+        out = space_to_depth.convolve(
+            space_to_depth.fold(picture, block), kernel, space_to_depth.fold(below, below_block)
+        )
         doubled = jnp.repeat(jnp.repeat(below, 2, axis=1), 2, axis=2)
         stacked = jnp.concatenate([picture, doubled[:, : size[0], : size[1]]], axis=3)
         expected = conv.convolve(stacked.transpose(0, 3, 1, 2), kernel)
-        return folded.unfold(out), expected.transpose(0, 2, 3, 1)
+        return space_to_depth.unfold(out), expected.transpose(0, 2, 3, 1)
 
     np.testing.assert_allclose(*both(), atol=1e-4)
 
@@ -204,10 +207,12 @@ def test_localizer(size, x64):
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("detail", [1, 2])
-def test_unet(detail, x64):
-    make = functools.partial(UNet, 5, (0, 2, 4), (4, 6, 8), detail=detail, edges=True, bridge=True)
-    image = jax.random.uniform(KEY, (2, 24 * detail, 16 * detail, 3), jnp.float32)
+@pytest.mark.parametrize("coarse_stride", [1, 2])
+def test_unet(coarse_stride, x64):
+    make = functools.partial(
+        UNet, 5, (0, 2, 4), (4, 6, 8), coarse_stride=coarse_stride, edges=True, bridge=True
+    )
+    image = jax.random.uniform(KEY, (2, 24 * coarse_stride, 16 * coarse_stride, 3), jnp.float32)
     found, expected = both_ways(make, image)
     assert_near(found, expected, rtol=1e-5, atol=1e-5)
 

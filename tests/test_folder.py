@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn.photos import detectors
-from jax_stn_icnn.photos.folder import FaceFolder
+from jax_stn_icnn.data.face_folder import FaceFolder
+from jax_stn_icnn.faces import detectors
 
 SIZE = 32
 

@@ -9,8 +9,8 @@ import pytest
 from conftest import Golden, random_variables
 from flax import traverse_util
 
-from jax_stn_icnn.compilation.functions import NAME
-from jax_stn_icnn.files import convert_torch
+from jax_stn_icnn.compilation.inlining import NAME
+from jax_stn_icnn.io import convert_torch
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS, max_pool
 from jax_stn_icnn.train import losses
 

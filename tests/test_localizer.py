@@ -6,7 +6,7 @@ from conftest import random_variables
 from flax import linen as nn
 
 from jax_stn_icnn import geometry
-from jax_stn_icnn.files import convert_torch
+from jax_stn_icnn.io import convert_torch
 from jax_stn_icnn.models.localizer import LOCALIZERS, _max_of_two, centroid_theta
 
 MASK = jax.nn.softmax(jax.random.normal(jax.random.key(0), (2, 128, 128, 9)))

@@ -14,8 +14,8 @@ from PIL import Image
 from configs import common, whole_face
 from jax_stn_icnn import anatomy
 from jax_stn_icnn.anatomy import ELEVEN
-from jax_stn_icnn.files import weights
-from jax_stn_icnn.scores.report import Report
+from jax_stn_icnn.evaluation.report import Report
+from jax_stn_icnn.io import weights
 from jax_stn_icnn.train import batches, loop
 from jax_stn_icnn.train.state import Checkpoints, load_variables
 

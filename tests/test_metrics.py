@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.scores import metrics
+from jax_stn_icnn.evaluation import metrics
 
 
 def test_counts_and_scores_equal_the_original(golden):

@@ -57,7 +57,7 @@ def test_cover_fades_from_border_to_border():
     smooth = frame.copy()
     frame[label_map == 5] = 9.0
     out, _ = occlude(keys(0), frame, label_map, 1)
-    # Nothing of the nose shows, and the surrounding slope is bridged closely.
+    # Nothing of the nose shows, and the surrounding slope is bridge_output closely.
     assert np.abs(np.asarray(out) - smooth).max() < 0.08
 
 

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 import jax_stn_icnn
-from jax_stn_icnn import anatomy, sampling
+from jax_stn_icnn import anatomy, ops
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.files import weights
-from jax_stn_icnn.photos import detectors, faces
-from jax_stn_icnn.photos import parser as parser_module
-from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.evaluation import draw
+from jax_stn_icnn.faces import detectors, framing
+from jax_stn_icnn.inference import parser as parser_module
+from jax_stn_icnn.inference.parser import FaceParser
+from jax_stn_icnn.io import weights
 from jax_stn_icnn.photos.reading import PhotoError
-from jax_stn_icnn.scores import draw
 from tfds_builders.synthetic_faces.face import draw_face
 
 S = 64  # the frame's side in `small_parser`
@@ -35,8 +35,8 @@ def windows(parse):
 
 def box_of(left, top, factor):
     """The face's box for which the frame is S * factor pixels from (left, top) on."""
-    matrix = faces.frame_around_photo((S * factor, S * factor), S)
-    return faces.box_in_frame(matrix + [[0, 0, left], [0, 0, top]], S)
+    matrix = framing.frame_around_photo((S * factor, S * factor), S)
+    return framing.box_in_frame(matrix + [[0, 0, left], [0, 0, top]], S)
 
 
 def assert_same(found, expected):
@@ -57,7 +57,7 @@ def single(small_parser):
 class TestOneFace:
     def test_equals_the_model_itself(self, small_parser, single):
         frame = np.float32(face_picture(0) / 255)[None]
-        coarse_image = sampling.resize_bilinear(frame, (128, 128))
+        coarse_image = ops.resize_bilinear(frame, (128, 128))
         inputs = small_parser._variables, coarse_image, frame
         # Left as it is, the program compiles in half the time.
         plain = {"xla_backend_optimization_level": 0}
@@ -179,7 +179,7 @@ class TestSeveralFaces:
         large, small = (np.array(face.box) for face in parse.faces)
         assert np.all(large[:2] > (50, 30)) and np.all(large[2:] < (562, 542))
         assert np.all(small[:2] > (600, 200)) and np.all(small[2:] < (856, 456))
-        landmarks = detectors.find("yunet")(canvas)
+        landmarks = detectors.make_detector("yunet")(canvas)
         assert_same(small_parser(canvas, landmarks=landmarks), parse)
 
     def test_by_a_detector_of_ones_own(self, small_parser, single):
@@ -314,7 +314,7 @@ class TestLoad:
         shipped.mkdir()
         for name in ("mine", parser_module.DEFAULT):
             (shipped / f"{name}.safetensors").write_bytes(file.read_bytes())
-        monkeypatch.setattr(parser_module, "PRETRAINED", shipped)
+        monkeypatch.setattr(weights, "PRETRAINED", shipped)
         for source in (str(run), file, "mine", None):
             loaded = FaceParser.load(source)
             assert loaded.frame_size == S
@@ -322,11 +322,11 @@ class TestLoad:
         assert_same(loaded(face_picture(0), detect=False), single)
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("name", sorted(p.stem for p in parser_module.PRETRAINED.glob("*.s*")))
+    @pytest.mark.parametrize("name", sorted(p.stem for p in weights.PRETRAINED.glob("*.s*")))
     def test_those_that_ship(self, name):
         parser = FaceParser.load(name)
-        assert parser.model.anatomy == anatomy.find(name)
-        assert parser.classes == anatomy.find(name).classes
+        assert parser.model.anatomy == anatomy.get_anatomy(name)
+        assert parser.classes == anatomy.get_anatomy(name).classes
         assert parser.frame_size == 512
         # Drawn faces are none of those that it learnt from, but a face is a face.
         parses = [parser(draw_face("test", i, 256).image, detect=False) for i in range(2)]
@@ -334,7 +334,7 @@ class TestLoad:
         assert [parse.faces[0].found for parse in parses] == [everything] * 2
 
     def test_those_that_ship_are_small(self):
-        files = list(parser_module.PRETRAINED.glob("*.safetensors"))
+        files = list(weights.PRETRAINED.glob("*.safetensors"))
         assert sum(file.stat().st_size for file in files) <= 12 * 2**20
 
     def test_what_is_missing_is_named(self, run, monkeypatch):
@@ -342,7 +342,7 @@ class TestLoad:
             FileNotFoundError, match="no file of weights .*nothing.*: nine, nineteen"
         ):
             FaceParser.load(run / "nothing")
-        monkeypatch.setattr(parser_module, "PRETRAINED", run / "none")
+        monkeypatch.setattr(weights, "PRETRAINED", run / "none")
         with pytest.raises(FileNotFoundError, match="come with this installation: none"):
             FaceParser.load()
         (run / weights.WEIGHTS).unlink()
@@ -384,8 +384,8 @@ class TestMasks:
 
 def test_importing_the_package_imports_little():
     assert jax_stn_icnn.FaceParser is FaceParser
-    with pytest.raises(AttributeError, match="has no attribute 'FaceParse'"):
-        jax_stn_icnn.FaceParse  # noqa: B018 (asking for it is the test)
+    with pytest.raises(AttributeError, match="has no attribute 'FaceResult'"):
+        jax_stn_icnn.FaceResult  # noqa: B018 (asking for it is the test)
     code = """
 import sys, jax_stn_icnn
 assert not {"jax", "numpy"} & set(sys.modules)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from windows import part_scores, random_theta, whole_pixel_theta
 
-from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import NINE
 
 
@@ -21,12 +21,12 @@ def test_paste_of_crop_is_the_frame_inside_the_windows(frame):
         for offset, c in enumerate(NINE.ids(part.classes)):
             label_map = label_map.at[0, y - 2 + 2 * offset : y + 2 * offset, x - 3 : x + 3].set(c)
     theta = whole_pixel_theta([[(float(y), float(x)) for y, x in centres]], frame, (9, 9))
-    patches = sampling.crop_part_labels(label_map, theta, (9, 9))
+    patches = ops.crop_part_labels(label_map, theta, (9, 9))
     scores = [
         jax.nn.one_hot(patches[:, i], NINE.networks[part.network])
         for i, part in enumerate(NINE.parts)
     ]
-    pasted = jnp.argmax(sampling.paste(scores, theta, frame), axis=-1)
+    pasted = jnp.argmax(ops.paste(scores, theta, frame), axis=-1)
     np.testing.assert_array_equal(pasted, label_map)
 
 
@@ -54,12 +54,12 @@ def test_paste_of_crop_is_the_frame_where_windows_follow_their_parts(factor, sma
     scale = theta[..., 0, 0] / geometry.theta_target(label_map, sizes)[0][..., 0, 0]
     assert present.all()
     np.testing.assert_allclose((scale.min(), scale.max()), (smallest, largest), atol=0.1)
-    patches = sampling.crop_part_labels(label_map, theta, sizes)
+    patches = ops.crop_part_labels(label_map, theta, sizes)
     scores = [
         jax.nn.one_hot(patch, NINE.networks[part.network])
         for patch, part in zip(patches, NINE.parts, strict=True)
     ]
-    pasted = np.asarray(jnp.argmax(sampling.paste(scores, theta, label_map.shape[1:]), axis=-1))
+    pasted = np.asarray(jnp.argmax(ops.paste(scores, theta, label_map.shape[1:]), axis=-1))
     wrong = pasted != label_map
     if factor < 1:  # A patch has at least a pixel for each of the frame's.
         assert not wrong.any()
@@ -79,7 +79,7 @@ def test_gradients_at_following_windows_are_finite():
     frame = jax.random.normal(jax.random.key(3), (1, 88, 88, 3))
 
     def loss(frame, theta):
-        return sum(jnp.sum(patch**2) for patch in sampling.crop_parts(frame, theta, sizes))
+        return sum(jnp.sum(patch**2) for patch in ops.crop_parts(frame, theta, sizes))
 
     for gradient in jax.grad(loss, argnums=(0, 1))(frame, theta):
         assert np.all(np.isfinite(gradient))
@@ -90,7 +90,7 @@ def test_paste_equals_its_definition_pixel_by_pixel():
     frame, patch = (20, 26), (7, 7)
     theta = random_theta(jax.random.key(5), (1, 6), scale=0.3, shift=1.2)
     scores = part_scores(jax.random.key(6), 1, patch)
-    pasted = np.asarray(sampling.paste(scores, theta, frame))[0]
+    pasted = np.asarray(ops.paste(scores, theta, frame))[0]
     inverse = np.asarray(geometry.invert(theta))[0]
     for row, column in np.ndindex(frame):
         unit = np.array([2 * column / (frame[1] - 1) - 1, 2 * row / (frame[0] - 1) - 1, 1])
@@ -118,10 +118,10 @@ def test_paste_looks_up_the_same_in_blocks_and_in_the_whole_frame(largest, shear
     scores = part_scores(jax.random.key(8), faces, patch)
     weights = jax.random.normal(jax.random.key(9), (faces, *frame, 9))
     # A window that fills the frame fits no block; it sends the whole batch the other way.
-    theta_beside = theta.at[-1, 0].set(jnp.array(sampling.IDENTITY))
+    theta_beside = theta.at[-1, 0].set(jnp.array(ops.IDENTITY))
 
     def weighed(scores, theta):
-        pasted = sampling.paste(scores, theta, frame)[:-1]
+        pasted = ops.paste(scores, theta, frame)[:-1]
         return jnp.sum(pasted * weights[:-1]), pasted
 
     in_blocks, in_frame = (
@@ -136,7 +136,7 @@ def test_paste_has_a_gradient_for_scores_and_none_for_theta():
     theta = whole_pixel_theta([[[16.0, 16.0]] * 6], (33, 33), (9, 9))
     scores = part_scores(jax.random.key(0), 1, (9, 9))
     d_scores, d_theta = jax.grad(
-        lambda s, t: jnp.sum(sampling.paste(s, t, (33, 33)) ** 2), argnums=(0, 1)
+        lambda s, t: jnp.sum(ops.paste(s, t, (33, 33)) ** 2), argnums=(0, 1)
     )(scores, theta)
     assert all(jnp.all(jnp.abs(d).sum((1, 2)) > 0) for d in d_scores)
     np.testing.assert_array_equal(d_theta, jnp.zeros_like(theta))
@@ -144,19 +144,19 @@ def test_paste_has_a_gradient_for_scores_and_none_for_theta():
 
 def test_paste_of_windows_outside_the_frame_is_background():
     theta = whole_pixel_theta([[[500.0, -300.0]] * 6], (32, 32), (9, 9))
-    scores = sampling.paste(part_scores(jax.random.key(0), 1, (9, 9)), theta, (32, 32))
+    scores = ops.paste(part_scores(jax.random.key(0), 1, (9, 9)), theta, (32, 32))
     np.testing.assert_array_equal(scores, jax.nn.one_hot(jnp.zeros((1, 32, 32), int), 9))
 
 
 def test_degenerate_theta_pastes_nothing_and_no_nan():
     scores = part_scores(jax.random.key(0), 1, (9, 9))
-    pasted = sampling.paste(scores, jnp.zeros((1, 6, 2, 3)), (16, 16))
+    pasted = ops.paste(scores, jnp.zeros((1, 6, 2, 3)), (16, 16))
     chex.assert_tree_all_finite(pasted)
 
 
 def test_no_plane_of_the_frame_is_written_out_in_the_program():
     theta = whole_pixel_theta([[[16.0, 16.0]] * 6], (64, 48), (9, 9))
     scores = part_scores(jax.random.key(0), 1, (9, 9))
-    program = jax.jit(lambda s, t: sampling.paste(s, t, (64, 48))).lower(scores, theta).compile()
+    program = jax.jit(lambda s, t: ops.paste(s, t, (64, 48))).lower(scores, theta).compile()
     assert "64,48]" in program.as_text()
     assert not re.search(r"64,48\]\S* constant\(", program.as_text())

@@ -11,9 +11,9 @@ from conftest import SMALL, Golden, random_variables
 from flax import nnx
 from flax.nnx.bridge.variables import linen_vars_to_nnx_attrs
 
-from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.files import convert_torch
+from jax_stn_icnn.io import convert_torch
 from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses
@@ -57,7 +57,7 @@ class TestGolden:
         theta_loss = losses.smooth_l1(parse.theta, target, present)
         np.testing.assert_allclose(theta_loss, z["loss_theta"], rtol=0, atol=1e-4)
         np.testing.assert_allclose(theta_loss, z["loss_theta"], rtol=1e-4)
-        part_labels = sampling.crop_part_labels(frame_labels, parse.theta, PATCH)
+        part_labels = ops.crop_part_labels(frame_labels, parse.theta, PATCH)
         np.testing.assert_array_equal(part_labels, z["part_labels_uint8"])
         fine = losses.fine_losses(parse.fine_logits, part_labels)
         np.testing.assert_allclose(fine, z["loss_fine"], rtol=0, atol=1e-4)
@@ -128,10 +128,10 @@ def test_centroid_needs_no_localizer(small):
 @pytest.mark.slow
 def test_runs_under_nnx_with_the_same_output(small):
     model, variables, parse = small
-    bridged = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
+    bridge_output = nnx.bridge.ToNNX(model, rngs=nnx.Rngs(0))
     for name, value in linen_vars_to_nnx_attrs(variables).items():
-        setattr(bridged, name, nnx.data(value))
-    under_nnx = nnx.jit(lambda m, *args: m(*args))(bridged, COARSE, FRAME)
+        setattr(bridge_output, name, nnx.data(value))
+    under_nnx = nnx.jit(lambda m, *args: m(*args))(bridge_output, COARSE, FRAME)
     chex.assert_trees_all_close(under_nnx, parse, atol=1e-5)
 
 

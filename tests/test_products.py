@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import NINE, NINETEEN
 from jax_stn_icnn.data.views import coarse_view
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.sampling import lookup, products
-from jax_stn_icnn.sampling.paste import _by_lookups, _by_products
+from jax_stn_icnn.ops import gather, matmul
+from jax_stn_icnn.ops.paste import _by_lookups, _by_products
 
 # Of no use without a TPU; CI runs them.
 pytestmark = pytest.mark.slow
@@ -36,7 +36,7 @@ def test_bilinear_in_value_and_gradients(x64, frame, shift):
     for name, given in (("bilinear", ()), ("bilinear_gradients", (cotangent,))):
         ours, expected = (
             jax.jit(partial(getattr(way, name), size=PATCH))(image, theta, *given)
-            for way in (products, lookup)
+            for way in (matmul, gather)
         )
         for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True):
             assert one.dtype == other.dtype
@@ -50,10 +50,10 @@ def test_bilinear_at_whole_pixels_to_the_bit_and_with_the_same_gradient():
     theta = geometry.theta_from_centres(jnp.array(centres, jnp.float32), (side, side), patch)
     cotangent = jax.random.normal(jax.random.key(1), (4, *patch, 2))
     np.testing.assert_array_equal(
-        products.bilinear(image, theta, patch), lookup.bilinear(image, theta, patch)
+        matmul.bilinear(image, theta, patch), gather.bilinear(image, theta, patch)
     )
     ours, expected = (
-        way.bilinear_gradients(image, theta, cotangent, patch)[1] for way in (products, lookup)
+        way.bilinear_gradients(image, theta, cotangent, patch)[1] for way in (matmul, gather)
     )
     np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-4)
 
@@ -65,9 +65,9 @@ def test_nearest_to_the_bit(dtype):
     # Every second of this one's pixels falls between two.
     halves = geometry.make_theta(*jnp.array([1.0, 1.0, 0.0, 0.0]))
     for matrices, size in ((theta, PATCH), (halves, (41, 59))):
-        found = products.nearest(image, matrices, size)
+        found = matmul.nearest(image, matrices, size)
         assert found.dtype == dtype
-        np.testing.assert_array_equal(found, lookup.nearest(image, matrices, size))
+        np.testing.assert_array_equal(found, gather.nearest(image, matrices, size))
 
 
 @pytest.mark.parametrize("largest", [10 / 59, 0.9])
@@ -91,13 +91,13 @@ def test_paste_in_value_and_gradient(largest):
 def test_pick_is_indexing():
     image = jax.random.randint(jax.random.key(0), (8, 9, 1), 0, 19)
     rows, columns = jnp.array([0, 3, 3, 7]), jnp.array([8, 0, 5])
-    picked = products.pick(image, rows, columns)
+    picked = matmul.pick(image, rows, columns)
     np.testing.assert_array_equal(picked, image[rows[:, None], columns])
 
 
 def test_a_turned_window_gives_no_numbers():
     theta = upright_theta(jax.random.key(0), (2,)).at[1, 0, 1].set(0.1)
-    patches = products.bilinear(jnp.ones((16, 16, 1)), theta, PATCH)
+    patches = matmul.bilinear(jnp.ones((16, 16, 1)), theta, PATCH)
     assert jnp.isfinite(patches[0]).all() and jnp.isnan(patches[1]).all()
 
 
@@ -111,17 +111,17 @@ def shape(*sizes, dtype=jnp.float32):
 
 
 def resize_and_parse(variables, frame, model):
-    coarse_image = sampling.resize_bilinear(frame, model.coarse_image_size)
+    coarse_image = ops.resize_bilinear(frame, model.coarse_image_size)
     return model.apply(variables, coarse_image, frame).labels
 
 
 def labels_of_parts(label_map, theta):
-    return sampling.crop_part_labels(label_map, theta, PATCH, NINETEEN, upright=True)
+    return ops.crop_part_labels(label_map, theta, PATCH, NINETEEN, axis_aligned=True)
 
 
 def gradients_of_crop(image, theta):
     def total(image, theta):
-        return jnp.sum(sampling.crop_parts(image, theta, PATCH, upright=True) ** 2)
+        return jnp.sum(ops.crop_parts(image, theta, PATCH, axis_aligned=True) ** 2)
 
     return jax.grad(total, argnums=(0, 1))(image, theta)
 
@@ -135,7 +135,7 @@ LABELS, THETA = shape(2, 48, 48, dtype=jnp.int32), shape(2, NINE.num_parts, 2, 3
         (labels_of_parts, (LABELS, THETA)),
         (gradients_of_crop, (shape(2, 48, 48, 3), THETA)),
         (coarse_view, (shape(2, 48, 48, 3), LABELS, shape(2, 2, 3))),
-        (partial(sampling.enlarge, size=(48, 48)), (shape(2, 16, 16, 11),)),
+        (partial(ops.enlarge, size=(48, 48)), (shape(2, 16, 16, 11),)),
     ],
 )
 def test_on_a_tpu_nothing_is_looked_up(function, given):
@@ -153,7 +153,7 @@ def test_on_a_tpu_nothing_is_looked_up(function, given):
             NINETEEN.fitted_sizes(15),
             anatomy=NINETEEN,
             coarse_network="unet",
-            detail=2,
+            coarse_stride=2,
             bridge=True,
             following=True,
         ),

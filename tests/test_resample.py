@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from jax_stn_icnn.photos import resample
+from jax_stn_icnn.faces import resample
 
 IDENTITY = np.array([[1.0, 0, 0], [0, 1, 0]])
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_stn_icnn.cli import main, video
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.photos import cli, sources, video
-from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.inference.parser import FaceParser
+from jax_stn_icnn.photos import files
 from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 
 
@@ -17,7 +18,7 @@ def command(monkeypatch, small_parser):
     """Runs the command with the small parser."""
     monkeypatch.setattr(cache, "enable_cache", lambda _: None)
     monkeypatch.setattr(FaceParser, "load", lambda path, detector: small_parser)
-    return lambda *given: cli.main(["parse", *map(str, given), "--no-detect"])
+    return lambda *given: main.main(["parse", *map(str, given), "--no-detect"])
 
 
 @pytest.fixture
@@ -100,8 +101,8 @@ def test_a_folder_that_cannot_be_searched_is_named(hostile, monkeypatch):
         onerror(PermissionError(13, "Permission denied", str(folder / "deep")))
         return iter([(str(folder), [], ["good.png"])])
 
-    monkeypatch.setattr(sources.os, "walk", walk)
-    found = sources.find([hostile], hostile / "out", recursive=True)
+    monkeypatch.setattr(files.os, "walk", walk)
+    found = files.find_files([hostile], hostile / "out", recursive=True)
     assert [source.name.name for source in found.sources] == ["good.png"]
     assert found.skipped == [f"{hostile / 'deep'} cannot be searched: Permission denied"]
 

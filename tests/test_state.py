@@ -6,7 +6,7 @@ from conftest import SMALL
 from flax import traverse_util
 
 from jax_stn_icnn.anatomy import ELEVEN
-from jax_stn_icnn.files import weights
+from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.state import (
     WEIGHTS,

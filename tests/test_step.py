@@ -7,10 +7,10 @@ import optax
 import pytest
 from conftest import SMALL
 
-from jax_stn_icnn import sampling
+from jax_stn_icnn import ops
 from jax_stn_icnn.data.loader import region_theta
-from jax_stn_icnn.files.convert_torch import convert_icnn
 from jax_stn_icnn.geometry import theta_target
+from jax_stn_icnn.io.convert_torch import convert_icnn
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
@@ -18,7 +18,7 @@ from jax_stn_icnn.train.consensus import mean_consensus_loss
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Consensus, Edges, Stage
 from jax_stn_icnn.train.state import TrainState, init_variables
-from jax_stn_icnn.train.views import make_views
+from jax_stn_icnn.train.views import make_inputs
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 10
@@ -56,14 +56,14 @@ def runs():
     # rounding, two runs of the same thing part by the learning rate.
     tx = optax.sgd(1e-4)
     results, traces = {}, []
-    traced = make_views
+    traced = make_inputs
 
     def counted(*args, **options):
         traces.append(1)
         return traced(*args, **options)
 
     monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(step, "make_views", counted)
+    monkeypatch.setattr(step, "make_inputs", counted)
     monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
     for count in (1, 4):
         params, batch_stats = variables["params"], variables["batch_stats"]
@@ -105,7 +105,7 @@ def test_targets_follow_the_parts_where_the_model_says_so():
 
     @jax.jit
     def targets(batch):
-        views = make_views(batch, None, model, augmented=False, mirrored=False)
+        views = make_inputs(batch, None, model, augmented=False, mirrored=False)
         return (views.theta, views.present), theta_target(views.labels, (15, 15), following=True)
 
     found, expected = targets(make_batch(0))
@@ -116,7 +116,7 @@ def test_targets_follow_the_parts_where_the_model_says_so():
 
 
 def test_finer_labels_lie_where_the_parse_puts_them():
-    size, model = 48, STNiCNN((15, 15), coarse_network="unet", detail=2, coarse_size=12)
+    size, model = 48, STNiCNN((15, 15), coarse_network="unet", coarse_stride=2, coarse_size=12)
     columns = np.arange(1, size)  # where class 1 begins, in one example each
     batch = make_batch(0, batch=len(columns), size=size)
     batch["labels"] = np.uint8(np.arange(size) >= columns[:, None, None]) * np.ones(
@@ -125,9 +125,9 @@ def test_finer_labels_lie_where_the_parse_puts_them():
 
     @jax.jit
     def carried(batch):
-        views = make_views(batch, None, model, augmented=False, mirrored=False)
-        whole = jnp.float32(views.whole_labels == 1)[..., None]
-        return views.coarse_labels, sampling.enlarge(whole, (size, size))[..., 0]
+        views = make_inputs(batch, None, model, augmented=False, mirrored=False)
+        whole = jnp.float32(views.global_labels == 1)[..., None]
+        return views.coarse_labels, ops.enlarge(whole, (size, size))[..., 0]
 
     coarse, found = carried(batch)
     np.testing.assert_array_equal(coarse, batch["labels"][:, ::4, ::4])  # as in the original
@@ -184,7 +184,7 @@ def joint_views():
     """A small parser, its variables, and what it sees of a batch in joint training."""
     model = STNiCNN((15, 15), "centroid", **SMALL)
     batch, keys = make_batch(0, batch=2), jax.random.split(jax.random.key(0), 2)
-    views = make_views(batch, keys, model, augmented=False, mirrored=False)
+    views = make_inputs(batch, keys, model, augmented=False, mirrored=False)
     return model, init_variables(model, 0), views, keys
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn.photos import stream
-from jax_stn_icnn.photos.parser import FaceParser
+from jax_stn_icnn.inference import stream
+from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.photos.reading import PhotoError
 
 S = 64

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.data import views
 
 
@@ -22,7 +22,7 @@ class TestGolden:
         z = golden("pipeline")
         frame = jnp.array(z.nhwc("image_uint8"), jnp.float32) / 255
         label_map = jnp.array(z["labels9_uint8"])
-        region = jnp.tile(jnp.array(sampling.IDENTITY), (len(frame), 1, 1))
+        region = jnp.tile(jnp.array(ops.IDENTITY), (len(frame), 1, 1))
         image, coarse_labels = views.coarse_view(frame, label_map, region)
         # A coordinate is a float32 number of up to 512 pixels; four of its steps.
         np.testing.assert_allclose(image, z.nhwc("small_image"), rtol=0, atol=4 * 512 * 2**-24)
@@ -54,7 +54,7 @@ def test_coarse_view_is_the_resized_picture(shape, corner, side, wrap):
     image, coarse_labels = wrap(views.coarse_view)(frame, label_map, region)
     assert image.shape == (1, 128, 128, 3) and coarse_labels.shape == (1, 128, 128)
     # Coordinates are float32 numbers of the frame: up to 1024 * 2**-24 of a pixel, a few times.
-    np.testing.assert_allclose(image, sampling.resize_bilinear(picture, (128, 128)), atol=3e-4)
+    np.testing.assert_allclose(image, ops.resize_bilinear(picture, (128, 128)), atol=3e-4)
     rows, columns = (np.arange(128) * length // 128 for length in (height, width))
     np.testing.assert_array_equal(coarse_labels, picture_labels[:, rows][:, :, columns])
 

@@ -7,7 +7,7 @@ import safetensors.numpy
 from conftest import BROWS, random_variables
 
 from jax_stn_icnn.anatomy import NINETEEN
-from jax_stn_icnn.files import weights
+from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.state import init_variables
 
@@ -20,7 +20,7 @@ MODEL = STNiCNN(
     fine_channels=(4, 4),
     interlinks=2,
     coarse_network="unet",
-    detail=2,
+    coarse_stride=2,
     attention=1,
     edges=True,
     following=True,
@@ -119,7 +119,7 @@ def test_what_is_no_weights_file_is_named(tmp_path, file):
             r"w\.safetensors: .* are background, nose, but here they are backgr",
         ),
         ({"classes": ["background", "nose"]}, r"w\.safetensors: there is no class 'brow_1'"),
-        ({"detail": "much"}, r"w\.safetensors: "),
+        ({"coarse_stride": "much"}, r"w\.safetensors: "),
         ({"cropper": "vgg9"}, "does not fit the model"),
     ],
 )

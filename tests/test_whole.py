@@ -8,10 +8,10 @@ from conftest import SMALL, random_variables
 from jax.test_util import check_grads
 from scipy import ndimage
 
-from jax_stn_icnn import sampling
+from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import ELEVEN, NINE, NINETEEN
 from jax_stn_icnn.data.augment import mirror_some
-from jax_stn_icnn.models.pipeline import STNiCNN, parts_mask
+from jax_stn_icnn.models.pipeline import STNiCNN, localizer_input
 from jax_stn_icnn.models.unet import UNet, fold, smooth, smooth_by_products, unfold
 from jax_stn_icnn.train import losses
 
@@ -19,14 +19,14 @@ KEY = jax.random.key(0)
 SIZES = ELEVEN.fitted_sizes(15)
 
 
-@pytest.mark.parametrize("detail", [1, 2, 4])
-def test_fold_gathers_blocks_and_unfold_undoes_it(detail):
-    image = jax.random.normal(KEY, (2, 4 * detail, 3 * detail, 3))
-    folded = fold(image, detail)
-    assert folded.shape == (2, 3 * detail**2, 4, 3)
-    block = image[1, 2 * detail : 3 * detail, detail : 2 * detail]
+@pytest.mark.parametrize("coarse_stride", [1, 2, 4])
+def test_fold_gathers_blocks_and_unfold_undoes_it(coarse_stride):
+    image = jax.random.normal(KEY, (2, 4 * coarse_stride, 3 * coarse_stride, 3))
+    folded = fold(image, coarse_stride)
+    assert folded.shape == (2, 3 * coarse_stride**2, 4, 3)
+    block = image[1, 2 * coarse_stride : 3 * coarse_stride, coarse_stride : 2 * coarse_stride]
     np.testing.assert_array_equal(folded[1, :, 2, 1], block.ravel())
-    np.testing.assert_array_equal(jnp.moveaxis(unfold(folded, detail), 1, -1), image)
+    np.testing.assert_array_equal(jnp.moveaxis(unfold(folded, coarse_stride), 1, -1), image)
 
 
 def test_smoothing_is_that_of_scipy():
@@ -40,7 +40,7 @@ def test_smoothing_is_that_of_scipy():
 
 
 class TestUNet:
-    model = UNet(5, (0, 2, 4), (4, 4, 4), detail=2)
+    model = UNet(5, (0, 2, 4), (4, 4, 4), coarse_stride=2)
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -114,10 +114,10 @@ class TestUNet:
 
 def test_a_localizer_sees_the_parts_and_one_background():
     mask = jax.nn.softmax(jax.random.normal(KEY, (1, 4, 5, 19)))
-    seen = parts_mask(mask, NINETEEN)
+    seen = localizer_input(mask, NINETEEN)
     np.testing.assert_array_equal(seen[..., 1:], mask[..., 1:9])
     np.testing.assert_allclose(seen[..., 0], mask[..., 0] + mask[..., 9:].sum(-1), rtol=1e-6)
-    np.testing.assert_array_equal(parts_mask(mask[..., :9], NINE), mask[..., :9])
+    np.testing.assert_array_equal(localizer_input(mask[..., :9], NINE), mask[..., :9])
 
 
 def part_scores(anatomy, sizes, batch=1):
@@ -148,23 +148,21 @@ class TestJoining:
     whole = jax.nn.softmax(jax.random.normal(jax.random.key(3), (1, *frame, 3)))
 
     def test_what_parts_leave_is_shared_by_the_classes_without_a_window(self):
-        joined = sampling.paste(self.scores, self.theta, self.frame, ELEVEN, self.whole)
-        paper = sampling.paste(self.scores, self.theta, self.frame, NINE)
+        joined = ops.paste(self.scores, self.theta, self.frame, ELEVEN, self.whole)
+        paper = ops.paste(self.scores, self.theta, self.frame, NINE)
         np.testing.assert_array_equal(joined[..., 1:9], paper[..., 1:])
         shared = paper[..., :1] * self.whole
         np.testing.assert_array_equal(joined[..., np.array([0, 9, 10])], shared)
 
     def test_with_background_alone_it_is_the_papers_to_the_bit(self):
         alone = jnp.ones((1, *self.frame, 1))
-        joined = sampling.paste(self.scores, self.theta, self.frame, NINE, alone)
-        np.testing.assert_array_equal(
-            joined, sampling.paste(self.scores, self.theta, self.frame, NINE)
-        )
+        joined = ops.paste(self.scores, self.theta, self.frame, NINE, alone)
+        np.testing.assert_array_equal(joined, ops.paste(self.scores, self.theta, self.frame, NINE))
 
     @pytest.mark.slow
     def test_gradients_reach_scores_and_whole(self):
         def total(scores, whole):
-            pasted = sampling.paste(scores, self.theta, self.frame, ELEVEN, whole)
+            pasted = ops.paste(scores, self.theta, self.frame, ELEVEN, whole)
             return jnp.sum(pasted * jax.random.normal(jax.random.key(4), pasted.shape))
 
         given = self.scores, self.whole
@@ -174,9 +172,9 @@ class TestJoining:
 
     def test_a_missing_or_wrong_whole_is_named(self):
         with pytest.raises(ValueError, match="whole is missing: .*'eleven' have 3 without"):
-            sampling.paste(self.scores, self.theta, self.frame, ELEVEN)
+            ops.paste(self.scores, self.theta, self.frame, ELEVEN)
         with pytest.raises(ValueError, match="whole has shape"):
-            sampling.paste(self.scores, self.theta, self.frame, ELEVEN, self.whole[:, 1:])
+            ops.paste(self.scores, self.theta, self.frame, ELEVEN, self.whole[:, 1:])
 
 
 class TestPipeline:
@@ -186,7 +184,7 @@ class TestPipeline:
         ELEVEN,
         coarse_network="unet",
         **SMALL,
-        detail=2,
+        coarse_stride=2,
     )
 
     @pytest.fixture(scope="class")
@@ -199,7 +197,7 @@ class TestPipeline:
         shapes = jnp.zeros((2, 256, 256, 3)), jnp.zeros((2, 48, 48, 3))
         parse = jax.eval_shape(self.model.apply, variables, *shapes)
         assert parse.coarse_logits.shape == (2, 128, 128, 11)
-        assert parse.whole_logits.shape == (2, 3, 256, 256)
+        assert parse.global_logits.shape == (2, 3, 256, 256)
         assert [patch.shape[1:3] for patch in parse.patches] == list(SIZES)
         assert parse.scores.shape == (2, 48, 48, 11)
 
@@ -242,24 +240,24 @@ class TestPipeline:
 @pytest.mark.parametrize("anatomy", [ELEVEN, NINETEEN], ids=lambda a: a.name)
 def test_windowless_cross_entropy_equals_its_definition(anatomy):
     rng = np.random.default_rng(0)
-    windowless = anatomy.windowless
-    logits = rng.standard_normal((3, len(windowless), 6, 7)).astype(np.float32)
+    global_ids = anatomy.global_ids
+    logits = rng.standard_normal((3, len(global_ids), 6, 7)).astype(np.float32)
     label_map = rng.integers(0, anatomy.num_classes, (3, 6, 7))
     label_map[2] = 5  # nothing but nose
     per_image = []
     for scores, truth in zip(np.moveaxis(logits, 1, -1), label_map, strict=True):
         terms = [
-            np.log(np.exp(scores[at]).sum()) - scores[at][windowless.index(c)]
+            np.log(np.exp(scores[at]).sum()) - scores[at][global_ids.index(c)]
             for at, c in np.ndenumerate(truth)
-            if c in windowless
+            if c in global_ids
         ]
         per_image.append(np.mean(terms) if terms else 0)
-    given = jnp.array(label_map), windowless, anatomy.num_classes
-    found = losses.windowless_cross_entropy(jnp.array(logits), *given)
+    given = jnp.array(label_map), global_ids, anatomy.num_classes
+    found = losses.global_cross_entropy(jnp.array(logits), *given)
     np.testing.assert_allclose(found, np.mean(per_image), rtol=1e-5)
-    gradient = jax.grad(losses.windowless_cross_entropy)(jnp.array(logits), *given)
+    gradient = jax.grad(losses.global_cross_entropy)(jnp.array(logits), *given)
     assert np.all(np.isfinite(gradient)) and not np.any(gradient[2])
-    outside = np.isin(label_map, anatomy.windowed)
+    outside = np.isin(label_map, anatomy.part_class_ids)
     assert not np.any(np.moveaxis(gradient, 1, -1)[outside])
 
 
@@ -273,7 +271,7 @@ def test_every_second_face_is_mirrored_with_its_classes_and_place():
     got = mirror_some(keys, jnp.array(frame), jnp.array(label_map), region, NINETEEN)
     turned = np.asarray(got[2])[:, 0, 2] < 0
     assert 20 < turned.sum() < 44
-    swap = np.array(NINETEEN.mirrored)
+    swap = np.array(NINETEEN.mirror_ids)
     for i in range(batch):
         step = -1 if turned[i] else 1
         np.testing.assert_array_equal(got[0][i], frame[i, :, ::step])

@@ -7,8 +7,8 @@ from PIL import Image
 
 from benchmarks import grey, wild
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.photos import faces
-from jax_stn_icnn.photos.photo_parse import FaceParse, PhotoParse
+from jax_stn_icnn.faces import framing
+from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 
 # A face of 100 pixels between the pupils, by COFW's landmarks; sides alternate.
 LANDMARKS = np.zeros((29, 2))
@@ -45,9 +45,9 @@ def parse_of(photo, painted, box=(40, 60, 260, 280)):
     labels = np.zeros(photo.image.shape[:2], np.uint8)
     for name, (x, y) in painted.items():
         labels[round(y), round(x)] = NINE.classes.index(name)
-    matrix = faces.frame_around_box(np.array(box, float), 64)
-    face = FaceParse(box, {}, (), labels, matrix, labels.shape, NINE, labels, (), labels)
-    return PhotoParse(photo.image, labels, [face], NINE)
+    matrix = framing.frame_around_box(np.array(box, float), 64)
+    face = FaceResult(box, {}, (), labels, matrix, labels.shape, NINE, labels, (), labels)
+    return PhotoResult(photo.image, labels, [face], NINE)
 
 
 def test_points_are_the_middles_of_landmarks(archive):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.data import keys as keys_of
@@ -242,9 +242,9 @@ def augment(
     if turn or zoom:
         warp = jax.vmap(lambda key, one: _widened(key, one, turn, zoom))(keys, warp)
     theta = warp_matrix(warp, region, size)
-    image = sampling.crop_bilinear(to_float(frame), theta, size)
+    image = ops.crop_bilinear(to_float(frame), theta, size)
     image += jax.vmap(random_noise, in_axes=(0, 0, None))(keys, chosen, size)
-    warped_labels = sampling.crop_nearest(label_map[..., None], theta, size)[..., 0]
+    warped_labels = ops.crop_nearest(label_map[..., None], theta, size)[..., 0]
     within = inside(region, size)
     return (
         jnp.where(within[..., None], image, 0.0),
@@ -282,7 +282,7 @@ def mirror_some(
     chosen = jax.vmap(jax.random.bernoulli)(own)
     turned = label_map[:, :, ::-1]
     exchanged = turned
-    for c, other in enumerate(anatomy.mirrored):
+    for c, other in enumerate(anatomy.mirror_ids):
         if c != other:  # A comparison for each of few: less than looking every pixel up.
             exchanged = jnp.where(turned == c, jnp.asarray(other, label_map.dtype), exchanged)
     return (

@@ -18,7 +18,7 @@ from absl import flags
 from etils import epath
 from PIL import Image
 
-from jax_stn_icnn.anatomy import DATA_SETS, Anatomy, ids_of_data_set
+from jax_stn_icnn.anatomy import DATA_SETS, Anatomy, data_set_class_ids
 
 Batch = dict[str, np.ndarray]
 _Picture = tuple[np.ndarray, np.ndarray]  # image (h, w, 3) and labels (h, w), both uint8
@@ -220,7 +220,7 @@ class _Framer:
         self._source = source
         self._frame_size = frame_size
         self._fit = _shrink if DATA_SETS[dataset].shrink else _keep
-        classes = ids_of_data_set(anatomy, dataset)
+        classes = data_set_class_ids(anatomy, dataset)
         self._num_classes = len(classes)
         # All 256 values, so that looking up is safe before the check for classes has spoken.
         self._to_classes = np.zeros(256, np.uint8)

@@ -72,7 +72,7 @@ def occlude(
         key: jax.Array, frame: jax.Array, label_map: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         members = [jnp.isin(label_map, jnp.array(ids)) for ids in anatomy.part_ids]
-        occupied = jnp.isin(label_map, jnp.array(anatomy.windowed))
+        occupied = jnp.isin(label_map, jnp.array(anatomy.part_class_ids))
         present = jnp.stack([jnp.any(member) for member in members])
         covered = choose_parts(key, present, count)
         for index, member in enumerate(members):

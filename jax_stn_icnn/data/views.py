@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn import geometry, sampling
+from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.geometry import COARSE_SIZE, Size
 
@@ -47,7 +47,7 @@ def coarse_view(
     check_shape("label_map", label_map, ("batch", *frame.shape[1:3]))
     check_shape("region", region, ("batch", 2, 3))
     check_same_batch(frame=frame, label_map=label_map, region=region)
-    image = sampling.crop_bilinear(frame, region, size, upright=True)
+    image = ops.crop_bilinear(frame, region, size, axis_aligned=True)
     windows = jnp.round(geometry.windows_from_theta(region, frame.shape[1:3])).astype(jnp.int32)
     left, top, right, bottom = windows.T
 
@@ -57,4 +57,4 @@ def coarse_view(
 
     rows = pixels(top, bottom, size[0])
     columns = pixels(left, right, size[1])
-    return image, sampling.pick_labels(label_map, rows, columns)
+    return image, ops.take_labels(label_map, rows, columns)

@@ -18,8 +18,8 @@ from flax import linen as nn
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.models.conv import Conv
-from jax_stn_icnn.models.folded import Folded, Picture, fold
-from jax_stn_icnn.sampling import enlarge
+from jax_stn_icnn.ops import enlarge
+from jax_stn_icnn.ops.space_to_depth import Folded, Picture, fold
 
 FEATURES = 8  # of the coarse network, beside its scores
 WIDTH = 16  # channels in which scores, features and face are weighed
@@ -38,7 +38,7 @@ class Context(NamedTuple):
     face: jax.Array
 
 
-class Bridged(NamedTuple):
+class BridgeOutput(NamedTuple):
     """What a bridge says to a fine network.
 
     Attributes:
@@ -81,7 +81,7 @@ class Bridge(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, context: Context) -> Bridged:
+    def __call__(self, context: Context) -> BridgeOutput:
         """Says what the context means for the patch.
 
         Args:
@@ -102,20 +102,20 @@ class Bridge(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (1 + self.channels,))
         out = jnp.einsum("bchw,cf->bfhw", x, share.astype(self.dtype))
         out += bias.astype(self.dtype)[:, None, None]
-        return Bridged(2 * nn.sigmoid(out[:, 0]), out[:, 1:])
+        return BridgeOutput(2 * nn.sigmoid(out[:, 0]), out[:, 1:])
 
 
-def weigh(rows: list[Picture], bridged: Bridged) -> list[Picture]:
+def weigh(rows: list[Picture], bridge_output: BridgeOutput) -> list[Picture]:
     """Weighs the rows of a fine network, and adds a bridge's features to the one it leads to.
 
     Args:
         rows: features, row r of (batch, channels, height, width), or folded.
-        bridged: what the bridge says.
+        bridge_output: what the bridge says.
 
     Returns:
         Rows of the same shapes.
     """
-    weight, weighed = bridged.weight[..., None], list[Picture]()
+    weight, weighed = bridge_output.weight[..., None], list[Picture]()
     for r, row in enumerate(rows):
         led_to = r == row_of(len(rows))
         size = row.size if isinstance(row, Folded) else row.shape[2:]
@@ -123,9 +123,9 @@ def weigh(rows: list[Picture], bridged: Bridged) -> list[Picture]:
         if isinstance(row, Folded):
             blocks = row.blocks * jnp.tile(fold(of_row, row.block).blocks, row.channels)
             if led_to:
-                blocks += fold(jnp.moveaxis(bridged.features, 1, -1), row.block).blocks
+                blocks += fold(jnp.moveaxis(bridge_output.features, 1, -1), row.block).blocks
             weighed.append(row.of(blocks))
         else:
             row = row * of_row[..., 0][:, None]
-            weighed.append(row + bridged.features if led_to else row)
+            weighed.append(row + bridge_output.features if led_to else row)
     return weighed

@@ -16,8 +16,8 @@ from flax import linen as nn
 from jax import lax
 
 from jax_stn_icnn.geometry import Size
-from jax_stn_icnn.models import folded
-from jax_stn_icnn.models.folded import Folded, Picture
+from jax_stn_icnn.ops import space_to_depth
+from jax_stn_icnn.ops.space_to_depth import Folded, Picture
 
 DIMENSIONS = ("NCHW", "HWIO", "NCHW")
 # Numbers at most in the columns of several images' product: one megabyte.
@@ -77,11 +77,11 @@ class Conv(nn.Module):
     def _of_blocks(
         self, x: Folded, below: Folded | None, kernel: jax.Array, bias: jax.Array | None
     ) -> Folded:
-        out = folded.convolve(x, kernel, below)
+        out = space_to_depth.convolve(x, kernel, below)
         if bias is not None:
-            blocks = out.blocks + folded.to_blocks(bias, out.block)
+            blocks = out.blocks + space_to_depth.to_blocks(bias, out.block)
             out = out.of(blocks.astype(self.dtype))
-        return folded.blank(out)
+        return space_to_depth.blank(out)
 
 
 def _channels(x: Picture) -> int:

@@ -12,9 +12,9 @@ from flax import linen as nn
 
 from jax_stn_icnn.anatomy import NINE, Anatomy, Part
 from jax_stn_icnn.checks import check_shape
-from jax_stn_icnn.models.bridge import Bridge, Bridged, Context, row_of
-from jax_stn_icnn.models.functions import as_function
+from jax_stn_icnn.models.bridge import Bridge, BridgeOutput, Context, row_of
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS
+from jax_stn_icnn.models.outlining import outlined
 
 Patches = jax.Array | tuple[jax.Array, ...]
 
@@ -71,12 +71,12 @@ class FineNetworks(nn.Module):
             own = [(i, part) for i, part in enumerate(parts) if part.network == network]
             # Both sides in one batch, so that BatchNorm sees them together.
             batch = _together([_mirror(patches[i], part) for i, part in own])
-            bridged = None
+            bridge_output = None
             if contexts is not None:
                 found = [_mirrored_context(contexts[i], part, self.anatomy) for i, part in own]
                 context = jax.tree.map(lambda *each: _together(each), *found)
                 channels = self.channels[row_of(len(self.channels))]
-                bridged = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
+                bridge_output = Bridge(channels, self.dtype, name=f"bridge_{network}")(context)
             icnn = ICNN(
                 num_labels,
                 self.channels,
@@ -87,15 +87,17 @@ class FineNetworks(nn.Module):
                 name=network,
             )
             run = partial(_run, train=train)
-            out = as_function(run, icnn, batch, bridged, train=train)
+            out = outlined(run, icnn, batch, bridge_output, train=train)
             out = out.reshape(-1, len(own), *out.shape[1:])
             for place, (_, part) in enumerate(own):
                 logits[part.name] = _mirror(out[:, place], part)
         return tuple(logits[part.name] for part in parts)
 
 
-def _run(icnn: ICNN, patches: jax.Array, bridged: Bridged | None, train: bool) -> jax.Array:
-    return icnn(patches, train, bridged)
+def _run(
+    icnn: ICNN, patches: jax.Array, bridge_output: BridgeOutput | None, train: bool
+) -> jax.Array:
+    return icnn(patches, train, bridge_output)
 
 
 def _together(sides: Sequence[jax.Array]) -> jax.Array:
@@ -115,6 +117,6 @@ def _mirrored_context(context: Context, part: Part, anatomy: Anatomy) -> Context
     """The context of a patch as its network is to see it: sides exchange their scores, too."""
     if not part.mirrored:
         return context
-    channels = [*anatomy.mirrored, *range(anatomy.num_classes, context.face.shape[1])]
+    channels = [*anatomy.mirror_ids, *range(anatomy.num_classes, context.face.shape[1])]
     window, face = (jnp.stack([x[:, i] for i in channels], axis=1) for x in context)
     return Context(window[..., ::-1], face)

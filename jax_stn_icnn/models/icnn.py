@@ -15,12 +15,12 @@ from jax import lax
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
-from jax_stn_icnn.models.bridge import Bridged, weigh
+from jax_stn_icnn.models.bridge import BridgeOutput, weigh
 from jax_stn_icnn.models.conv import Conv
-from jax_stn_icnn.models.folded import Folded, Picture, fold, folds, stack, unfold
-from jax_stn_icnn.models.folded import max_pool as max_pool_folded
-from jax_stn_icnn.models.functions import as_function
-from jax_stn_icnn.models.norm import FoldedBatchNorm, batch_norm
+from jax_stn_icnn.models.norm import BlockBatchNorm, batch_norm
+from jax_stn_icnn.models.outlining import outlined
+from jax_stn_icnn.ops.space_to_depth import Folded, Picture, fold, folds, stack, unfold
+from jax_stn_icnn.ops.space_to_depth import max_pool as max_pool_folded
 
 CHANNELS = (8, 16, 24, 32)
 INTERLINKS = 3
@@ -62,7 +62,7 @@ class ConvNorm(nn.Module):
         """
         x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
         if isinstance(x, Folded):
-            x = FoldedBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
+            x = BlockBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
             # Zeroes stay zero: they are what fills up the last blocks.
             return x.of(self.activation(x.blocks))
         x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
@@ -138,13 +138,15 @@ class ICNN(nn.Module):
     platform: str | None = None
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool, bridged: Bridged | None = None) -> jax.Array:
+    def __call__(
+        self, image: jax.Array, train: bool, bridge_output: BridgeOutput | None = None
+    ) -> jax.Array:
         """Scores every pixel.
 
         Args:
             image: floats in 0..1, shape (batch, height, width, 3).
             train: whether BatchNorm uses (and records) the statistics of this batch.
-            bridged: what a bridge says of the image, if there is one.
+            bridge_output: what a bridge says of the image, if there is one.
 
         Returns:
             Logits, float32 (batch, height, width, num_labels).
@@ -157,15 +159,15 @@ class ICNN(nn.Module):
             block, pixels = _block(0), image.astype(self.dtype)
             # Half a block earlier, since the first convolution then starts at 0.
             first = fold(pixels, block, start=-block[0] // 2)
-            features = self._features(first, fold(pixels, block), train, bridged)
+            features = self._features(first, fold(pixels, block), train, bridge_output)
             return unfold(self._logits(features)).astype(jnp.float32)
         # Channels come first within: long rows of pixels are what processors are fast at.
         picture = image.astype(self.dtype).transpose(0, 3, 1, 2)
-        features = self._features(picture, picture, train, bridged)
+        features = self._features(picture, picture, train, bridge_output)
         return self._logits(features).astype(jnp.float32).transpose(0, 2, 3, 1)
 
     def _features(
-        self, first: Picture, picture: Picture, train: bool, bridged: Bridged | None
+        self, first: Picture, picture: Picture, train: bool, bridge_output: BridgeOutput | None
     ) -> Picture:
         """The head's features; row 0 sees `first`, the others the picture."""
         pyramid = [first]
@@ -176,11 +178,11 @@ class ICNN(nn.Module):
             self._conv_norm(self.channels[r], nn.tanh, f"input_{r}")(x, train)
             for r, x in enumerate(pyramid)
         ]
-        if bridged is not None:
-            rows = weigh(rows, bridged)
+        if bridge_output is not None:
+            rows = weigh(rows, bridge_output)
         for layer in range(self.interlinks):
             interlink = partial(ICNN._interlink, layer=layer, train=train)
-            rows = as_function(interlink, self, rows, train=train)
+            rows = outlined(interlink, self, rows, train=train)
         x = self._integrate(rows, train)
         return self._conv_norm(2 * self.num_labels + 8, nn.tanh, "head_1")(x, train)
 

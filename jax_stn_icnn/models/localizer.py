@@ -21,14 +21,14 @@ from jax_stn_icnn.geometry import (
     compose,
     make_theta,
     part_centres,
+    part_sizes,
     pixel_to_unit,
-    sizes_of_parts,
     theta_from_centres,
     unit_to_pixel,
 )
 from jax_stn_icnn.models.conv import Conv
-from jax_stn_icnn.models.folded import fold, folds, max_pool, unfold
-from jax_stn_icnn.models.norm import FoldedBatchNorm, batch_norm
+from jax_stn_icnn.models.norm import BlockBatchNorm, batch_norm
+from jax_stn_icnn.ops.space_to_depth import fold, folds, max_pool, unfold
 
 # The padding of PyTorch's `padding=1`; Flax's SAME pads (0, 1) where stride 2 meets an even size.
 PAD_1 = ((1, 1), (1, 1))
@@ -54,7 +54,7 @@ class SmallLocalizer(nn.Module):
 
         Args:
             mask: softmax over background and the parts' classes, (batch, 128, 128,
-                1 + windowed classes).
+                1 + part_class_ids classes).
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
@@ -63,7 +63,7 @@ class SmallLocalizer(nn.Module):
         Raises:
             ValueError: the shape does not fit.
         """
-        check_shape("mask", mask, ("batch", *COARSE_SIZE, 1 + len(self.anatomy.windowed)))
+        check_shape("mask", mask, ("batch", *COARSE_SIZE, 1 + len(self.anatomy.part_class_ids)))
         conv = partial(nn.Conv, self.anatomy.num_parts, padding=PAD_1, dtype=self.dtype)
         norm = partial(batch_norm, train, self.axis_name, self.dtype)
         x = mask.astype(self.dtype)
@@ -113,7 +113,7 @@ class VGG9Localizer(nn.Module):
 
         Args:
             mask: softmax over background and the parts' classes, (batch, height, width,
-                1 + windowed classes); both sizes halve evenly at each pool.
+                1 + part_class_ids classes); both sizes halve evenly at each pool.
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
@@ -122,7 +122,9 @@ class VGG9Localizer(nn.Module):
         Raises:
             ValueError: the shape does not fit.
         """
-        check_shape("mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.windowed)))
+        check_shape(
+            "mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.part_class_ids))
+        )
         maps = self._of_blocks if folds(self.platform) else self._of_pixels
         x = _mean_positions(maps(mask.astype(self.dtype), train).astype(jnp.float32))
         x = nn.Dense(self.anatomy.num_parts * 4, name="dense")(x).reshape(
@@ -151,7 +153,7 @@ class VGG9Localizer(nn.Module):
                 x = max_pool(x, (max(1, x.block[0] // 2),) * 2, offsets=(0, 1))
             x = Conv(self.widths[i // 2], 3, self.dtype, use_bias=False, name=f"conv_{i}")(x)
             if i < last:
-                x = FoldedBatchNorm(train, self.axis_name, self.dtype, name=f"norm_{i}")(x)
+                x = BlockBatchNorm(train, self.axis_name, self.dtype, name=f"norm_{i}")(x)
                 x = x.of(nn.relu(x.blocks))
         return unfold(x)
 
@@ -232,7 +234,7 @@ class ResNet18Localizer(nn.Module):
 
         Args:
             mask: softmax over background and the parts' classes, (batch, height, width,
-                1 + windowed classes).
+                1 + part_class_ids classes).
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
@@ -241,7 +243,9 @@ class ResNet18Localizer(nn.Module):
         Raises:
             ValueError: the shape does not fit.
         """
-        check_shape("mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.windowed)))
+        check_shape(
+            "mask", mask, ("batch", "height", "width", 1 + len(self.anatomy.part_class_ids))
+        )
         x = nn.Conv(
             64,
             (7, 7),
@@ -313,5 +317,5 @@ def centroid_theta(
     height, width = frame_size
     centre_x = jnp.round(unit_to_pixel(in_frame[..., 0, 2], width))
     centre_y = jnp.round(unit_to_pixel(in_frame[..., 1, 2], height))
-    sizes = sizes_of_parts(patch_size, anatomy.num_parts)
+    sizes = part_sizes(patch_size, anatomy.num_parts)
     return theta_from_centres(jnp.stack([centre_y, centre_x], axis=-1), frame_size, sizes)

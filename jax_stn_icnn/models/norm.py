@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jax_stn_icnn.models.folded import Folded, blank, to_blocks
+from jax_stn_icnn.ops.space_to_depth import Folded, blank, to_blocks
 
 MOMENTUM, EPSILON = 0.9, 1e-5
 
@@ -40,7 +40,7 @@ def batch_norm(
     )
 
 
-class FoldedBatchNorm(nn.Module):
+class BlockBatchNorm(nn.Module):
     """BatchNorm of a folded picture; parameters and statistics are those of `nn.BatchNorm`.
 
     Attributes:

@@ -14,18 +14,18 @@ import numpy as np
 from flax import linen as nn
 from flax import struct
 
-from jax_stn_icnn import sampling
+from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.compilation.cache import cached_value
-from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, sizes_of_parts
+from jax_stn_icnn.geometry import COARSE_SIZE, Size, Sizes, compose, invert, part_sizes
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.fine import FineNetworks, Patches
-from jax_stn_icnn.models.flip import averaged, with_mirror_images
-from jax_stn_icnn.models.functions import as_function
+from jax_stn_icnn.models.flip_test import averaged, with_mirror_images
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN, INTERLINKS
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
-from jax_stn_icnn.models.unet import CoarseLogits, UNet
+from jax_stn_icnn.models.outlining import outlined
+from jax_stn_icnn.models.unet import CoarseOutput, UNet
 
 CENTROID = "centroid"
 COARSE_NETWORKS = ("icnn", "unet")
@@ -37,8 +37,8 @@ class Parse:
 
     Attributes:
         coarse_logits: (batch, 128, 128, classes).
-        whole_logits: those of the classes without a window, at the size of the coarse image,
-            channels first, (batch, windowless, height, width); None where background is the only
+        global_logits: those of the classes without a window, at the size of the coarse image,
+            channels first, (batch, global_ids, height, width); None where background is the only
             one.
         mask: softmax of the coarse logits, the rough mask.
         theta: the windows, patch -> frame, (batch, parts, 2, 3).
@@ -49,7 +49,7 @@ class Parse:
     """
 
     coarse_logits: jax.Array
-    whole_logits: jax.Array | None
+    global_logits: jax.Array | None
     mask: jax.Array
     theta: jax.Array
     patches: Patches
@@ -79,7 +79,7 @@ class STNiCNN(nn.Module):
         anatomy: what a face consists of; the paper's nine classes by default.
         coarse_network: `icnn`, the paper's, or `unet`, which sees the whole picture.
         coarse_channels: of the coarse network's rows; the paper's four by default.
-        detail: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
+        coarse_stride: sides of the coarse image over those of the rough mask. 1 is the paper's; above it
             what has no window is scored at the coarse image's size, by a `unet` only.
         fine_channels: of the fine networks' rows; the paper's four by default.
         interlinks: how often the rows of an interlinked network exchange their features; the
@@ -106,7 +106,7 @@ class STNiCNN(nn.Module):
     anatomy: Anatomy = NINE
     coarse_network: str = "icnn"
     coarse_channels: tuple[int, ...] = CHANNELS
-    detail: int = 1
+    coarse_stride: int = 1
     fine_channels: tuple[int, ...] = CHANNELS
     interlinks: int = INTERLINKS
     following: bool = False
@@ -122,12 +122,12 @@ class STNiCNN(nn.Module):
     @property
     def coarse_image_size(self) -> Size:
         """(height, width) of the coarse image."""
-        return (self.coarse_size * self.detail,) * 2
+        return (self.coarse_size * self.coarse_stride,) * 2
 
     @property
     def patch_sizes(self) -> tuple[Size, ...]:
         """(height, width) of each part's patch."""
-        return sizes_of_parts(self.patch_size, self.anatomy.num_parts)
+        return part_sizes(self.patch_size, self.anatomy.num_parts)
 
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
@@ -137,13 +137,13 @@ class STNiCNN(nn.Module):
             "num_labels": self.anatomy.num_classes,
             "channels": self.coarse_channels,
         }
-        plain = self.detail == 1 and not (self.attention or self.edges or self.bridge)
+        plain = self.coarse_stride == 1 and not (self.attention or self.edges or self.bridge)
         if self.coarse_network == "unet":
-            windowless = self.anatomy.windowless
+            global_ids = self.anatomy.global_ids
             self.coarse: nn.Module = UNet(
                 **coarse,
-                windowless=windowless,
-                detail=self.detail,
+                global_ids=global_ids,
+                coarse_stride=self.coarse_stride,
                 attention=self.attention,
                 edges=self.edges,
                 bridge=self.bridge,
@@ -154,9 +154,9 @@ class STNiCNN(nn.Module):
             self.coarse = ICNN(**coarse, interlinks=self.interlinks, **how, **folding)
         else:
             raise ValueError(
-                f"coarse_network is {self.coarse_network!r} with detail {self.detail}, attention "
+                f"coarse_network is {self.coarse_network!r} with coarse_stride {self.coarse_stride}, attention "
                 f"{self.attention}, edges {self.edges} and bridge {self.bridge}, but must be one "
-                f"of {', '.join(COARSE_NETWORKS)}, and only a unet has a detail above 1, "
+                f"of {', '.join(COARSE_NETWORKS)}, and only a unet has a coarse_stride above 1, "
                 "attention, edges or a bridge"
             )
         if self.cropper != CENTROID:
@@ -181,7 +181,7 @@ class STNiCNN(nn.Module):
         """Parses frames.
 
         Args:
-            coarse_image: the picture resized by `sampling.resize_bilinear`, floats in 0..1,
+            coarse_image: the picture resized by `ops.resize_bilinear`, floats in 0..1,
                 (batch, *coarse_image_size, 3).
             frame: the picture from which the parts are cut, (batch, height, width, 3).
             region: where in the frame the picture lies, (batch, 2, 3), if padding surrounds it.
@@ -197,7 +197,7 @@ class STNiCNN(nn.Module):
         coarse = self.coarse_stage(coarse_image, train=train)
         mask = nn.softmax(coarse.all)
         if self.cropper == CENTROID:
-            identity = jnp.broadcast_to(jnp.array(sampling.IDENTITY), (frame.shape[0], 2, 3))
+            identity = jnp.broadcast_to(jnp.array(ops.IDENTITY), (frame.shape[0], 2, 3))
             theta = centroid_theta(
                 mask,
                 identity if region is None else region,
@@ -211,7 +211,7 @@ class STNiCNN(nn.Module):
         scores = self.join(fine_logits, theta, coarse.whole, frame.shape[1:3], region)
         return Parse(coarse.all, coarse.whole, mask, theta, patches, fine_logits, scores)
 
-    def coarse_stage(self, coarse_image: jax.Array, *, train: bool = False) -> CoarseLogits:
+    def coarse_stage(self, coarse_image: jax.Array, *, train: bool = False) -> CoarseOutput:
         """Parses coarse images.
 
         Args:
@@ -223,18 +223,18 @@ class STNiCNN(nn.Module):
         """
         check_shape("coarse_image", coarse_image, ("batch", *self.coarse_image_size, 3))
         parse = functools.partial(STNiCNN._coarse_logits, train=train)
-        return as_function(parse, self, coarse_image, train=train)
+        return outlined(parse, self, coarse_image, train=train)
 
-    def _coarse_logits(self, coarse_image: jax.Array, train: bool) -> CoarseLogits:
-        windowless = self.anatomy.windowless
+    def _coarse_logits(self, coarse_image: jax.Array, train: bool) -> CoarseOutput:
+        global_ids = self.anatomy.global_ids
         flip = self.flip_test and not train
         found = self.coarse(with_mirror_images(coarse_image) if flip else coarse_image, train)
         if self.coarse_network != "unet":
-            whole = jnp.stack([found[..., i] for i in windowless], axis=1)
-            found = CoarseLogits(found, whole, None, None)
+            whole = jnp.stack([found[..., i] for i in global_ids], axis=1)
+            found = CoarseOutput(found, whole, None, None)
         if flip:
             found = averaged(found, self.anatomy)
-        return found if len(windowless) > 1 else found._replace(whole=None)
+        return found if len(global_ids) > 1 else found._replace(whole=None)
 
     def localize(self, mask: jax.Array, *, train: bool = False) -> jax.Array:
         """Thetas of rough masks, by the localizer; `centroid` has none.
@@ -249,13 +249,13 @@ class STNiCNN(nn.Module):
         Raises:
             ValueError: the shape does not fit.
         """
-        return self.localizer(parts_mask(mask, self.anatomy), train)
+        return self.localizer(localizer_input(mask, self.anatomy), train)
 
     def fine_stage(
         self,
         frame: jax.Array,
         theta: jax.Array,
-        coarse: CoarseLogits | None = None,
+        coarse: CoarseOutput | None = None,
         region: jax.Array | None = None,
         *,
         train: bool = False,
@@ -277,7 +277,7 @@ class STNiCNN(nn.Module):
         """
         check_shape("frame", frame, ("batch", "height", "width", 3))
         check_shape("theta", theta, ("batch", self.anatomy.num_parts, 2, 3))
-        patches = sampling.crop_parts(frame, theta, self.patch_size, upright=True)
+        patches = ops.crop_parts(frame, theta, self.patch_size, axis_aligned=True)
         if not self.bridge:
             return patches, self.fine(patches, train)
         if coarse is None:
@@ -285,7 +285,7 @@ class STNiCNN(nn.Module):
         return patches, self.fine(patches, train, self._contexts(coarse, theta, region))
 
     def _contexts(
-        self, coarse: CoarseLogits, theta: jax.Array, region: jax.Array | None
+        self, coarse: CoarseOutput, theta: jax.Array, region: jax.Array | None
     ) -> tuple[Context, ...]:
         """What the coarse network makes of each part's window, and of the face."""
         assert coarse.features is not None
@@ -295,14 +295,14 @@ class STNiCNN(nn.Module):
         if region is not None:
             theta = compose(invert(region)[:, None], theta)
         sizes = tuple(context_size(size, len(self.fine_channels)) for size in self.patch_sizes)
-        windows = sampling.crop_parts(jnp.moveaxis(seen, 1, -1), theta, sizes, upright=True)
+        windows = ops.crop_parts(jnp.moveaxis(seen, 1, -1), theta, sizes, axis_aligned=True)
         return tuple(Context(jnp.moveaxis(window, -1, 1), face) for window in windows)
 
     def join(
         self,
         fine_logits: tuple[jax.Array, ...],
         theta: jax.Array,
-        whole_logits: jax.Array | None,
+        global_logits: jax.Array | None,
         frame_size: Size,
         region: jax.Array | None = None,
     ) -> jax.Array:
@@ -311,7 +311,7 @@ class STNiCNN(nn.Module):
         Args:
             fine_logits: for each part (batch, *size, labels of the part).
             theta: the windows, (batch, parts, 2, 3).
-            whole_logits: as in `Parse`.
+            global_logits: as in `Parse`.
             frame_size: (height, width) of the frame.
             region: where in the frame the picture lies, (batch, 2, 3), if padding surrounds it.
 
@@ -319,14 +319,14 @@ class STNiCNN(nn.Module):
             Scores of the classes, (batch, *frame_size, classes).
         """
         whole = None
-        if whole_logits is not None:
+        if global_logits is not None:
             # Softmax first: the frame has several times as many pixels, and of those it is slow.
-            whole = _in_frame(_distribution(whole_logits), frame_size, region)
+            whole = _in_frame(_distribution(global_logits), frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
-        return sampling.paste(scores, theta, frame_size, self.anatomy, whole, upright=True)
+        return ops.paste(scores, theta, frame_size, self.anatomy, whole, axis_aligned=True)
 
 
-def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
+def localizer_input(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
     """What a localizer sees: the rough mask, with all that has no window as one background.
 
     So one localizer serves all classes that share their parts, and the paper's sees just what it
@@ -337,14 +337,14 @@ def parts_mask(mask: jax.Array, anatomy: Anatomy) -> jax.Array:
         anatomy: what the classes are.
 
     Returns:
-        Background and the parts' classes, (batch, height, width, 1 + windowed classes).
+        Background and the parts' classes, (batch, height, width, 1 + part_class_ids classes).
     """
-    if len(anatomy.windowless) == 1:
+    if len(anatomy.global_ids) == 1:
         return mask
     # A product: indexed by arrays, a TPU would look the classes up one by one.
-    seen = np.zeros((anatomy.num_classes, 1 + len(anatomy.windowed)), np.float32)
-    seen[list(anatomy.windowless), 0] = 1
-    seen[list(anatomy.windowed), np.arange(len(anatomy.windowed)) + 1] = 1
+    seen = np.zeros((anatomy.num_classes, 1 + len(anatomy.part_class_ids)), np.float32)
+    seen[list(anatomy.global_ids), 0] = 1
+    seen[list(anatomy.part_class_ids), np.arange(len(anatomy.part_class_ids)) + 1] = 1
     return jnp.einsum("bhwc,cp->bhwp", mask, seen, precision="highest")
 
 
@@ -360,26 +360,26 @@ def _in_frame(whole: jax.Array, frame_size: Size, region: jax.Array | None) -> j
     """A picture's distribution over classes in the pixels of its frame, by bilinear sampling.
 
     Args:
-        whole: channels first, (batch, windowless, height, width), background the first of them.
+        whole: channels first, (batch, global_ids, height, width), background the first of them.
         frame_size: (height, width) of the frame.
         region: where in the frame the picture lies, (batch, 2, 3); around it there is background.
 
     Returns:
-        (batch, *frame_size, windowless).
+        (batch, *frame_size, global_ids).
     """
     pixels = jnp.moveaxis(whole, 1, -1)
     same_size = pixels.shape[1:3] == tuple(frame_size)
     if region is None:
-        return pixels if same_size else sampling.enlarge(pixels, frame_size)
+        return pixels if same_size else ops.enlarge(pixels, frame_size)
 
     def sampled() -> jax.Array:
-        inside = sampling.crop_bilinear(pixels, invert(region), frame_size, upright=True)
+        inside = ops.crop_bilinear(pixels, invert(region), frame_size, axis_aligned=True)
         return inside.at[..., 0].add(1 - jnp.sum(inside, axis=-1))
 
     if not same_size:
         return sampled()
     # A picture that fills its frame, as most do, needs no look-up.
-    fills = jnp.all(region == jnp.array(sampling.IDENTITY))
+    fills = jnp.all(region == jnp.array(ops.IDENTITY))
     return jax.lax.cond(fills, lambda: pixels, sampled)
 
 

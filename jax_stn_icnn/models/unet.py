@@ -5,7 +5,7 @@ what surrounds them, and the interlinked CNN's lowest row sees an eighth of the 
 of the work is done on few pixels: the picture comes in folded (space to depth) to 64 x 64, three
 max pools go down to 8 x 8, where the mean over the picture is added to every pixel (Liu et al.,
 ParseNet, 2015), and each row on the way up takes in its own of the way down. The classes come out
-unfolded (depth to space): all of them at 128 x 128, and those without a window, where `detail` is
+unfolded (depth to space): all of them at 128 x 128, and those without a window, where `coarse_stride` is
 above one, at the size of the picture that came in, and smoothed.
 """
 
@@ -22,8 +22,8 @@ from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.models.attention import SelfAttention
 from jax_stn_icnn.models.bridge import FEATURES
 from jax_stn_icnn.models.conv import Conv, convolve
-from jax_stn_icnn.models.folded import folds, pick
 from jax_stn_icnn.models.icnn import ConvNorm, max_pool
+from jax_stn_icnn.ops.space_to_depth import folds, pick
 
 CHANNELS = (32, 64, 96, 128)
 FOLD = 2  # pixels of the rough mask in one of the first row, along an axis
@@ -31,12 +31,12 @@ HEAD = 64  # channels from which all logits are read
 SMOOTH = np.array((1, 2, 1)) / 4  # binomial
 
 
-class CoarseLogits(NamedTuple):
+class CoarseOutput(NamedTuple):
     """What a coarse network says of coarse images.
 
     Attributes:
         all: logits of all classes, (batch, 128, 128, classes).
-        whole: those of the classes without a window, channels first, (batch, windowless,
+        whole: those of the classes without a window, channels first, (batch, global_ids,
             *coarse_image_size); None where background is the only one.
         edges: of a pixel's lying on an edge between classes, (batch, 128, 128); None where the
             model has no such task.
@@ -55,9 +55,9 @@ class UNet(nn.Module):
 
     Attributes:
         num_labels: labels to tell apart, background included.
-        windowless: the labels without a window, which get finer logits if `detail` is above one.
+        global_ids: the labels without a window, which get finer logits if `coarse_stride` is above one.
         channels: of each row, from the finest to the coarsest.
-        detail: pixels of the picture in one of the rough mask, along an axis.
+        coarse_stride: pixels of the picture in one of the rough mask, along an axis.
         attention: how many of the lowest rows have self-attention.
         edges: whether it says where edges between labels are, too.
         bridge: whether it gives features for a bridge to the fine networks.
@@ -68,9 +68,9 @@ class UNet(nn.Module):
     """
 
     num_labels: int
-    windowless: tuple[int, ...]
+    global_ids: tuple[int, ...]
     channels: tuple[int, ...] = CHANNELS
-    detail: int = 1
+    coarse_stride: int = 1
     attention: int = 0
     edges: bool = False
     bridge: bool = False
@@ -79,22 +79,22 @@ class UNet(nn.Module):
     platform: str | None = None
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool) -> CoarseLogits:
+    def __call__(self, image: jax.Array, train: bool) -> CoarseOutput:
         """Scores every pixel.
 
         Args:
-            image: floats in 0..1, (batch, height, width, 3), sizes multiples of `2 * detail`.
+            image: floats in 0..1, (batch, height, width, 3), sizes multiples of `2 * coarse_stride`.
             train: whether BatchNorm uses (and records) the statistics of this batch.
 
         Returns:
-            Logits, float32, their 128 x 128 being height / detail and width / detail here. Most are
+            Logits, float32, their 128 x 128 being height / coarse_stride and width / coarse_stride here. Most are
             channels first, since what follows is fast along rows of pixels.
 
         Raises:
             ValueError: the shape does not fit.
         """
         check_shape("image", image, ("batch", "height", "width", 3))
-        side = FOLD * self.detail
+        side = FOLD * self.coarse_stride
         if any(length % side for length in image.shape[1:3]):
             raise ValueError(f"image has shape {image.shape}, but must divide by {side}")
         products = folds(self.platform)
@@ -103,9 +103,9 @@ class UNet(nn.Module):
         x = jnp.concatenate([self._features(folded, train), folded], axis=1)
         x = self._conv_norm(HEAD, "head")(x, train)
         logits, whole = (self._scores_by_products if products else self._scores)(x)
-        if self.detail > 1 and products:
+        if self.coarse_stride > 1 and products:
             whole = smooth_by_products(whole.astype(self.dtype)).astype(jnp.float32)
-        elif self.detail > 1:
+        elif self.coarse_stride > 1:
             whole = smooth(whole)
         edges = features = None
         if self.edges:
@@ -113,33 +113,37 @@ class UNet(nn.Module):
             edges = edges.astype(jnp.float32)
         if self.bridge:
             features = unfolded(Conv(FEATURES * FOLD**2, 1, self.dtype, name="bridge")(x), FOLD)
-        return CoarseLogits(logits.transpose(0, 2, 3, 1), whole, edges, features)
+        return CoarseOutput(logits.transpose(0, 2, 3, 1), whole, edges, features)
 
     def _scores(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Logits of all classes, and finer ones of those without a window, channels first."""
-        side = FOLD * self.detail
+        side = FOLD * self.coarse_stride
         logits = unfold(Conv(self.num_labels * FOLD**2, 1, self.dtype, name="logits")(x), FOLD)
         logits = logits.astype(jnp.float32)
-        whole = jnp.stack([logits[:, i] for i in self.windowless], axis=1)
-        if self.detail > 1:
-            finer = Conv(len(self.windowless) * side**2, 1, self.dtype, name="finer")(x)
-            repeated = jnp.repeat(jnp.repeat(whole, self.detail, axis=2), self.detail, axis=3)
+        whole = jnp.stack([logits[:, i] for i in self.global_ids], axis=1)
+        if self.coarse_stride > 1:
+            finer = Conv(len(self.global_ids) * side**2, 1, self.dtype, name="finer")(x)
+            repeated = jnp.repeat(
+                jnp.repeat(whole, self.coarse_stride, axis=2), self.coarse_stride, axis=3
+            )
             whole = repeated + unfold(finer.astype(jnp.float32), side)
         return logits, whole
 
     def _scores_by_products(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         """The same, with weights chosen, repeated and added up in place of scores."""
-        side, count = FOLD * self.detail, len(self.windowless)
+        side, count = FOLD * self.coarse_stride, len(self.global_ids)
         of_all = Conv(self.num_labels * FOLD**2, 1, self.dtype, name="logits").weights(x.shape[1])
 
         def chosen(weights: jax.Array) -> jax.Array:
             blocks = weights.reshape(-1, FOLD, FOLD, self.num_labels)
-            blocks = jnp.stack([blocks[..., i] for i in self.windowless], axis=-1)
-            repeated = jnp.repeat(jnp.repeat(blocks, self.detail, axis=1), self.detail, axis=2)
+            blocks = jnp.stack([blocks[..., i] for i in self.global_ids], axis=-1)
+            repeated = jnp.repeat(
+                jnp.repeat(blocks, self.coarse_stride, axis=1), self.coarse_stride, axis=2
+            )
             return repeated.reshape(*weights.shape[:-1], count * side**2)
 
         of_whole = jax.tree.map(chosen, of_all)
-        if self.detail > 1:
+        if self.coarse_stride > 1:
             finer = Conv(count * side**2, 1, self.dtype, name="finer").weights(x.shape[1])
             of_whole = jax.tree.map(jnp.add, of_whole, finer)
 

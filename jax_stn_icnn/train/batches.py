@@ -7,8 +7,8 @@ import jax
 from ml_collections import ConfigDict
 
 from jax_stn_icnn.anatomy import DATA_SETS, Anatomy
+from jax_stn_icnn.data.face_folder import FaceFolder
 from jax_stn_icnn.data.loader import Batch, Source, loader_over, open_source
-from jax_stn_icnn.photos.folder import FaceFolder
 
 
 def open_split(config: ConfigDict, split: str) -> Source:

@@ -116,7 +116,7 @@ FIELDS: dict[str, _Rule] = {
         lambda value: _whole(32).fits(value) and value % 16 == 0,
         "a multiple of 16, at least 32",
     ),
-    "model.detail": _whole(1),
+    "model.coarse_stride": _whole(1),
     "model.attention": _whole(0),
     "model.bridge": _FLAG,
     "model.flip_test": _FLAG,
@@ -200,9 +200,9 @@ def check(config: ConfigDict) -> None:
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
     """What is wrong between fields that are each possible."""
     problems = []
-    chosen = anatomy.find(values["classes"])
+    chosen = anatomy.get_anatomy(values["classes"])
     try:
-        anatomy.ids_of_data_set(chosen, values["dataset.name"])
+        anatomy.data_set_class_ids(chosen, values["dataset.name"])
     except ValueError as error:
         problems.append(f"classes and dataset.name do not fit: {error}")
     largest = max(max(size) for size in _patch_sizes(values, chosen))
@@ -212,19 +212,19 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
             f"{largest} pixels a side, but the frame has "
             f"only dataset.frame_size = {values['dataset.frame_size']} pixels a side"
         )
-    if values["model.detail"] > 1 and len(chosen.windowless) == 1:
+    if values["model.coarse_stride"] > 1 and len(chosen.global_ids) == 1:
         problems.append(
-            f"model.detail is {values['model.detail']}, but must be 1: of the classes "
+            f"model.coarse_stride is {values['model.coarse_stride']}, but must be 1: of the classes "
             f"{chosen.name!r} only background has no window"
         )
-    if values["model.flip_test"] and len(chosen.windowless) == 1:
+    if values["model.flip_test"] and len(chosen.global_ids) == 1:
         problems.append(
             "model.flip_test is True, which is for classes without a window, but of the classes "
             f"{chosen.name!r} only background has none"
         )
-    if values["model.detail"] > 1 and values["model.coarse_network"] != "unet":
+    if values["model.coarse_stride"] > 1 and values["model.coarse_network"] != "unet":
         problems.append(
-            f"model.detail is {values['model.detail']}, which only model.coarse_network='unet' "
+            f"model.coarse_stride is {values['model.coarse_stride']}, which only model.coarse_network='unet' "
             f"knows, but that is {values['model.coarse_network']!r}"
         )
     rows = len(values["model.coarse_channels"])
@@ -295,7 +295,7 @@ def _patch_sizes(values: Mapping[str, Any], chosen: anatomy.Anatomy) -> tuple[Si
 
 def make_model(config: ConfigDict) -> STNiCNN:
     """The parser that a config describes."""
-    chosen, side = anatomy.find(config.classes), config.model.patch_size
+    chosen, side = anatomy.get_anatomy(config.classes), config.model.patch_size
     windows = config.model.windows
     return STNiCNN(
         (side, side) if windows == "square" else chosen.fitted_sizes(side),
@@ -303,7 +303,7 @@ def make_model(config: ConfigDict) -> STNiCNN:
         anatomy=chosen,
         coarse_network=config.model.coarse_network,
         coarse_channels=tuple(config.model.coarse_channels),
-        detail=config.model.detail,
+        coarse_stride=config.model.coarse_stride,
         coarse_size=config.model.coarse_size,
         attention=config.model.attention,
         edges=config.edges.task > 0,

@@ -15,10 +15,10 @@ import jax.numpy as jnp
 import optax
 
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
-from jax_stn_icnn.models.unet import CoarseLogits
+from jax_stn_icnn.models.unet import CoarseOutput
 from jax_stn_icnn.train import losses
 from jax_stn_icnn.train.stages import DISTILLED, Distillation
-from jax_stn_icnn.train.views import Views
+from jax_stn_icnn.train.views import Inputs
 
 Variables = Mapping[str, Any]
 
@@ -40,8 +40,8 @@ def average(earlier: Variables, now: Variables, settings: Distillation) -> Varia
 def distances(
     parser: STNiCNN,
     earlier: Variables,
-    views: Views,
-    coarse: CoarseLogits,
+    views: Inputs,
+    coarse: CoarseOutput,
     theta: jax.Array,
     fine_logits: Sequence[jax.Array],
     part_weights: Sequence[float],
@@ -51,7 +51,7 @@ def distances(
     Args:
         parser: the bound module.
         earlier: the average.
-        views: of `make_views`, with the faces as they are.
+        views: of `make_inputs`, with the faces as they are.
         coarse: what the networks say of the views, as the next two.
         theta: (batch, parts, 2, 3).
         fine_logits: of the patches that these windows cut.
@@ -64,9 +64,9 @@ def distances(
     coarse_image, frame = views.plain
     # By itself: within the bound module its networks would be those that learn.
     apply: Any = partial(parser.clone().apply, earlier)
-    answer: CoarseLogits = apply(coarse_image, method="coarse_stage")
+    answer: CoarseOutput = apply(coarse_image, method="coarse_stage")
     distance = losses.distillation_loss(coarse.all, answer.all)
-    if coarse.whole is not None and answer.whole is not None and parser.detail > 1:
+    if coarse.whole is not None and answer.whole is not None and parser.coarse_stride > 1:
         own, other = (jnp.moveaxis(logits, 1, -1) for logits in (coarse.whole, answer.whole))
         distance += losses.distillation_loss(own, other)
     found = {"coarse": distance}

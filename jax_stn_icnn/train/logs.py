@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from jax_stn_icnn.scores.report import Report
+from jax_stn_icnn.evaluation.report import Report
 
 if TYPE_CHECKING:
     from tensorboardX import SummaryWriter
@@ -117,7 +117,7 @@ def _mean(record: Mapping[str, Any]) -> str:
 def scores(found: Report) -> dict[str, float]:
     """The scores of a report under flat names, for the logs."""
     flat = {f"f1_{name}": score for name, score in found.f1.items()}
-    flat |= {f"rough_f1_{name}": score for name, score in found.rough_f1.items()}
+    flat |= {f"rough_f1_{name}": score for name, score in found.coarse_f1.items()}
     return flat | {"window_error_px": found.window_error_px}
 
 

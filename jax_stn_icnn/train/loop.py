@@ -22,15 +22,15 @@ from tqdm import tqdm
 
 from jax_stn_icnn.compilation.memory import release_memory
 from jax_stn_icnn.data.loader import Batch, Source
-from jax_stn_icnn.files.weights import CONFIG, WEIGHTS
-from jax_stn_icnn.scores import draw, evaluation, report
-from jax_stn_icnn.scores.metrics import MEAN, MEAN_OF_EIGHT
+from jax_stn_icnn.evaluation import draw, evaluator, report
+from jax_stn_icnn.evaluation.metrics import MEAN, MEAN_OF_EIGHT
+from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
 from jax_stn_icnn.train import batches
 from jax_stn_icnn.train import config as configs
-from jax_stn_icnn.train.ahead import StageSteps
+from jax_stn_icnn.train.compiled_steps import StageSteps
 from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
 from jax_stn_icnn.train.optim import make_optimizer
-from jax_stn_icnn.train.signals import noticing_signals
+from jax_stn_icnn.train.signals import catch_signals
 from jax_stn_icnn.train.stages import Phase, plan
 from jax_stn_icnn.train.state import (
     Checkpoints,
@@ -85,7 +85,7 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> report.Report:
             f"eval_batch_size is {config.eval_batch_size}, but must be a multiple of the number of "
             f"processes, {jax.process_count()}"
         )
-    with contextlib.closing(Run(config, workdir)) as run, noticing_signals() as interrupted:
+    with contextlib.closing(Run(config, workdir)) as run, catch_signals() as interrupted:
         for phase in run.phases:
             run.train_stage(phase, interrupted)
         return run.test()
@@ -152,7 +152,7 @@ class Run:
 
         Args:
             phase: the stage, and its steps.
-            interrupted: of `noticing_signals`, which fills it meanwhile.
+            interrupted: of `catch_signals`, which fills it meanwhile.
 
         Raises:
             Interrupted: a signal was noticed; the state is saved.
@@ -285,7 +285,7 @@ class Run:
         # Each process sees its share, and so does its bar.
         images = math.ceil(len(source) / jax.process_count())
         loader = batches.evaluation_batches(self.config, source, self.model.anatomy)
-        return evaluation.evaluate(self.model, variables, loader, images=images, progress=self.main)
+        return evaluator.evaluate(self.model, variables, loader, images=images, progress=self.main)
 
     def _export(self, name: str, variables: dict[str, Any]) -> None:
         frame_size = self.config.dataset.frame_size
@@ -297,7 +297,7 @@ class Run:
             return
         # This process alone draws, so it reads the whole split.
         loader = batches.evaluation_batches(self.config, source, self.model.anatomy, shared=False)
-        faces = evaluation.parse_faces(self.model, variables, loader, range(count))
+        faces = evaluator.parse_faces(self.model, variables, loader, range(count))
         folder = self.workdir / "pictures"
         folder.mkdir(exist_ok=True)
         draw.parse_grid(folder / f"step_{int(self.state.step):06d}.png", faces, self.model.anatomy)
@@ -397,7 +397,7 @@ def _rank(stage: str, found: report.Report) -> float:
     # Of the whole face where there is more than parts.
     mean = MEAN if MEAN in found.f1 else MEAN_OF_EIGHT
     if stage == "coarse":
-        score = found.rough_f1[mean]
+        score = found.coarse_f1[mean]
     elif stage == "localizer":
         score = 1 / (1 + found.window_error_px)
     else:

@@ -70,7 +70,7 @@ def balanced_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array
         ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
-    # One-hot: as in `windowless_cross_entropy`.
+    # One-hot: as in `global_cross_entropy`.
     hot = label_map[..., None] == jnp.arange(logits.shape[-1])
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     count = jnp.sum(hot, axis=(1, 2))
@@ -125,8 +125,8 @@ def fine_losses(
         raise ValueError(f"part_labels are of {len(each)} parts, but logits of {len(fine_logits)}")
     return jnp.stack(
         [
-            cross_entropy(logits, own_labels)
-            for logits, own_labels in zip(fine_logits, each, strict=True)
+            cross_entropy(logits, patch_labels)
+            for logits, patch_labels in zip(fine_logits, each, strict=True)
         ]
     )
 
@@ -139,17 +139,17 @@ def each_parts(part_labels: jax.Array | Sequence[jax.Array]) -> list[jax.Array]:
     return [part_labels[:, i] for i in range(part_labels.shape[1])]
 
 
-def windowless_cross_entropy(
-    logits: jax.Array, label_map: jax.Array, windowless: tuple[int, ...], num_classes: int
+def global_cross_entropy(
+    logits: jax.Array, label_map: jax.Array, global_ids: tuple[int, ...], num_classes: int
 ) -> jax.Array:
     """Mean cross entropy over the pixels of classes without a window.
 
     What parts are pasted over says nothing: pixels of other classes do not count.
 
     Args:
-        logits: of the classes without a window, channels first, (batch, windowless, height, width).
+        logits: of the classes without a window, channels first, (batch, global_ids, height, width).
         label_map: class ids, integers (batch, height, width).
-        windowless: the ids of those classes, in the order of the logits.
+        global_ids: the ids of those classes, in the order of the logits.
         num_classes: how many classes there are.
 
     Returns:
@@ -159,14 +159,14 @@ def windowless_cross_entropy(
     Raises:
         ValueError: shapes do not fit, or, outside of jit, a label is no class.
     """
-    check_shape("logits", logits, ("batch", len(windowless), "height", "width"))
+    check_shape("logits", logits, ("batch", len(global_ids), "height", "width"))
     check_shape("label_map", label_map, (logits.shape[0], *logits.shape[2:]))
     check_labels("label_map", label_map, num_classes)
     place = np.full(num_classes, -1, np.int32)
-    place[list(windowless)] = np.arange(len(windowless))
+    place[list(global_ids)] = np.arange(len(global_ids))
     index = jnp.asarray(place)[label_map]
     # One-hot instead of a look-up of each pixel: on CPU that, and its gradient, are much slower.
-    hot = index[:, None] == jnp.arange(len(windowless))[:, None, None]
+    hot = index[:, None] == jnp.arange(len(global_ids))[:, None, None]
     logits = logits.astype(jnp.float32)
     picked = jnp.sum(jnp.where(hot, logits, 0), axis=1)
     counts = index >= 0
@@ -223,7 +223,7 @@ def edge_cross_entropy(logits: jax.Array, label_map: jax.Array, within: int) -> 
     """
     check_logits(logits, label_map)
     near = near_edges(label_map, within)
-    # One-hot: as in `windowless_cross_entropy`.
+    # One-hot: as in `global_cross_entropy`.
     hot = label_map[..., None] == jnp.arange(logits.shape[-1])
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     loss = -jnp.sum(jnp.where(hot & near[..., None], log_probs, 0), axis=(1, 2, 3))

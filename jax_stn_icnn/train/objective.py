@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn import sampling
+from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.models.localizer import centroid_theta
 from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
-from jax_stn_icnn.models.unet import CoarseLogits
+from jax_stn_icnn.models.unet import CoarseOutput
 from jax_stn_icnn.train import consensus, distillation, losses
 from jax_stn_icnn.train.stages import Consensus, Stage
-from jax_stn_icnn.train.views import Views
+from jax_stn_icnn.train.views import Inputs
 
 PIXEL_LOSSES = {
     "cross_entropy": losses.cross_entropy,
@@ -61,7 +61,7 @@ def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) ->
 
 def terms(
     parser: STNiCNN,
-    views: Views,
+    views: Inputs,
     keys: jax.Array,
     stage: Stage,
     consensus_share: jax.Array | float = 1.0,
@@ -71,7 +71,7 @@ def terms(
 
     Args:
         parser: the bound module.
-        views: of `make_views`.
+        views: of `make_inputs`.
         keys: one for each example, (batch,), for the jitter of the true windows.
         stage: says which terms are wanted and which networks learn; the others run frozen, with
             their running statistics.
@@ -84,7 +84,7 @@ def terms(
     wanted, learns = stage.loss_weights, stage.learning_rates
     examples = jnp.float32(len(_labelled(views.frame, views)))
     found: dict[str, Term] = {}
-    coarse: CoarseLogits | None = None
+    coarse: CoarseOutput | None = None
     if stage.true_windows:
         theta = jittered(views.theta, keys, stage.jitter, views.frame.shape[1])
         if parser.bridge:
@@ -115,7 +115,7 @@ def terms(
     return {name: term for name, term in found.items() if name in wanted}
 
 
-def _labelled(tree: Any, views: Views) -> Any:
+def _labelled(tree: Any, views: Inputs) -> Any:
     """The rows of the examples that have labels."""
     if views.num_labelled is None:
         return tree
@@ -124,8 +124,8 @@ def _labelled(tree: Any, views: Views) -> Any:
 
 def _coarse_loss(
     parser: STNiCNN,
-    coarse: CoarseLogits,
-    views: Views,
+    coarse: CoarseOutput,
+    views: Inputs,
     stage: Stage,
     consensus_share: jax.Array | float,
 ) -> jax.Array:
@@ -133,8 +133,8 @@ def _coarse_loss(
     coarse, views = _labelled(coarse, views), _labelled(views, views)
     logits, labels = coarse.all, views.coarse_labels
     loss = PIXEL_LOSSES[stage.coarse_loss](logits, labels)
-    # Without detail these are the same logits: said twice, they would outweigh the parts.
-    if coarse.whole is not None and parser.detail > 1:
+    # Without coarse_stride these are the same logits: said twice, they would outweigh the parts.
+    if coarse.whole is not None and parser.coarse_stride > 1:
         loss += _whole_loss(coarse.whole, views, parser.anatomy)
     if weight := stage.consensus.coarse:
         loss += weight * consensus_share * _consensus(logits, labels, stage.consensus)
@@ -151,14 +151,14 @@ def _fine_loss(
     parser: STNiCNN,
     logits: Sequence[jax.Array],
     theta: jax.Array,
-    views: Views,
+    views: Inputs,
     stage: Stage,
     consensus_share: jax.Array | float,
 ) -> jax.Array:
     """That of the patches' pixels, with what the stage adds to it."""
     logits, theta, views = (_labelled(tree, views) for tree in (logits, theta, views))
-    labels = sampling.crop_part_labels(
-        views.labels, theta, parser.patch_size, parser.anatomy, upright=True
+    labels = ops.crop_part_labels(
+        views.labels, theta, parser.patch_size, parser.anatomy, axis_aligned=True
     )
     by_part = losses.fine_losses(logits, labels)
     each = list(zip(logits, losses.each_parts(labels), strict=True))
@@ -172,7 +172,7 @@ def _fine_loss(
     return jnp.sum(by_part * jnp.array(stage.part_weights))
 
 
-def _windows(parser: STNiCNN, mask: jax.Array, views: Views, *, train: bool) -> jax.Array:
+def _windows(parser: STNiCNN, mask: jax.Array, views: Inputs, *, train: bool) -> jax.Array:
     if parser.cropper == CENTROID:
         size = views.frame.shape[1:3]
         return centroid_theta(mask, views.region, size, parser.patch_size, parser.anatomy)
@@ -186,9 +186,9 @@ def _consensus(logits: jax.Array, label_map: jax.Array, settings: Consensus) -> 
     )
 
 
-def _whole_loss(logits: jax.Array, views: Views, anatomy: Anatomy) -> jax.Array:
-    return losses.windowless_cross_entropy(
-        logits, views.whole_labels, anatomy.windowless, anatomy.num_classes
+def _whole_loss(logits: jax.Array, views: Inputs, anatomy: Anatomy) -> jax.Array:
+    return losses.global_cross_entropy(
+        logits, views.global_labels, anatomy.global_ids, anatomy.num_classes
     )
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 
 @contextlib.contextmanager
-def noticing_signals() -> Iterator[list[int]]:
+def catch_signals() -> Iterator[list[int]]:
     """Collects SIGTERM and SIGINT, to end the run between two steps; a second ends it at once."""
     seen: list[int] = []
     if jax.process_count() > 1:

@@ -16,8 +16,8 @@ import orbax.checkpoint as ocp
 from flax import struct, traverse_util
 from orbax.checkpoint import checkpoint_managers
 
-from jax_stn_icnn.files import weights
-from jax_stn_icnn.files.weights import WEIGHTS
+from jax_stn_icnn.io import weights
+from jax_stn_icnn.io.weights import WEIGHTS
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.train.stages import NETWORKS
 

@@ -21,7 +21,7 @@ from jax_stn_icnn.train.distillation import average
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.state import TrainState
-from jax_stn_icnn.train.views import make_views
+from jax_stn_icnn.train.views import make_inputs
 
 AXIS = "batch"
 # What the device needs of a batch, and for self-distillation besides, if it is there.
@@ -240,7 +240,9 @@ def train_step(
     """
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
     distilling = stage.distillation
-    views = make_views(batch, keys, model, augmented, mirrored, photo, plain=distilling is not None)
+    views = make_inputs(
+        batch, keys, model, augmented, mirrored, photo, plain=distilling is not None
+    )
     share = consensus_share(stage.consensus, state.opt_state, steps_per_epoch)
 
     def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from jax_stn_icnn import sampling
+from jax_stn_icnn import ops
 from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
 from jax_stn_icnn.data.photometric import OFF, Strengths, photometric
@@ -14,13 +14,13 @@ from jax_stn_icnn.models.pipeline import STNiCNN
 
 
 @struct.dataclass
-class Views:
+class Inputs:
     """What the networks see of a batch, and what they should say.
 
     Attributes:
         coarse_image: (batch, *model.coarse_image_size, 3).
         coarse_labels: class ids (batch, model.coarse_size, model.coarse_size).
-        whole_labels: class ids at the size of the coarse image, each of the pixel nearest to one of
+        global_labels: class ids at the size of the coarse image, each of the pixel nearest to one of
             the coarse image.
         frame: floats (batch, size, size, 3).
         labels: class ids (batch, size, size).
@@ -33,7 +33,7 @@ class Views:
 
     coarse_image: jax.Array
     coarse_labels: jax.Array
-    whole_labels: jax.Array
+    global_labels: jax.Array
     frame: jax.Array
     labels: jax.Array
     region: jax.Array
@@ -43,7 +43,7 @@ class Views:
     num_labelled: int | None = struct.field(pytree_node=False, default=None)
 
 
-def make_views(
+def make_inputs(
     batch: dict[str, jax.Array],
     keys: jax.Array,
     model: STNiCNN,
@@ -51,7 +51,7 @@ def make_views(
     mirrored: bool,
     photo: Strengths = OFF,
     plain: bool = False,
-) -> Views:
+) -> Inputs:
     """Turns a batch of the loader into what the networks see.
 
     Args:
@@ -90,15 +90,15 @@ def make_views(
     size = model.coarse_image_size
     coarse_image, coarse_labels = coarse_view(frame, label_map, region, size)
     # Every so many rows and columns: the same as those of a view of 128 x 128.
-    coarse_labels = coarse_labels[:, :: model.detail, :: model.detail]
+    coarse_labels = coarse_labels[:, :: model.coarse_stride, :: model.coarse_stride]
     # Not so: finer logits are carried back to the frame by the way that the coarse image came, so
     # each is to name the pixel that it lies on.
-    whole_labels = sampling.crop_nearest(label_map[..., None], region, size, upright=True)[..., 0]
+    global_labels = ops.crop_nearest(label_map[..., None], region, size, axis_aligned=True)[..., 0]
     theta, present = theta_target(label_map, model.patch_size, model.anatomy, model.following)
-    return Views(
+    return Inputs(
         coarse_image,
         coarse_labels,
-        whole_labels,
+        global_labels,
         frame,
         label_map,
         region,

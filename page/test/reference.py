@@ -16,8 +16,8 @@ from PIL import Image
 
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.photos import detectors, faces, resample
-from jax_stn_icnn.photos.photo_parse import FaceParse, merged
+from jax_stn_icnn.faces import detectors, framing, resample
+from jax_stn_icnn.inference.results import FaceResult, merged
 from jax_stn_icnn.photos.reading import to_rgb
 
 PAGE = Path(__file__).parents[1]
@@ -30,7 +30,7 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     group = _group()
     Image.fromarray(group).save(OUT / "group.png")
-    landmarks = detectors.find("yunet")(group)
+    landmarks = detectors.make_detector("yunet")(group)
     cases = {
         "group": _array("group", group),
         "frames": _frames(group, landmarks),
@@ -56,8 +56,8 @@ def _frames(photo: np.ndarray, landmarks: np.ndarray) -> list[dict[str, Any]]:
     boxes = np.array([(-60, 20, 180, 250), (500.5, 380, 760, 655), (300, 130, 340, 168)])
     cases = []
     for name, given, place in (
-        ("landmarks", landmarks[:2], faces.of_landmarks),
-        ("box", boxes, lambda some, side: faces.of_boxes(some, photo.shape[:2], side)),
+        ("landmarks", landmarks[:2], framing.of_landmarks),
+        ("box", boxes, lambda some, side: framing.of_boxes(some, photo.shape[:2], side)),
     ):
         for side in (512, 120, 33):
             for i, (one, matrix) in enumerate(zip(given, place(given, side)[1], strict=True)):
@@ -82,7 +82,7 @@ def _scores() -> dict[str, Any]:
         linear = np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
         shift = np.array(centre) - linear @ np.full(2, (side - 1) / 2)
         matrix = np.concatenate([linear, shift[:, None]], axis=1)
-        face = FaceParse.of_frame(
+        face = FaceResult.of_frame(
             scores=scores,
             windows=np.zeros((len(NINE.parts), 4)),
             rough=np.zeros((1, 1), np.uint8),

@@ -1,0 +1,1 @@
+"""Faces in photos: detection, framing, resampling between photo and frame."""

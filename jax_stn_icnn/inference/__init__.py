@@ -1,0 +1,1 @@
+"""Inference on photos: the parser, the stream of photos, the results."""

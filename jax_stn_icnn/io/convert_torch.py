@@ -1,0 +1,289 @@
+"""Converts the original code's checkpoints: `python -m jax_stn_icnn.io.convert_torch IN OUT`.
+
+IN is a `.pth.tar` of the original; OUT becomes a `.safetensors` file for `weights.load_weights`.
+Reading IN takes PyTorch (the extra `torch`), in the mode that executes nothing in the file; the
+conversion itself is NumPy.
+"""
+
+import argparse
+import pickle
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax import traverse_util
+
+from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.geometry import COARSE_SIZE
+from jax_stn_icnn.io.weights import check_entries, save_weights
+from jax_stn_icnn.models.icnn import ICNN
+from jax_stn_icnn.models.localizer import LOCALIZERS
+from jax_stn_icnn.models.pipeline import STNiCNN
+
+_PATCH, _FRAME = 81, 1024  # sides that the original code was trained at, on HELEN
+
+StateDict = Mapping[str, Any]
+Rules = list[tuple[str, str | Callable[[re.Match], str]]]
+
+# Our module path (a pattern) -> the original's module.
+_NODE = r"interlink_layers.\1.iCNN_Nodelist.\2."
+_ICNN: Rules = [
+    (r"input_(\d)/conv", r"input_conv.\1"),
+    (r"input_(\d)/norm", r"input_bnm.\1"),
+    (r"interlink_(\d)_row_(\d)_mix/conv", _NODE + "inter_conv_node"),
+    (r"interlink_(\d)_row_(\d)_mix/norm", _NODE + "inter_conv_node_batchnorm"),
+    (r"interlink_(\d)_row_(\d)_own/conv", _NODE + "conv_node"),
+    (r"interlink_(\d)_row_(\d)_own/norm", _NODE + "conv_node_batchnorm"),
+    (r"integrate_(\d)/conv", r"interlink_layers.2.iCNN_Nodelist.\1.output_conv_node"),
+    (r"integrate_(\d)/norm", r"interlink_layers.2.iCNN_Nodelist.\1.output_conv_node_batchnorm"),
+    (r"head_1/conv", "last_conv1"),
+    (r"head_1/norm", "last_con1_bnm"),
+    (r"head_([23])", r"last_conv\1"),
+]
+# The small localizer's modules are numbered by their place in the original's sequence; no
+# activation stands in front of the eleventh convolution.
+_PLACES = [*range(0, 30, 3), 29, 32, 35, 38, 41]
+_SMALL: Rules = [
+    (r"conv_(\d+)", lambda m: f"localize_net.{_PLACES[int(m[1])]}"),
+    (r"norm_(\d+)", lambda m: f"localize_net.{_PLACES[int(m[1])] + 1}"),
+]
+_BLOCK = r"layer_(\d)_block_(\d)/"
+
+
+def _block(rest: str) -> Callable[[re.Match], str]:
+    return lambda m: m.expand(rf"model_res.layer{int(m[1]) + 1}.\2.{rest}")
+
+
+_RESNET18: Rules = [
+    (r"conv", "model_res.conv1"),
+    (r"norm", "model_res.bn1"),
+    (_BLOCK + r"conv_(\d)", _block(r"conv\3")),
+    (_BLOCK + r"norm_(\d)", _block(r"bn\3")),
+    (_BLOCK + r"shortcut", _block("downsample.0")),
+    (_BLOCK + r"shortcut_norm", _block("downsample.1")),
+    (r"dense", "model_res.fc"),
+]
+_FINE_PREFIX = {"brow": "model.0.", "eye": "model.1.", "nose": "model.2.", "mouth": "model.3."}
+
+# Our leaf -> the original's.
+_LEAVES = {
+    ("params", "kernel"): "weight",
+    ("params", "bias"): "bias",
+    ("params", "scale"): "weight",
+    ("batch_stats", "mean"): "running_mean",
+    ("batch_stats", "var"): "running_var",
+}
+
+# What the original's class holds but its forward pass never touches.
+_UNUSED = re.compile(
+    r".*("
+    r"interlink_layers\.[01]\.iCNN_Nodelist\.\d\.output_conv_node\w*\.\w+"
+    r"|interlink_layers\.2\.iCNN_Nodelist\.3\.output_conv_node\w*\.\w+"
+    r"|last_con2_bnm\.\w+|last_conv3_bnm\.\w+|\.num_batches_tracked)"
+)
+
+
+class _Entry(NamedTuple):
+    """One array of ours: where it goes, and the shape it has in the original."""
+
+    path: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+def convert(
+    checkpoint: Mapping[str, StateDict], source: str | Path = "the checkpoint"
+) -> tuple[dict[str, Any], str]:
+    """Turns the original's arrays into the variables of an `STNiCNN`.
+
+    Args:
+        checkpoint: `model1` (coarse), `select_net` (localizer, `small` or `resnet18`) and `model2`
+            (fine), each a mapping from the original's parameter names to arrays.
+        source: where it comes from, for messages.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`, and the model's `cropper`.
+
+    Raises:
+        ValueError: a network is missing, or entries are missing, unknown or of another shape; all
+            are listed in one message.
+    """
+    if lacking := [name for name in ("model1", "select_net", "model2") if name not in checkpoint]:
+        raise ValueError(
+            f"{source} lacks {', '.join(lacking)}: a checkpoint of the original holds model1, "
+            f"select_net and model2, this one {', '.join(map(str, checkpoint)) or 'nothing'}"
+        )
+    resnet = any(name.startswith("model_res.") for name in checkpoint["select_net"])
+    cropper = "resnet18" if resnet else "small"
+    plan = _plan(_icnn(NINE.num_classes), _ICNN, "model1.", ("coarse",))
+    plan |= _plan(
+        _localizer(cropper), _RESNET18 if resnet else _SMALL, "select_net.", ("localizer",)
+    )
+    for network, num_labels in NINE.networks.items():
+        prefix = f"model2.{_FINE_PREFIX[network]}"
+        plan |= _plan(_icnn(num_labels), _ICNN, prefix, ("fine", network))
+    state = {
+        f"{network}.{name}": array
+        for network in ("model1", "select_net", "model2")
+        for name, array in checkpoint[network].items()
+    }
+    return _convert(state, plan, source), cropper
+
+
+def convert_icnn(
+    state: StateDict, num_labels: int, source: str | Path = "the checkpoint"
+) -> dict[str, Any]:
+    """Turns one interlinked CNN of the original into the variables of an `ICNN`.
+
+    Args:
+        state: the original's parameter names -> arrays.
+        num_labels: labels of the network.
+        source: where it comes from, for messages.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`.
+
+    Raises:
+        ValueError: entries are missing, unknown or of another shape; all are listed.
+    """
+    return _convert(state, _plan(_icnn(num_labels), _ICNN, "", ()), source)
+
+
+def convert_localizer(
+    state: StateDict, cropper: str, source: str | Path = "the checkpoint"
+) -> dict[str, Any]:
+    """Turns a localizer of the original into the variables of ours.
+
+    Args:
+        state: the original's parameter names -> arrays.
+        cropper: `small` or `resnet18`.
+        source: where it comes from, for messages.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`.
+
+    Raises:
+        ValueError: entries are missing, unknown or of another shape; all are listed.
+    """
+    rules = {"small": _SMALL, "resnet18": _RESNET18}
+    if cropper not in rules:
+        raise ValueError(f"cropper is {cropper!r}, but the original has {' and '.join(rules)}")
+    return _convert(state, _plan(_localizer(cropper), rules[cropper], "", ()), source)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, StateDict]:
+    """Reads a checkpoint of the original without executing anything in it.
+
+    Args:
+        path: the `.pth.tar` file.
+
+    Returns:
+        Its networks: name -> parameter name -> array.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ModuleNotFoundError: PyTorch is not installed.
+        ValueError: the file is no checkpoint, or holds more than tensors and plain values.
+    """
+    try:
+        import torch
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "reading a .pth.tar takes PyTorch: pip install 'jax-stn-icnn[torch]'"
+        ) from error
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no checkpoint that can be read without executing what is in it: {error}"
+        ) from error
+    if not isinstance(checkpoint, dict):
+        raise ValueError(
+            f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dictionary"
+        )
+    return {
+        name: {key: tensor.numpy() for key, tensor in state.items() if torch.is_tensor(tensor)}
+        for name, state in checkpoint.items()
+        if isinstance(state, Mapping)
+    }
+
+
+def _icnn(num_labels: int) -> Mapping[str, Any]:
+    return _variables(ICNN(num_labels), (1, 16, 16, 3))
+
+
+def _localizer(cropper: str) -> Mapping[str, Any]:
+    return _variables(LOCALIZERS[cropper](), (1, *COARSE_SIZE, NINE.num_classes))
+
+
+def _variables(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
+    """The shapes of a module's variables, without computing them."""
+    example = jax.ShapeDtypeStruct(input_shape, jnp.float32)
+    return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), example)
+
+
+def _plan(
+    variables: Mapping[str, Any], rules: Rules, prefix: str, inside: tuple[str, ...]
+) -> dict[str, _Entry]:
+    """The original's name -> our entry, for every array of a module `inside` the model."""
+    plan = {}
+    for (collection, *module, leaf), value in traverse_util.flatten_dict(variables).items():
+        name = _original_module("/".join(module), rules)
+        shape = value.shape
+        if leaf == "kernel":  # HWIO -> OIHW, or in x out -> out x in
+            shape = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+        path = (collection, *inside, *module, leaf)
+        plan[f"{prefix}{name}.{_LEAVES[collection, leaf]}"] = _Entry(path, shape)
+    return plan
+
+
+def _original_module(module: str, rules: Rules) -> str:
+    for pattern, replacement in rules:
+        if match := re.fullmatch(pattern, module):
+            return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
+    raise AssertionError(f"no rule names the original of {module}")
+
+
+def _convert(state: StateDict, plan: dict[str, _Entry], source: str | Path) -> dict[str, Any]:
+    found = {name: np.asarray(a) for name, a in state.items() if not _UNUSED.fullmatch(name)}
+    check_entries(
+        source,
+        {name: array.shape for name, array in found.items()},
+        {name: entry.shape for name, entry in plan.items()},
+    )
+    flat = {}
+    for name, entry in plan.items():
+        array = found[name].astype(np.float32)
+        if entry.path[-1] == "kernel":
+            array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+        flat[entry.path] = array
+    return traverse_util.unflatten_dict(flat)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m jax_stn_icnn.io.convert_torch", description=__doc__
+    )
+    parser.add_argument("input", type=Path, metavar="IN", help="the original's .pth.tar")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the .safetensors file to write")
+    args = parser.parse_args(argv)
+    try:
+        variables, cropper = convert(read_checkpoint(args.input), args.input)
+        model = STNiCNN((_PATCH, _PATCH), cropper)
+        save_weights(args.output, variables, model, _FRAME)
+    except (OSError, ValueError, ModuleNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    count = sum(array.size for array in jax.tree.leaves(variables["params"]))
+    print(f"{args.output}: {count:,} parameters, localizer {cropper}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
