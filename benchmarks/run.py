@@ -5,7 +5,8 @@
     python -m benchmarks.run --only scaling                   # how the cost grows
     python -m benchmarks.run --quick                          # small: only to see that it runs
 
-docs/performance.md says how it is measured; --append adds the table to docs/performance_tables.md.
+docs/performance.md describes the measurements; --append adds the table to
+docs/notes/2026-11/performance_tables.md.
 """
 
 import dataclasses
@@ -36,7 +37,7 @@ from benchmarks.rows import Row, Settings
 from benchmarks.timing import Peak, measure_peak
 from jax_stn_icnn.compilation import cache
 
-DOCUMENT = Path(__file__).parents[1] / "docs/performance_tables.md"
+DOCUMENT = Path(__file__).parents[1] / "docs/notes/2026-11/performance_tables.md"
 # What is timed here, and what takes processes of its own.
 TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "sampler": sampler.rows,

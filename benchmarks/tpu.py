@@ -33,7 +33,7 @@ from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.step import AXIS, map_train_step, shard
 
-DOCUMENT = Path(__file__).parents[1] / "docs/performance_tables.md"
+DOCUMENT = Path(__file__).parents[1] / "docs/notes/2026-11/performance_tables.md"
 TOPOLOGIES = ("v5e:2x2", "v6e:2x2", "v5e:16x16")
 # Cycles a second: the published peak by what the matrix units do in a cycle.
 CLOCK = {"v5e": 1.50e9, "v6e": 1.75e9}

@@ -1,8 +1,9 @@
-"""Runs the blocks of code on the pages, in order, in a folder that looks like a clone.
+"""Runs the code blocks of the pages, in order, in a folder that looks like a clone.
 
-`python -m pytest docs`. A block of Python with a file's name as its title is written to that file;
-other Python runs, all blocks of a page in one namespace; bash runs by bash. A title that begins
-with NOT_RUN says to readers and to this why a block does not run. Output is marked as text.
+`python -m pytest docs`. A Python block whose title is a file name is written to that file; other
+Python blocks of a page run in one namespace; bash blocks run in bash. A comment before a block,
+`<!-- skip: next "why" -->`, skips it; neither readers of the page nor the site see the comment.
+Output is marked as text.
 """
 
 import os
@@ -11,37 +12,35 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from unittest import SkipTest
 
 DOCS = Path(__file__).parent
-# As in tests/: what is proven does not hang on how well the compiler optimises.
+# As in tests/: the results do not depend on how well the compiler optimizes.
 os.environ.setdefault(
     "XLA_FLAGS",
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
     "--xla_cpu_use_fusion_emitters=false",
 )
-# Blocks and pages, tests and later runs of them, share what they compile.
+# Blocks, pages and later test runs share compiled programs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "programs"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import pytest  # noqa: E402 (the flags come first)
 from sybil import Document, Example, Sybil  # noqa: E402
 from sybil.evaluators.python import PythonEvaluator  # noqa: E402
+from sybil.parsers.markdown import SkipParser  # noqa: E402
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer  # noqa: E402
 
-NOT_RUN = "Not run by the tests: "
-# Their commands are those of runs of hours, whose outcome the page is.
-RECORDS = ("results.md", "performance.md", "performance_notebook.md", "performance_tables.md")
+NOTEBOOKS = "notes/*/*.md"  # Records of past measurements; their commands take hours.
 _INFO = re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]*)")?$\n?', re.MULTILINE)
 _run_python = PythonEvaluator()
 
 
-def _evaluate(example: Example) -> str | None:
+def _evaluate(example: Example) -> None:
     language, title = example.region.lexemes["language"], example.region.lexemes["title"] or ""
-    if title.startswith(NOT_RUN):
-        raise SkipTest(title)
     if title and not (language == "python" and title.endswith(".py")):
-        raise ValueError(f"a block with the title {title!r}: say {NOT_RUN!r} and why, or a file")
+        raise ValueError(
+            f"a block has the title {title!r}, but only Python blocks have one, a file name"
+        )
     if language == "python" and title:
         Path(title).write_text(example.parsed)
     elif language == "python":
@@ -49,8 +48,10 @@ def _evaluate(example: Example) -> str | None:
     elif language == "bash":
         subprocess.run(["bash", "-euo", "pipefail", "-c", example.parsed], check=True)
     elif language != "text":
-        raise ValueError(f"a block in {language or 'no language'}: say python, bash or text")
-    return None
+        raise ValueError(
+            f"a block has {f'the language {language!r}' if language else 'no language'}: "
+            "use python, bash or text"
+        )
 
 
 def _blocks(document: Document):
@@ -61,7 +62,7 @@ def _blocks(document: Document):
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the clone's files and the pages' photos, in which code may write."""
+    """Returns a writable folder with the files of the clone and the photos of the pages."""
     folder = tmp_path_factory.mktemp("clone")
     for path in DOCS.parent.iterdir():
         if not path.name.startswith(".") and path.name not in ("build", "runs", "data"):
@@ -73,7 +74,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def in_clone(clone: Path):
-    """Has blocks run there."""
+    """Changes the working directory to the clone while the blocks of a page run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(clone)
         patch.setenv("PYTHONPATH", str(DOCS.parent))
@@ -82,5 +83,5 @@ def in_clone(clone: Path):
 
 
 pytest_collect_file = Sybil(
-    parsers=[_blocks], pattern="*.md", excludes=RECORDS, fixtures=["in_clone"]
+    parsers=[SkipParser(), _blocks], pattern="*.md", excludes=[NOTEBOOKS], fixtures=["in_clone"]
 ).pytest()

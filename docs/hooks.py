@@ -1,6 +1,6 @@
-"""Files of the repository that are pages as well, and links that hold in both places.
+"""MkDocs hooks: adds files of the repository as pages, adapts links, removes comments.
 
-MkDocs calls these functions: mkdocs.yml names this file.
+MkDocs calls these functions; mkdocs.yml names this file.
 """
 
 import posixpath
@@ -10,17 +10,19 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-# A page's name -> where the file lies in the repository.
+# Name of the page -> path of the file in the repository.
 ELSEWHERE = {
     "model_card.md": "jax_stn_icnn/pretrained/MODEL_CARD.md",
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
 }
 _LINK = re.compile(r"(?<=\]\()([^)#:\s]+)")
+# Instructions for docs/conftest.py, such as which blocks of code do not run.
+_COMMENT = re.compile(r"^<!--.*?-->\n", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the pages that lie elsewhere."""
+    """Adds the pages whose files are outside of docs/."""
     root = posixpath.dirname(config.docs_dir)
     for name, path in ELSEWHERE.items():
         files.append(File.generated(config, name, abs_src_path=posixpath.join(root, path)))
@@ -28,7 +30,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns links between files of the repository into links between pages."""
+    """Replaces links between files by links between pages, and removes comments."""
     source = ELSEWHERE.get(page.file.src_uri, f"docs/{page.file.src_uri}")
     pages = {path: name for name, path in ELSEWHERE.items()}
 
@@ -36,4 +38,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
         return pages.get(path, path.removeprefix("docs/"))
 
-    return _LINK.sub(linked, markdown)
+    return _LINK.sub(linked, _COMMENT.sub("", markdown))

@@ -1,4 +1,4 @@
-"""The notebook runs from its first cell to its last."""
+"""Runs all cells of the notebook."""
 
 from pathlib import Path
 
