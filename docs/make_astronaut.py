@@ -1,9 +1,9 @@
-"""Draws the README's picture: a face on its way through the parser.
+"""Draws the picture of the README: a face, its coarse segmentation, windows, patches and labels.
 
     python docs/make_astronaut.py [--photo astronaut.png] [--ckpt PATH] [--out docs/astronaut.png]
 
 The photo is scikit-image's picture of the astronaut Eileen Collins, by NASA, in the public domain;
-it is read from an installed scikit-image unless a file is named.
+`--photo` names a file; the default reads it from an installed scikit-image.
 """
 
 import argparse
@@ -20,9 +20,9 @@ from jax_stn_icnn.photos.reading import to_rgb
 
 def main() -> None:
     """Runs the command."""
-    command = argparse.ArgumentParser(description="Draws the README's picture.")
+    command = argparse.ArgumentParser(description="Draws the picture of the README.")
     command.add_argument("--photo", type=Path, help="the photo, if scikit-image is not installed")
-    command.add_argument("--ckpt", help="weights; by default those of the package")
+    command.add_argument("--ckpt", help="weights; by default the shipped ones")
     command.add_argument("--out", type=Path, default=Path(__file__).with_name("astronaut.png"))
     args = command.parse_args()
     photo = to_rgb(args.photo) if args.photo else _astronaut()
@@ -30,31 +30,31 @@ def main() -> None:
     found = parser(photo).faces
     if not found:
         raise SystemExit("error: there is no face in the photo")
-    # The frame itself is drawn, so all columns show the same square.
+    # The picture shows the frame, so that all columns show the same square.
     side = parser.frame_size
-    frame = resample.pull(photo, found[0].matrix, (side, side))
+    frame = resample.warp(photo, found[0].matrix, (side, side))
     (face,) = parser(frame, detect=False).faces
     row = draw.Face(
         title="",
         image=frame,
-        rough=face.rough,
-        windows=np.array([face.windows[part.name] for part in parser.model.anatomy.parts]),
+        rough=face.coarse_labels,
+        windows=np.array([face.windows[part.name] for part in parser.model.config.anatomy.parts]),
         patches=_patches(frame, face, parser),
         parse=face.labels,
         truth=None,
     )
-    draw.parse_grid(args.out, [row], parser.model.anatomy)
+    draw.parse_grid(args.out, [row], parser.model.config.anatomy)
 
 
 def _patches(frame: np.ndarray, face: FaceResult, parser: FaceParser) -> list[np.ndarray]:
-    """What the windows cut, for each part (height, width, 3)."""
+    """Crops the windows from the frame; returns a patch (height, width, 3) for each part."""
     patches = []
-    model = parser.model
-    for part, (height, width) in zip(model.anatomy.parts, model.patch_sizes, strict=True):
+    config = parser.model.config
+    for part, (height, width) in zip(config.anatomy.parts, config.patch_sizes, strict=True):
         x0, y0, x1, y1 = face.windows[part.name]
         scale = np.diag([(x1 - x0) / (width - 1), (y1 - y0) / (height - 1)])
         matrix = np.concatenate([scale, [[x0], [y0]]], axis=1)
-        patches.append(resample.pull(frame, matrix, (height, width)))
+        patches.append(resample.warp(frame, matrix, (height, width)))
     return patches
 
 

@@ -1,8 +1,8 @@
-"""Draws the pages' pictures of single parses: drawn faces, and what is made of the astronaut.
+"""Draws the pages' pictures of single faces: drawn faces, and the astronaut.
 
     python docs/make_gallery.py
 
-`gallery.jpg`: drawn faces over their parse. `astronaut_masks.jpg`: overlay, hair, cut-out.
+`gallery.jpg`: drawn faces beside their labels. `astronaut_masks.jpg`: overlay, hair, cut-out.
 """
 
 from pathlib import Path
@@ -14,13 +14,13 @@ from jax_stn_icnn import FaceParser
 from tfds_builders.synthetic_faces.face import draw_face
 
 DOCS = Path(__file__).parent
-# Numbers of drawn test faces, hard ones among them.
+# Indices of drawn test faces, with hard ones among them.
 FACES = (0, 3, 4, 8, 12, 15, 17, 21)
 SIDE = 256
 
 
 def gallery(parser: FaceParser) -> np.ndarray:
-    """Two rows of faces, each over its parse, uint8 (height, width, 3)."""
+    """Returns two rows of faces, each beside its labels, uint8 (height, width, 3)."""
     rows = []
     for half in (FACES[: len(FACES) // 2], FACES[len(FACES) // 2 :]):
         faces = [draw_face("test", number, SIDE).image for number in half]
@@ -33,21 +33,21 @@ def gallery(parser: FaceParser) -> np.ndarray:
 
 
 def masks(parser: FaceParser) -> np.ndarray:
-    """The astronaut: overlay with its legend, hair, and hair and face cut out."""
+    """Returns the astronaut: overlay with legend, mask of the hair, and the head cut out."""
     photo = np.asarray(Image.open(DOCS / "photo.jpg"))
     parse = parser(photo)
     overlay = parse.overlay(legend=True)
     hair = np.repeat(parse.mask("hair")[..., None] * np.uint8(255), 3, axis=2)
     names = [name for name in parser.classes if name not in ("background", "neck", "cloth")]
-    cut = np.where(parse.mask(*names)[..., None], photo, _chequered(photo.shape))
+    cut = np.where(parse.mask(*names)[..., None], photo, _checkerboard(photo.shape))
     shown = np.full((len(overlay), 3 * photo.shape[1], 3), 255, np.uint8)
     for i, picture in enumerate((overlay, hair, cut)):
         shown[: len(picture), i * photo.shape[1] :][:, : picture.shape[1]] = picture
     return shown
 
 
-def _chequered(shape: tuple[int, ...], square: int = 16) -> np.ndarray:
-    """What stands for nothing, as image editors show it."""
+def _checkerboard(shape: tuple[int, ...], square: int = 16) -> np.ndarray:
+    """Returns the checkerboard that image editors show for transparent pixels."""
     rows, columns = np.ogrid[: shape[0], : shape[1]]
     light = (rows // square + columns // square) % 2
     return np.uint8(200 + 40 * light)[..., None].repeat(3, axis=2)

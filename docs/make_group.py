@@ -1,4 +1,4 @@
-"""Draws the README's picture of a group: drawn faces, upright and turned, and their parse.
+"""Draws the picture of a group: drawn faces, upright and rotated, and their labels.
 
 python docs/make_group.py [--ckpt PATH] [--out docs/group.jpg]
 """
@@ -13,7 +13,7 @@ from PIL import Image
 from jax_stn_icnn import FaceParser
 from tfds_builders.synthetic_faces.face import draw_face
 
-# Of each face its number among the drawn ones, its middle, how much larger it is, its angle.
+# For each face: index of the drawn face, center (x, y), scale, angle in degrees.
 PLACES = (
     (4, (150, 190), 1.0, -12),
     (7, (375, 170), 1.1, 0),
@@ -25,7 +25,7 @@ SIZE = (600, 740)
 
 
 def photo() -> np.ndarray:
-    """The group, uint8 (height, width, 3)."""
+    """Returns the group, uint8 (height, width, 3)."""
     rows = np.linspace(0, 1, SIZE[0])[:, None, None]
     image = np.broadcast_to((190, 200, 215) * (1 - rows) + (120, 130, 110) * rows, (*SIZE, 3))
     image = np.uint8(image)
@@ -41,8 +41,8 @@ def photo() -> np.ndarray:
 
 def main() -> None:
     """Runs the command."""
-    command = argparse.ArgumentParser(description="Draws the README's picture of a group.")
-    command.add_argument("--ckpt", help="weights; by default those of the package")
+    command = argparse.ArgumentParser(description="Draws the picture of a group.")
+    command.add_argument("--ckpt", help="weights; by default the shipped ones")
     command.add_argument("--out", type=Path, default=Path(__file__).with_name("group.jpg"))
     args = command.parse_args()
     image = photo()

@@ -1,9 +1,9 @@
-"""Draws the pictures of the page on your own data, where its blocks have been run.
+"""Draws the pictures of the page "Your own data", after its code blocks have run.
 
     python docs/make_my_faces.py FOLDER [--runs SHORT LONG]
 
-`my_faces.jpg`: training pictures over their masks. `my_faces_parsed.jpg`, if runs are named: test
-pictures, what each run says of them, and their masks.
+`my_faces.jpg`: training pictures above their masks. `my_faces_parsed.jpg`, with `--runs`: test
+pictures, their labels by each run, and their masks.
 """
 
 import argparse
@@ -31,14 +31,14 @@ def _mask(path: Path) -> np.ndarray:
 
 
 def training(folder: Path, count: int = 7) -> np.ndarray:
-    """Pictures over masks."""
+    """Returns a row of pictures above a row of masks."""
     paths = sorted((folder / "images/train").iterdir())[:count]
     masks = [folder / "masks/train" / f"{path.stem}.png" for path in paths]
     return np.vstack([np.hstack([*map(_picture, paths)]), np.hstack([*map(_mask, masks)])])
 
 
 def parsed(folder: Path, runs: list[str]) -> np.ndarray:
-    """A row for each test picture: itself, its parses, its mask."""
+    """Returns a row for each test picture: the picture, its labels by each run, its mask."""
     parsers = [FaceParser.load(run) for run in runs]
     rows = []
     for path in sorted((folder / "images/test").iterdir()):
