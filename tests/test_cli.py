@@ -57,7 +57,7 @@ def test_a_folder_with_a_bad_file(loads, kept, small_parser, folder, tmp_path, c
     assert main.main(command) == 1
     assert loads == [str(ckpt)] and kept == [None]
     captured = capsys.readouterr()
-    assert captured.err.count("error:") == 1 and "bad.jpg is not a picture" in captured.err
+    assert captured.err.count("error:") == 1 and "bad.jpg is not an image" in captured.err
     assert "3 parsed, 0 there already, 1 failed" in captured.out
     endings = (".labels.png", ".overlay.jpg", ".json")
     expected = {name + ending for name in ("a.png", "b.PNG", "c.bmp") for ending in endings}
@@ -178,9 +178,9 @@ def test_a_file_may_be_called_anything(loads, folder, tmp_path):
     ("photos", "out", "message"),
     [
         (["nothing.png"], "out", "no file or folder"),
-        (["empty"], "out", "empty holds no file called"),
-        (["photos"], "photos", "the photos' own folder"),
-        (["photos", "twin"], "out", "would write the same files"),
+        (["empty"], "out", "empty contains no file named"),
+        (["photos"], "photos", "the folder of the photos"),
+        (["photos", "twin"], "out", "have the same output files"),
         (["photos"], "photos/a.png", "File exists"),
     ],
 )

@@ -29,7 +29,7 @@ def picture(seed):
 @pytest.fixture(scope="module")
 def ckpt(small_parser, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    weights.save_weights(path, small_parser._variables, small_parser.model, 64)
+    weights.save_weights(path, small_parser.variables, small_parser.model, 64)
     return path
 
 
@@ -108,7 +108,7 @@ def test_a_node_that_dies_loses_nothing(two_nodes, ckpt, folder, tmp_path, capsy
     assert 5 <= len(seen) < 60, "it was too late to kill anything"
     captured = capsys.readouterr()
     assert "60 parsed, 0 there already, 1 failed" in captured.out
-    assert "bad.jpg is not a picture" in captured.err
+    assert "bad.jpg is not an image" in captured.err
     assert_same(out, tmp_path / "here")
     times = {path: path.stat().st_mtime_ns for path in out.rglob("*.json")}
     (out / "00.png.json").unlink()
@@ -162,7 +162,7 @@ class TestAnyFileSystem:
             "00.png": 1, "deep/01.png": 1, "bad.jpg": 0,
         }  # fmt: skip
         (error,) = [done.error for done in finished if done.error]
-        assert "photos/bad.jpg is not a picture" in error
+        assert "photos/bad.jpg is not an image" in error
         assert {job.name for job in jobs} - {job.name for job in cluster.todo(jobs, out, [])} == {
             "00.png", "deep/01.png",
         }  # fmt: skip

@@ -17,7 +17,7 @@ from tfds_builders.synthetic_faces.face import draw_face
 
 @pytest.fixture(scope="module")
 def small(small_parser):
-    variables = jax.device_get(small_parser._variables)
+    variables = jax.device_get(small_parser.variables)
     return Weights(variables, small_parser.model, small_parser.frame_size)
 
 

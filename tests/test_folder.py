@@ -10,7 +10,7 @@ SIZE = 32
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Two photos: in one the detector finds two faces, of which the red one is larger."""
+    """Two photos: the detector returns two faces in one, of which the red one is larger."""
     faces = Image.new("RGB", (200, 100))
     faces.paste((255, 0, 0), (0, 0, 100, 100))
     faces.paste((0, 255, 0), (100, 0, 200, 100))
@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch):
             return np.zeros((0, 4))
         return np.array([[145, 45, 155, 55], [30, 30, 70, 70]])
 
-    monkeypatch.setattr(detectors, "find", lambda name: detector)
+    monkeypatch.setattr(detectors, "make_detector", lambda name: detector)
     return tmp_path
 
 
@@ -37,18 +37,18 @@ def test_the_largest_face_of_each_photo(folder):
     assert faces[0]["name"].endswith("a.png")
 
 
-def test_a_photo_without_a_face_is_one(folder):
+def test_a_photo_without_a_face_is_returned_in_full(folder):
     image = FaceFolder(folder, SIZE)[1]["image"]
     assert np.all(image[:, SIZE // 4 : 3 * SIZE // 4] == (0, 0, 255))
     assert not np.any(image[:, : SIZE // 4 - 1])
 
 
-def test_what_is_not_there_is_named(folder, tmp_path):
+def test_a_missing_folder_and_an_unreadable_photo_are_named(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder .*nothing"):
         FaceFolder(tmp_path / "nothing", SIZE)
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match="empty"):
         FaceFolder(tmp_path / "empty", SIZE)
-    (folder / "c.png").write_text("no picture")
-    with pytest.raises(ValueError, match="c.png is not a picture"):
+    (folder / "c.png").write_text("not an image")
+    with pytest.raises(ValueError, match="c.png is not an image"):
         FaceFolder(folder, SIZE)[1]

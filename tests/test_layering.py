@@ -57,7 +57,7 @@ WITHIN = {
         "jaxpr_to_onnx",
         "export",
     ),
-    "inference": ("results", "stream", "parser"),
+    "inference": ("results", "threads", "parser"),
     "train": (
         "losses",
         "consensus",

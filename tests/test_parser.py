@@ -1,4 +1,4 @@
-"""The parser as a whole. Its networks know nothing, so most pictures here are noise."""
+"""The parser from photo to labels. Its networks have random weights, so most photos are noise."""
 
 import subprocess
 import sys
@@ -35,8 +35,8 @@ def windows(parse):
 
 def box_of(left, top, factor):
     """The face's box for which the frame is S * factor pixels from (left, top) on."""
-    matrix = framing.frame_around_photo((S * factor, S * factor), S)
-    return framing.box_in_frame(matrix + [[0, 0, left], [0, 0, top]], S)
+    matrix = framing.frame_from_photo((S * factor, S * factor), S)
+    return framing.box_from_frame(matrix + [[0, 0, left], [0, 0, top]], S)
 
 
 def assert_same(found, expected):
@@ -58,7 +58,7 @@ class TestOneFace:
     def test_equals_the_model_itself(self, small_parser, single):
         frame = np.float32(face_picture(0) / 255)[None]
         coarse_image = ops.resize_bilinear(frame, (128, 128))
-        inputs = small_parser._variables, coarse_image, frame
+        inputs = small_parser.variables, coarse_image, frame
         # Left as it is, the program compiles in half the time.
         plain = {"xla_backend_optimization_level": 0}
         model = jax.jit(small_parser.model.apply).lower(*inputs).compile(compiler_options=plain)
@@ -67,7 +67,7 @@ class TestOneFace:
         assert len(np.unique(single.labels)) > 3  # so there is something to compare
         (face,) = single.faces
         np.testing.assert_allclose(face.scores(), expected.scores[0], atol=1e-4)
-        assert np.mean(face.rough == np.argmax(expected.mask[0], axis=-1)) > 0.999
+        assert np.mean(face.coarse_labels == np.argmax(expected.mask[0], axis=-1)) > 0.999
         unit = np.asarray(expected.theta[0], np.float64)
         middle = (unit[:, :, 2] + 1) / 2 * (S - 1)
         # A network that knows nothing may say a mirrored window; its box is the same.
@@ -182,19 +182,20 @@ class TestSeveralFaces:
         landmarks = detectors.make_detector("yunet")(canvas)
         assert_same(small_parser(canvas, landmarks=landmarks), parse)
 
-    def test_by_a_detector_of_ones_own(self, small_parser, single):
+    def test_a_custom_detector(self, small_parser, single, monkeypatch):
         seen = []
 
         def detector(image):
             seen.append(image)
             return [single.faces[0].box]
 
-        own = FaceParser(small_parser._variables, small_parser.model, S, detector)
-        assert_same(own(face_picture(0)), small_parser(face_picture(0), boxes=detector(None)))
-        np.testing.assert_array_equal(seen[0], face_picture(0))
-        own = FaceParser(small_parser._variables, small_parser.model, S, lambda image: [1, 2])
-        with pytest.raises(ValueError, match="what the detector returned does not fit"):
-            own(face_picture(0))
+        expected = small_parser(face_picture(0), boxes=detector(None))
+        monkeypatch.setattr(small_parser, "detector", detector)
+        assert_same(small_parser(face_picture(0)), expected)
+        np.testing.assert_array_equal(seen[-1], face_picture(0))
+        monkeypatch.setattr(small_parser, "detector", lambda image: [1, 2])
+        with pytest.raises(ValueError, match="image: the output of the detector is invalid"):
+            small_parser(face_picture(0))
 
 
 class TestLandmarks:
@@ -264,10 +265,10 @@ class TestInputs:
         assert small_parser([]) == []
 
     def test_one_compilation_serves_all(self, small_parser, monkeypatch):
-        def traced(*args):
+        def compile_networks(*args):
             raise AssertionError("compiled again")
 
-        monkeypatch.setattr(parser_module, "resize_bilinear", traced)
+        monkeypatch.setattr(parser_module, "compile_networks", compile_networks)
         for size in [(1, 1), (9, 200), (S, S), (333, 100), (700, 701)]:
             parse = small_parser(np.full((*size, 3), 77, np.uint8), detect=False)
             assert parse.labels.shape == size and parse.labels.dtype == np.uint8
@@ -291,10 +292,10 @@ class TestInputs:
             small_parser([face_picture(0)] * 2, boxes=[[]])
         with pytest.raises(ValueError, match=r"image 1: boxes have shape \(1, 3\)"):
             small_parser([face_picture(0)] * 2, boxes=[[], [(1, 2, 3)]])
-        with pytest.raises(PhotoError, match="image 1 has type int64"):
+        with pytest.raises(PhotoError, match="image 1 has dtype int64"):
             small_parser([face_picture(0), np.zeros((4, 4), np.int64)], detect=False)
         (tmp_path / "text.png").write_text("text")
-        with pytest.raises(PhotoError, match="text.png is not a picture"):
+        with pytest.raises(PhotoError, match="text.png is not an image"):
             small_parser(tmp_path / "text.png")
         with pytest.raises(FileNotFoundError):
             small_parser(tmp_path / "nothing.png")
@@ -305,14 +306,14 @@ class TestLoad:
     def run(self, small_parser, tmp_path):
         """The directory of a run."""
         path = tmp_path / weights.WEIGHTS
-        weights.save_weights(path, small_parser._variables, small_parser.model, S)
+        weights.save_weights(path, small_parser.variables, small_parser.model, S)
         return tmp_path
 
     def test_of_a_run_of_a_file_and_as_shipped(self, small_parser, run, single, monkeypatch):
         file = run / weights.WEIGHTS
         shipped = run / "shipped"
         shipped.mkdir()
-        for name in ("mine", parser_module.DEFAULT):
+        for name in ("mine", weights.DEFAULT):
             (shipped / f"{name}.safetensors").write_bytes(file.read_bytes())
         monkeypatch.setattr(weights, "PRETRAINED", shipped)
         for source in (str(run), file, "mine", None):
@@ -350,7 +351,7 @@ class TestLoad:
             FaceParser.load(run)
 
     def test_other_weights_are_refused(self, small_parser, run):
-        file, variables = run / weights.WEIGHTS, small_parser._variables
+        file, variables = run / weights.WEIGHTS, small_parser.variables
         weights.save_weights(file, variables, small_parser.model.clone(cropper="vgg9"), S)
         with pytest.raises(ValueError, match="weights.safetensors does not fit the model"):
             FaceParser.load(file)

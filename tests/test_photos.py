@@ -14,12 +14,12 @@ ORIENTATION = 0x0112
 
 
 def gradient():
-    """A picture that is neither symmetric nor grey, smooth enough for JPEG."""
+    """An image that is neither symmetric nor gray, smooth enough for JPEG."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     return np.stack([5 * x, 8 * y, 3 * (x + y)], axis=-1).astype(np.uint8)
 
 
-def grey16():
+def gray16():
     return (np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) * 70).astype(np.uint16)
 
 
@@ -35,7 +35,7 @@ def write(path, data):
 
 
 def png(width, height, body=b""):
-    """A PNG that claims a size, in 8 bit RGB."""
+    """An 8 bit RGB PNG whose header has a given size."""
 
     def chunk(name, data):
         checksum = struct.pack(">I", zlib.crc32(name + data))
@@ -48,36 +48,36 @@ def png(width, height, body=b""):
 
 class TestModes:
     @pytest.mark.parametrize("mode", ["RGB", "RGBA", "RGBX", "YCbCr", "HSV", "CMYK"])
-    def test_colours_survive(self, mode):
+    def test_colour_modes_are_converted(self, mode):
         image = Image.fromarray(gradient()).convert(mode)
         found = to_rgb(image)
         assert found.dtype == np.uint8 and found.shape == (HEIGHT, WIDTH, 3)
         assert np.abs(found.astype(int) - gradient()).max() <= 12
 
     @pytest.mark.parametrize("mode", ["L", "1", "P"])
-    def test_as_pillow_converts_them(self, mode):
+    def test_other_modes_are_converted_by_pillow(self, mode):
         image = Image.fromarray(gradient()).convert(mode)
         np.testing.assert_array_equal(to_rgb(image), np.asarray(image.convert("RGB")))
 
-    def test_sixteen_bits(self, tmp_path):
-        expected = np.repeat(np.round(grey16() / 257)[..., None], 3, axis=2)
-        deep = Image.fromarray(grey16())
+    def test_16_bits(self, tmp_path):
+        expected = np.repeat(np.round(gray16() / 257)[..., None], 3, axis=2)
+        deep = Image.fromarray(gray16())
         for kind in ("PNG", "TIFF"):
             path = write(tmp_path / "deep", encoded(deep, kind))
             np.testing.assert_array_equal(to_rgb(path), expected)
-        np.testing.assert_array_equal(to_rgb(Image.fromarray(grey16().astype(np.int32))), expected)
-        with pytest.raises(PhotoError, match="more than 16 bits"):
+        np.testing.assert_array_equal(to_rgb(Image.fromarray(gray16().astype(np.int32))), expected)
+        with pytest.raises(PhotoError, match="more than 16 bits of grayscale"):
             to_rgb(Image.fromarray(np.full((4, 4), 70_000, np.int32)))
 
     @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-    def test_transparency_is_over_white(self, mode):
+    def test_transparent_pixels_are_white(self, mode):
         opacity = np.full((HEIGHT, WIDTH), 255, np.uint8)
         opacity[:, : WIDTH // 2] = 0
-        grey = gradient()[..., 0]
-        image = Image.merge("LA", [Image.fromarray(grey), Image.fromarray(opacity)])
+        gray = gradient()[..., 0]
+        image = Image.merge("LA", [Image.fromarray(gray), Image.fromarray(opacity)])
         found = to_rgb(image.convert(mode))
         assert np.all(found[:, : WIDTH // 2] == 255)
-        right = np.repeat(grey[..., None], 3, axis=2)[:, WIDTH // 2 :]
+        right = np.repeat(gray[..., None], 3, axis=2)[:, WIDTH // 2 :]
         assert np.abs(found[:, WIDTH // 2 :].astype(int) - right).max() <= 12
 
     def test_a_transparent_colour_of_a_palette(self, tmp_path):
@@ -99,15 +99,15 @@ class TestModes:
 
 class TestFiles:
     @pytest.mark.parametrize("kind", ["BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
-    def test_formats_are_known_by_their_bytes(self, tmp_path, kind):
+    def test_formats_are_recognized_by_content(self, tmp_path, kind):
         path = write(tmp_path / "face.txt", encoded(Image.fromarray(gradient()), kind))
         assert np.abs(to_rgb(path).astype(int) - gradient()).max() <= 16
         np.testing.assert_array_equal(to_rgb(str(path)), to_rgb(Image.open(path)))
 
     @pytest.mark.parametrize("orientation", range(1, 9))
     @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-    def test_the_camera_s_rotation_is_undone(self, tmp_path, orientation, kind):
-        # What the camera stored, so that the tag's operation gives the upright picture again.
+    def test_the_exif_orientation_is_applied(self, tmp_path, orientation, kind):
+        # The stored image to which the tag's operation gives the upright image.
         stored = {
             1: lambda a: a,
             2: lambda a: a[:, ::-1],
@@ -121,11 +121,11 @@ class TestFiles:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         image = Image.fromarray(np.ascontiguousarray(stored))
-        path = write(tmp_path / "turned", encoded(image, kind, exif=exif))
+        path = write(tmp_path / "rotated", encoded(image, kind, exif=exif))
         np.testing.assert_array_equal(to_rgb(path), gradient())
 
-    def test_a_tag_that_nobody_can_write_anew_does_no_harm(self, tmp_path):
-        """Such as a number stored as text."""
+    def test_a_malformed_exif_tag_is_ignored(self, tmp_path):
+        """A number stored as text, with which Pillow's own transposition fails."""
         exif = Image.Exif()
         exif[ORIENTATION] = 6
         exif[ExifTags.Base.XResolution] = 72.0
@@ -138,13 +138,13 @@ class TestFiles:
             ImageOps.exif_transpose(Image.open(path))
         np.testing.assert_array_equal(to_rgb(path), gradient())
 
-    def test_of_several_frames_the_first(self, tmp_path):
+    def test_the_first_of_several_frames_is_read(self, tmp_path):
         first, second = Image.fromarray(gradient()), Image.fromarray(255 - gradient())
         data = encoded(first, "TIFF", save_all=True, append_images=[second])
         np.testing.assert_array_equal(to_rgb(write(tmp_path / "two.tif", data)), gradient())
 
     @pytest.mark.parametrize("name", ["nothing.png", "."])
-    def test_what_cannot_be_opened_is_an_os_error(self, tmp_path, name):
+    def test_a_file_that_cannot_be_opened_is_an_os_error(self, tmp_path, name):
         with pytest.raises(OSError, match=str(tmp_path)):
             to_rgb(tmp_path / name)
 
@@ -163,18 +163,18 @@ class TestFiles:
         ],
         ids="empty text jpeg-head gif-head eps png-body jpeg-cut png-cut no-width".split(),
     )
-    def test_what_is_no_whole_picture_is_named(self, tmp_path, data):
+    def test_a_damaged_file_is_named(self, tmp_path, data):
         path = write(tmp_path / "bad.jpg", data)
         with pytest.raises(PhotoError, match="bad.jpg"):
             to_rgb(path)
 
-    def test_a_bomb_is_refused_before_it_is_decoded(self, tmp_path, monkeypatch):
+    def test_a_decompression_bomb_is_rejected_before_decoding(self, tmp_path, monkeypatch):
         monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
         bomb = write(tmp_path / "bomb.png", png(20_000, 20_000))
         with pytest.raises(PhotoError, match=r"bomb.png is too large.* limit of \d+"):
             to_rgb(bomb)
-        # From its limit to the double Pillow only warns.
+        # Between its limit and twice the limit Pillow only warns.
         less = write(tmp_path / "less.png", png(10_000, 10_000))
         with (
             pytest.warns(Image.DecompressionBombWarning),
@@ -186,30 +186,30 @@ class TestFiles:
 
 
 class TestArrays:
-    def test_grey_and_floats(self):
+    def test_grayscale_and_floats(self):
         np.testing.assert_array_equal(to_rgb(gradient()), gradient())
-        grey = gradient()[..., 0]
-        np.testing.assert_array_equal(to_rgb(grey), np.dstack([grey] * 3))
+        gray = gradient()[..., 0]
+        np.testing.assert_array_equal(to_rgb(gray), np.dstack([gray] * 3))
         for dtype in (np.float16, np.float32, np.float64):
             np.testing.assert_array_equal(to_rgb((gradient() / 255).astype(dtype)), gradient())
 
     @pytest.mark.parametrize(
         ("photo", "message"),
         [
-            (np.zeros((4, 4, 3), np.int64), "type int64, but must be uint8"),
-            (np.zeros((4, 4), bool), "type bool"),
+            (np.zeros((4, 4, 3), np.int64), "dtype int64, but must be uint8"),
+            (np.zeros((4, 4), bool), "dtype bool"),
             (np.zeros((4, 4, 2), np.uint8), r"shape \(4, 4, 2\)"),
             (np.zeros(4, np.uint8), r"shape \(4,\)"),
             (np.zeros((0, 4, 3), np.uint8), "empty: 4 x 0"),
             (np.zeros((2, 40_000), np.uint8), "too large: 40000 x 2"),
-            (np.full((4, 4), 200.0), r"floats 200.0..200.0, but they must lie in 0..1"),
+            (np.full((4, 4), 200.0), r"floats 200.0..200.0, but must contain floats in 0..1"),
             (np.full((4, 4), np.nan), "nan"),
             (Image.fromarray(np.full((4, 4), 7, np.float32)), "0..1"),
-            (7, "a int, but must be a path"),
+            (7, "is of type int, but must be a path"),
             (None, "NoneType"),
         ],
     )
-    def test_others_are_refused(self, photo, message):
+    def test_other_types_shapes_and_values_are_rejected(self, photo, message):
         with pytest.raises(PhotoError, match=message):
             to_rgb(photo)
 
@@ -218,14 +218,14 @@ KINDS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def mutations(kind, count=100):
-    """Files with bytes changed, cut out, doubled, or cut off; the head more often than the rest."""
+    """Yields files with bytes changed, removed, doubled or truncated, more often in the header."""
     rng = np.random.default_rng(KINDS.index(kind))
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     options = {"exif": exif} if kind in ("JPEG", "PNG", "TIFF", "WEBP") else {}
-    whole = encoded(Image.fromarray(gradient()), kind, **options)
+    original = encoded(Image.fromarray(gradient()), kind, **options)
     for _ in range(count):
-        data = bytearray(whole)
+        data = bytearray(original)
         for _ in range(rng.integers(1, 5)):
             reach = len(data) if rng.random() < 0.5 else min(len(data), 200)
             first, last = sorted(rng.integers(0, reach, 2))
@@ -242,22 +242,22 @@ def mutations(kind, count=100):
         yield bytes(data[: rng.integers(1, len(data))] if rng.random() < 0.2 else data)
 
 
-@pytest.mark.filterwarnings("ignore")  # Pillow's, on what it finds odd
+@pytest.mark.filterwarnings("ignore")  # of Pillow, about malformed files
 @pytest.mark.parametrize("kind", KINDS)
-def test_hostile_bytes_end_in_a_picture_or_in_our_error(tmp_path, monkeypatch, kind):
+def test_damaged_bytes_give_an_image_or_a_photo_error(tmp_path, monkeypatch, kind):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2_000_000)
     outcomes = set()
     for data in mutations(kind):
-        path = write(tmp_path / "hostile", data)
+        path = write(tmp_path / "damaged", data)
         try:
             found = to_rgb(path)
         except PhotoError as error:
-            assert "hostile" in str(error)
+            assert "damaged" in str(error)
             outcomes.add("error")
         else:
             assert found.dtype == np.uint8 and found.ndim == 3 and found.shape[2] == 3
-            outcomes.add("picture")
-    assert outcomes == {"error", "picture"}
+            outcomes.add("image")
+    assert outcomes == {"error", "image"}
 
 
 def test_suffixes_are_those_of_the_formats():

@@ -66,7 +66,7 @@ def test_nothing_in_a_hostile_folder_hangs_or_is_passed_over_in_silence(
     captured = capsys.readouterr()
     for name, kind in SKIPPED.items():
         assert any(name in line and kind in line for line in captured.err.splitlines())
-    assert "empty.png is not a picture" in captured.err
+    assert "empty.png is not an image" in captured.err
     assert "File name too long" in captured.err
     assert "2 parsed, 0 there already, 2 failed, 5 skipped" in captured.out
     assert (out / "good.png.json").exists() and (out / "linked.png.json").exists()
@@ -92,7 +92,7 @@ def test_what_is_no_file_is_an_error_where_it_is_named(command, hostile, tmp_pat
 
 @pytest.mark.parametrize("name", ["fifo.png", "null.png"])
 def test_a_file_that_has_become_something_else_is_not_waited_for(hostile, name):
-    with pytest.raises(PhotoError, match=f"{name} is no regular file"):
+    with pytest.raises(PhotoError, match=f"{name} is not a regular file"):
         to_rgb(hostile / name)
 
 
@@ -103,7 +103,7 @@ def test_a_folder_that_cannot_be_searched_is_named(hostile, monkeypatch):
 
     monkeypatch.setattr(files.os, "walk", walk)
     found = files.find_files([hostile], hostile / "out", recursive=True)
-    assert [source.name.name for source in found.sources] == ["good.png"]
+    assert [file.name.name for file in found.inputs] == ["good.png"]
     assert found.skipped == [f"{hostile / 'deep'} cannot be searched: Permission denied"]
 
 

@@ -45,7 +45,7 @@ def parse_of(photo, painted, box=(40, 60, 260, 280)):
     labels = np.zeros(photo.image.shape[:2], np.uint8)
     for name, (x, y) in painted.items():
         labels[round(y), round(x)] = NINE.classes.index(name)
-    matrix = framing.frame_around_box(np.array(box, float), 64)
+    matrix = framing.frame_from_box(np.array(box, float), 64)
     face = FaceResult(box, {}, (), labels, matrix, labels.shape, NINE, labels, (), labels)
     return PhotoResult(photo.image, labels, [face], NINE)
 

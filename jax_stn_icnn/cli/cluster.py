@@ -91,11 +91,9 @@ def find(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job]
         # A folder for results elsewhere has no place among local photos.
         place = Path(target.root) if target.is_local else None
         found = files.find_files([Path(store.root) for store in stores], place, recursive)
-        jobs = [Job(str(one.path), str(one.name)) for one in found.sources if not one.is_video]
+        jobs = [Job(str(one.path), str(one.name)) for one in found.inputs if not one.is_video]
         videos = [
-            f"{one.path} is a video: parse it without --ray"
-            for one in found.sources
-            if one.is_video
+            f"{one.path} is a video: parse it without --ray" for one in found.inputs if one.is_video
         ]
         return stores[0].system, jobs, found.skipped + videos
     if len({_protocols(store.system) for store in stores}) > 1:

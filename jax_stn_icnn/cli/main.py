@@ -26,10 +26,10 @@ from jax_stn_icnn.cli import demo, settings, video, writer
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.inference.parser import BATCH_SIZE, FaceParser
 from jax_stn_icnn.inference.results import PhotoResult
-from jax_stn_icnn.inference.stream import threads
+from jax_stn_icnn.inference.threads import background_threads
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.photos import files
-from jax_stn_icnn.photos.files import Source
+from jax_stn_icnn.photos.files import InputFile
 
 WRITERS = 2  # threads
 WRITING = 4  # photos that may wait for them
@@ -125,7 +125,7 @@ def _here(args: argparse.Namespace) -> _Run:
     is_first = not file.exists()
     if not is_first:
         settings.check(out, file.read_text(), made_with)
-    todo = [source for source in found.sources if not _is_done(source, args)]
+    todo = [source for source in found.inputs if not _is_done(source, args)]
     outcomes: Iterator[int | str] = iter(())
     if todo:
         parser = FaceParser.load(args.ckpt, detector=args.detector)
@@ -133,7 +133,7 @@ def _here(args: argparse.Namespace) -> _Run:
         if is_first:
             writer.write_whole(file, lambda opened: opened.write(made_with.encode()))
         outcomes = _parse_all(parser, todo, args)
-    return _Run(len(found.sources) - len(todo), len(todo), found.skipped, outcomes)
+    return _Run(len(found.inputs) - len(todo), len(todo), found.skipped, outcomes)
 
 
 def _on_cluster(args: argparse.Namespace) -> _Run:
@@ -152,7 +152,7 @@ def _on_cluster(args: argparse.Namespace) -> _Run:
 
 
 def _parse_all(
-    parser: FaceParser, todo: Sequence[Source], args: argparse.Namespace
+    parser: FaceParser, todo: Sequence[InputFile], args: argparse.Namespace
 ) -> Iterator[int | str]:
     """Photos first, then videos; of each how many faces it has, or why it failed."""
     photos = [source for source in todo if not source.is_video]
@@ -173,11 +173,11 @@ def _parse_all(
 
 
 def _written(
-    parses: Iterator[tuple[Source, PhotoResult | OSError | ValueError]], args: argparse.Namespace
+    parses: Iterator[tuple[InputFile, PhotoResult | OSError | ValueError]], args: argparse.Namespace
 ) -> Iterator[int | str]:
     """Writes parses beside all else that goes on; gives numbers of faces, and errors."""
 
-    def write(photo: Source, parse: PhotoResult) -> int | str:
+    def write(photo: InputFile, parse: PhotoResult) -> int | str:
         try:
             writer.write(Path(args.out) / photo.name, parse, args.masks)
         except OSError as error:
@@ -185,7 +185,7 @@ def _written(
         return len(parse.faces)
 
     waiting: deque[Future] = deque()
-    with threads(WRITERS) as writers:
+    with background_threads(WRITERS) as writers:
         for photo, parse in parses:
             if isinstance(parse, Exception):
                 yield str(parse)
@@ -197,7 +197,7 @@ def _written(
             yield waiting.popleft().result()
 
 
-def _is_done(source: Source, args: argparse.Namespace) -> bool:
+def _is_done(source: InputFile, args: argparse.Namespace) -> bool:
     base = Path(args.out) / source.name
     return video.is_there(base) if source.is_video else writer.are_there(base, args.masks)
 

@@ -1,4 +1,4 @@
-"""A folder of photos as records without labels: a face each, framed as the parser frames it."""
+"""A folder of photos as records without labels: one face per photo, framed as in the parser."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,50 +12,50 @@ from jax_stn_icnn.photos.reading import to_rgb
 
 
 class FaceFolder:
-    """The largest face of each photo of a folder; of a photo without one, the whole photo.
+    """Random-access source of the largest face of each photo; without a face, the full photo.
 
-    Photos are read, and faces found, when they are asked for. Indexed by 0 .. len - 1, it gives
-    dicts of `image`, uint8 (frame_size, frame_size, 3), and `name`.
+    Photos are read and faces detected on access. Indices 0 .. len - 1 give dicts of `image`, uint8
+    (frame_size, frame_size, 3), and `name`.
     """
 
     def __init__(self, folder: Path, frame_size: int):
         """Lists the photos.
 
         Args:
-            folder: searched with the folders inside it.
+            folder: searched recursively.
             frame_size: side of the frames.
 
         Raises:
-            FileNotFoundError: there is no such folder, or no photo in it.
+            FileNotFoundError: the folder does not exist or contains no photo.
         """
         if not folder.is_dir():
             raise FileNotFoundError(f"there is no folder {folder}")
-        found = files.find_files([folder], None, recursive=True)
-        self._paths = [source.path for source in found.sources if not source.is_video]
+        inputs = files.find_files([folder], None, recursive=True).inputs
+        self._paths = [file.path for file in inputs if not file.is_video]
         if not self._paths:
-            raise FileNotFoundError(f"{folder} holds no photo")
+            raise FileNotFoundError(f"{folder} contains no photo")
         self._frame_size = frame_size
 
     def __len__(self) -> int:
-        """How many photos there are."""
+        """The number of photos."""
         return len(self._paths)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """The record of a photo.
+        """Returns the record of a photo.
 
         Raises:
             OSError: the photo cannot be opened.
-            ValueError: it cannot be read; the message names it.
+            ValueError: the photo cannot be read; the message names it.
         """
         path = self._paths[index]
         photo, size = to_rgb(path), self._frame_size
-        # Made anew: OpenCV's serve one thread at a time, and do not travel to worker processes.
-        found = detectors.make_detector("yunet")(photo)
-        _, frames = framing.of_detector(found, photo.shape, size)
-        # The matrix's first column is as long as the face is large.
+        # Created per photo: OpenCV's detectors serve one thread at a time and cannot be pickled.
+        detections = detectors.make_detector("yunet")(photo)
+        _, frames = framing.frames_from_detections(detections, photo.shape, size)
+        # The norm of a matrix's first column is proportional to the size of the face.
         largest = max(
             frames,
             key=lambda matrix: np.linalg.norm(matrix[:, 0]),
-            default=framing.frame_around_photo(photo.shape[:2], size),
+            default=framing.frame_from_photo(photo.shape[:2], size),
         )
-        return {"image": resample.pull(photo, largest, (size, size)), "name": str(path)}
+        return {"image": resample.warp(photo, largest, (size, size)), "name": str(path)}

@@ -1,1 +1,1 @@
-"""Faces in photos: detection, framing, resampling between photo and frame."""
+"""Face detection, framing, and resampling between photo and frame."""

@@ -1,7 +1,8 @@
-"""Where faces are in a photo, and the square around each that becomes a frame.
+"""Frames: the square around each face that the networks parse.
 
-A frame's place is a (2, 3) matrix of `resample`: pixels of the frame -> pixels of the photo. Boxes
-are (x0, y0, x1, y1), the centres of their corner pixels, as everywhere in this project.
+A frame is given by a (2, 3) matrix that maps pixels of the frame to pixels of the photo, as in
+`resample`. Boxes are (x0, y0, x1, y1), the centers of their corner pixels, as everywhere in this
+package.
 """
 
 from typing import Any
@@ -10,22 +11,22 @@ import numpy as np
 
 from jax_stn_icnn.faces import resample
 
-# The frame has the framing of CelebAMask-HQ's pictures. On the first 60 training pictures the Haar
-# cascade found 58 faces and nothing else; the picture's side over the box's was 1.587 +- 0.109
-# (mean and standard deviation), and the picture's centre lay 0.076 +- 0.022 of the box's side above
-# the box's, and 0.001 +- 0.014 beside it. YuNet's boxes on 300 of them, by the mean of their two
-# sides: 1.592 +- 0.091, 0.100 +- 0.024 and 0.000 +- 0.063.
+# Frames are framed like the pictures of CelebAMask-HQ. On the first 60 training pictures the Haar
+# cascade detected 58 faces and nothing else; the side of the picture over the side of the box was
+# 1.587 +- 0.109 (mean and standard deviation), and the center of the picture was 0.076 +- 0.022 box
+# sides above the center of the box and 0.001 +- 0.014 beside it. The boxes of YuNet on 300 of them,
+# by the mean of their two sides: 1.592 +- 0.091, 0.100 +- 0.024 and 0.000 +- 0.063.
 _SIDE = 1.587
 _UP = 0.076
 
 NUM_LANDMARKS = 5  # eye 1, eye 2, tip of the nose, corner 1 and corner 2 of the mouth
 
 
-def frame_around_box(box: np.ndarray, frame_size: int) -> np.ndarray:
-    """The frame of a face that has a box like the detector's, upright.
+def frame_from_box(box: np.ndarray, frame_size: int) -> np.ndarray:
+    """Returns the upright frame of a face's box.
 
     Args:
-        box: (x0, y0, x1, y1).
+        box: (x0, y0, x1, y1), from forehead to chin, as the Haar cascade returns it.
         frame_size: side of the frame.
 
     Returns:
@@ -33,20 +34,21 @@ def frame_around_box(box: np.ndarray, frame_size: int) -> np.ndarray:
     """
     x0, y0, x1, y1 = box
     side = (x1 - x0 + y1 - y0) / 2 + 1
-    centre = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - _UP * side])
-    return _frame(centre, np.array([_SIDE * side, 0.0]), frame_size)
+    center = np.array([(x0 + x1) / 2, (y0 + y1) / 2 - _UP * side])
+    return _frame(center, np.array([_SIDE * side, 0.0]), frame_size)
 
 
-def frame_around_landmarks(landmarks: np.ndarray, frame_size: int) -> np.ndarray:
-    """The frame of a face, turned upright: the rule by which CelebA-HQ was cut.
+def frame_from_landmarks(landmarks: np.ndarray, frame_size: int) -> np.ndarray:
+    """Returns the rotated frame of a face's landmarks, by the rule that cropped CelebA-HQ.
 
-    It is in appendix C of Karras et al., Progressive Growing of GANs (2018), and asks for eyes and
-    mouth only. On 58 of the 60 pictures above, with the points taken from the masks, its side is
-    0.989 +- 0.033 of the picture's, and its centre within 0.015 of the picture's.
+    The rule is in appendix C of Karras et al., Progressive Growing of GANs (2018), and uses eyes
+    and mouth only. On 58 of the 60 pictures above, with landmarks computed from the masks, the side
+    of the frame is 0.989 +- 0.033 of the side of the picture, and its center is within 0.015 of the
+    center of the picture.
 
     Args:
         landmarks: (x, y) of eye 1, eye 2, tip of the nose, corner 1 and corner 2 of the mouth, side
-            1 being on the viewer's left where the face is upright; (5, 2).
+            1 being on the viewer's left in an upright face; (5, 2).
         frame_size: side of the frame.
 
     Returns:
@@ -66,11 +68,11 @@ def frame_around_landmarks(landmarks: np.ndarray, frame_size: int) -> np.ndarray
     return _frame(eyes + 0.1 * down, axis / length * side, frame_size)
 
 
-def frame_around_photo(size: tuple[int, int], frame_size: int) -> np.ndarray:
-    """The frame of a whole photo, which lies centred in it, as in `data`.
+def frame_from_photo(size: tuple[int, int], frame_size: int) -> np.ndarray:
+    """Returns the frame that contains a photo, centered and padded as in `data`.
 
     Args:
-        size: (height, width) of the photo, whose longer side fills the frame.
+        size: (height, width) of the photo; the longer side fills the frame.
         frame_size: side of the frame.
 
     Returns:
@@ -78,16 +80,16 @@ def frame_around_photo(size: tuple[int, int], frame_size: int) -> np.ndarray:
     """
     height, width = size
     side = max(size)
-    # Whole pixels, so that a photo as large as the frame goes into it as it is.
+    # Integer offsets, so that a photo of the frame's size is copied without interpolation.
     left, top = (side - width) // 2, (side - height) // 2
-    centre = np.array([(side - 1) / 2 - left, (side - 1) / 2 - top])
-    return _frame(centre, np.array([side, 0.0]), frame_size)
+    center = np.array([(side - 1) / 2 - left, (side - 1) / 2 - top])
+    return _frame(center, np.array([side, 0.0]), frame_size)
 
 
-def box_in_frame(matrix: np.ndarray, frame_size: int) -> np.ndarray:
-    """The box of which `frame_around_box` makes a frame of this place and size, if it is upright.
+def box_from_frame(matrix: np.ndarray, frame_size: int) -> np.ndarray:
+    """Returns the box of a frame's face, the inverse of `frame_from_box` for an upright frame.
 
-    Of a turned frame the box is upright all the same: as large, its centre at the same point of the
+    The box of a rotated frame is upright, with the same side, centered at the same point of the
     face.
 
     Args:
@@ -100,14 +102,15 @@ def box_in_frame(matrix: np.ndarray, frame_size: int) -> np.ndarray:
     axis = matrix[:, 0] * frame_size
     side = np.linalg.norm(axis) / _SIDE
     down = np.array([-axis[1], axis[0]]) / np.linalg.norm(axis)
-    middle = resample.apply(matrix, np.full(2, (frame_size - 1) / 2)) + _UP * side * down
-    return np.concatenate([middle - (side - 1) / 2, middle + (side - 1) / 2])
+    frame_center = np.full(2, (frame_size - 1) / 2)
+    center = resample.transform_points(matrix, frame_center) + _UP * side * down
+    return np.concatenate([center - (side - 1) / 2, center + (side - 1) / 2])
 
 
-def of_boxes(
+def frames_from_boxes(
     boxes: Any, size: tuple[int, ...], frame_size: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The frames of faces that are given as boxes.
+    """Validates boxes and returns the frame of each.
 
     Args:
         boxes: (faces, 4).
@@ -115,68 +118,70 @@ def of_boxes(
         frame_size: side of the frames.
 
     Returns:
-        Boxes, and matrices frame -> photo.
+        Boxes (4,) and matrices frame -> photo, one per face.
 
     Raises:
-        ValueError: the shape is another, or a box is impossible or lies outside.
+        ValueError: the shape is not (faces, 4), or a box is empty or outside the photo.
     """
     array = _points(boxes, "boxes", (4,))
     for x0, y0, x1, y1 in array.tolist():
         if not (x0 < x1 and y0 < y1 and x1 >= 0 and y1 >= 0 and x0 < size[1] and y0 < size[0]):
             raise ValueError(
-                f"boxes hold {(x0, y0, x1, y1)}, but must be (x0, y0, x1, y1) with x0 < x1, "
-                f"y0 < y1 and within the photo of {size[1]} x {size[0]} pixels, at least in part"
+                f"boxes contain {(x0, y0, x1, y1)}, but must be (x0, y0, x1, y1) with x0 < x1, "
+                f"y0 < y1 and overlap the photo of {size[1]} x {size[0]} pixels"
             )
-    return list(array), [frame_around_box(box, frame_size) for box in array]
+    return list(array), [frame_from_box(box, frame_size) for box in array]
 
 
-def of_landmarks(landmarks: Any, frame_size: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The frames of faces that are given as landmarks.
+def frames_from_landmarks(
+    landmarks: Any, frame_size: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Validates landmarks and returns the frame of each face.
 
     Args:
         landmarks: (faces, 5, 2).
         frame_size: side of the frames.
 
     Returns:
-        Boxes, and matrices frame -> photo.
+        Boxes (4,) and matrices frame -> photo, one per face.
 
     Raises:
-        ValueError: the shape is another, or a face's points coincide.
+        ValueError: the shape is not (faces, 5, 2), or the points of a face coincide.
     """
     array = _points(landmarks, "landmarks", (NUM_LANDMARKS, 2))
-    matrices = [frame_around_landmarks(face, frame_size) for face in array]
-    return [box_in_frame(matrix, frame_size) for matrix in matrices], matrices
+    matrices = [frame_from_landmarks(face, frame_size) for face in array]
+    return [box_from_frame(matrix, frame_size) for matrix in matrices], matrices
 
 
-def of_detector(
-    found: Any, size: tuple[int, ...], frame_size: int
+def frames_from_detections(
+    detections: Any, size: tuple[int, ...], frame_size: int
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The frames of faces that a detector found.
+    """Validates the output of a detector and returns the frame of each face.
 
     Args:
-        found: boxes (faces, 4) or landmarks (faces, 5, 2); what has none may be empty.
+        detections: boxes (faces, 4) or landmarks (faces, 5, 2); any empty array means no face.
         size: (height, width) of the photo.
         frame_size: side of the frames.
 
     Returns:
-        Boxes, and matrices frame -> photo.
+        Boxes (4,) and matrices frame -> photo, one per face.
 
     Raises:
-        ValueError: it is neither boxes nor landmarks of faces in the photo.
+        ValueError: the output is neither boxes nor landmarks of faces in the photo.
     """
     try:
-        array = np.asarray(found, np.float64)
+        array = np.asarray(detections, np.float64)
         if array.size == 0:
             return [], []
         if array.ndim == 3:
-            return of_landmarks(array, frame_size)
-        return of_boxes(array, size, frame_size)
+            return frames_from_landmarks(array, frame_size)
+        return frames_from_boxes(array, size, frame_size)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"what the detector returned does not fit: {error}") from error
+        raise ValueError(f"the output of the detector is invalid: {error}") from error
 
 
 def _points(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """An array of (faces, *shape); no faces may come as an empty list."""
+    """Converts to a finite float64 array of shape (faces, *shape); [] means no faces."""
     wanted = ", ".join(map(str, ("faces", *shape)))
     try:
         array = np.asarray(values, np.float64)
@@ -187,13 +192,13 @@ def _points(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     if array.shape[1:] != shape:
         raise ValueError(f"{name} have shape {array.shape}, but must have shape ({wanted})")
     if not np.all(np.isfinite(array)):
-        raise ValueError(f"{name} hold numbers that are not finite")
+        raise ValueError(f"{name} contain numbers that are not finite")
     return array
 
 
-def _frame(centre: np.ndarray, axis: np.ndarray, frame_size: int) -> np.ndarray:
-    """The square with a centre, and a side as long as `axis`, which points to its right."""
+def _frame(center: np.ndarray, axis: np.ndarray, frame_size: int) -> np.ndarray:
+    """Returns the frame with a center, and the vector `axis` along its upper side."""
     right = axis / frame_size
     linear = np.array([[right[0], -right[1]], [right[1], right[0]]])
-    middle = np.full(2, (frame_size - 1) / 2)
-    return np.concatenate([linear, (centre - linear @ middle)[:, None]], axis=1)
+    frame_center = np.full(2, (frame_size - 1) / 2)
+    return np.concatenate([linear, (center - linear @ frame_center)[:, None]], axis=1)

@@ -1,40 +1,40 @@
-"""Resampling on the host by any affine matrix, to any size: faces out of photos, scores back.
+"""Affine resampling on the host with OpenCV: crops frames out of photos and maps scores back.
 
-Matrices are (2, 3) and carry (x, y, 1) from pixels of one picture to pixels of another; whole
-numbers are centres of pixels.
+A matrix has shape (2, 3) and maps (x, y, 1) from pixels of one image to pixels of another. Integer
+coordinates are pixel centers.
 """
 
 import cv2
 import numpy as np
 
 
-def pull(
+def warp(
     image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...], outside: float = 0
 ) -> np.ndarray:
-    """Looks up where in the picture each pixel of the result comes from.
+    """Resamples an image by a similarity transform.
 
-    Bilinear; where the result is coarser than the picture, each pixel is the mean of those that it
-    covers. By exactly two, say, that is the plain mean of 2 x 2 pixels.
+    Sampling is bilinear. Where the result is coarser than the image, each pixel is the mean of the
+    pixels that it covers; at a scale of exactly 2 this is the mean of 2 x 2 pixels.
 
     Args:
         image: uint8 or float32, (height, width) or (height, width, 3).
-        matrix: similarity, pixels of the result -> pixels of the picture.
+        matrix: similarity from pixels of the result to pixels of the image ("backward" warping).
         size: (height, width) of the result.
-        outside: the value beyond the picture's edges.
+        outside: value outside the image.
 
     Returns:
-        The result, of the picture's type.
+        The resampled image, (*size) or (*size, 3), of the image's dtype.
     """
     if 0 in size:
         return np.empty((*size, *image.shape[2:]), image.dtype)
     scale = np.sqrt(abs(np.linalg.det(matrix[:, :2])))
-    # Rounded, so that the cut keeps to blocks of whole pixels where the scale is whole.
-    image, matrix = _cut(image, matrix, size, margin=int(np.ceil(round(max(scale, 1), 6))))
+    # Rounded, so that at an integer scale the crop consists of complete blocks of pixels.
+    image, matrix = _crop(image, matrix, size, margin=int(np.ceil(round(max(scale, 1), 6))))
     height, width = image.shape[:2]
     if scale > 1:
         small = max(round(width / scale), 1), max(round(height / scale), 1)
         image = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
-        # Edges stay edges: the centre of pixel i lies at i + 1/2 from the first one's edge.
+        # Resizing maps edges to edges, and the center of pixel i is i + 1/2 away from the edge.
         ratio = np.divide(small, (width, height))[:, None]
         matrix = np.concatenate([matrix[:, :2], matrix[:, 2:] + 0.5], axis=1) * ratio
         matrix[:, 2] -= 0.5
@@ -48,16 +48,16 @@ def pull(
     )
 
 
-def look_up(image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Looks up the nearest pixel for each of the result's; beyond the picture's edges, 0.
+def sample_nearest(image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Resamples an image with nearest-neighbor interpolation; outside the image the value is 0.
 
     Args:
         image: uint8 (height, width).
-        matrix: pixels of the result -> pixels of the picture.
+        matrix: pixels of the result -> pixels of the image.
         size: (height, width) of the result.
 
     Returns:
-        uint8 of that size.
+        uint8 of shape `size`.
     """
     if 0 in size:
         return np.empty(size, np.uint8)
@@ -65,41 +65,41 @@ def look_up(image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...]) -> np.
     return np.asarray(cv2.warpAffine(image, matrix, size[::-1], flags=flags))
 
 
-def look_up_bilinear(image: np.ndarray, points: np.ndarray, outside: float = 0) -> np.ndarray:
-    """Looks up points between pixels.
+def sample_bilinear(image: np.ndarray, points: np.ndarray, outside: float = 0) -> np.ndarray:
+    """Samples an image bilinearly at points.
 
     Args:
         image: float32 (height, width).
         points: (x, y), (points, 2).
-        outside: the value beyond the picture's edges.
+        outside: value outside the image.
 
     Returns:
         float32 (points,).
     """
     if not len(points):
         return np.empty(0, np.float32)
-    # OpenCV takes pictures of points only, and none that are very long.
+    # cv2.remap requires 2-D coordinates and limits their width, so points are padded to rows.
     count, width = len(points), 4096
     padded = np.pad(np.float32(points), ((0, -count % width), (0, 0)), mode="edge")
     x, y = padded.T.reshape(2, -1, width)
-    found = cv2.remap(
+    values = cv2.remap(
         image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=(outside,) * 3
     )
-    return np.asarray(found).ravel()[:count]
+    return np.asarray(values).ravel()[:count]
 
 
 def footprint(
     matrix: np.ndarray, size: tuple[int, ...], within: tuple[int, ...]
 ) -> tuple[slice, slice]:
-    """The rows and columns of a picture that another one covers, carried there by a matrix.
+    """Returns the rows and columns of image B that image A covers under a matrix.
 
     Args:
-        matrix: pixels of the other -> pixels of the picture.
-        size: (height, width) of the other.
-        within: (height, width) of the picture.
+        matrix: pixels of A -> pixels of B.
+        size: (height, width) of A.
+        within: (height, width) of B.
 
     Returns:
-        Two slices, which are empty if it lies outside.
+        Slices of rows and columns of B, empty where A lies outside B.
     """
     low, high = corners(matrix, size).min(axis=0), corners(matrix, size).max(axis=0)
     last = np.array(within[::-1])
@@ -109,60 +109,61 @@ def footprint(
 
 
 def corners(matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Where a picture's outer corners go, half a pixel beyond the centres of its corner pixels.
+    """Maps the outer corners of an image, half a pixel beyond the centers of its corner pixels.
 
     Args:
-        matrix: pixels of the picture -> pixels of another.
-        size: (height, width) of the picture.
+        matrix: pixels of the image -> pixels of another.
+        size: (height, width) of the image.
 
     Returns:
-        (x, y) in the other of the upper left, upper right, lower right and lower left one, (4, 2).
+        (x, y) of the upper left, upper right, lower right and lower left corner in the other image,
+        (4, 2).
     """
     x, y = size[1] - 0.5, size[0] - 0.5
-    return apply(matrix, np.array([(-0.5, -0.5), (x, -0.5), (x, y), (-0.5, y)]))
+    return transform_points(matrix, np.array([(-0.5, -0.5), (x, -0.5), (x, y), (-0.5, y)]))
 
 
-def apply(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Carries points.
+def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Maps points by a matrix.
 
     Args:
-        matrix: pixels of one picture -> pixels of another.
-        points: (x, y) in the one, (..., 2).
+        matrix: pixels of one image -> pixels of another, (2, 3).
+        points: (x, y) in the first image, (..., 2).
 
     Returns:
-        (x, y) in the other, (..., 2).
+        (x, y) in the second image, (..., 2).
     """
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-def invert(matrix: np.ndarray) -> np.ndarray:
-    """The matrix that carries back."""
+def invert_matrix(matrix: np.ndarray) -> np.ndarray:
+    """Returns the inverse of an affine matrix, (2, 3)."""
     linear = np.linalg.inv(matrix[:, :2])
     return np.concatenate([linear, -linear @ matrix[:, 2:]], axis=1)
 
 
-def shift(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
-    """The matrix for a picture cut to rows and columns, where it was the whole picture's.
+def shift_origin(matrix: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    """Returns the matrix for a crop of an image, given the matrix for the image.
 
     Args:
-        matrix: pixels of the whole picture -> pixels of another.
-        rows: those that are left; only where they start counts.
-        columns: likewise.
+        matrix: pixels of the image -> pixels of another.
+        rows: rows of the crop; only `rows.start` is used.
+        columns: columns of the crop; only `columns.start` is used.
 
     Returns:
-        Matrix: pixels of the cut picture -> pixels of the other.
+        Matrix: pixels of the crop -> pixels of the other image.
     """
     start = np.array([columns.start, rows.start], np.float64)
-    return np.concatenate([matrix[:, :2], apply(matrix, start)[:, None]], axis=1)
+    return np.concatenate([matrix[:, :2], transform_points(matrix, start)[:, None]], axis=1)
 
 
-def _cut(
+def _crop(
     image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...], margin: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The part of a picture that a result draws on, never empty, and the matrix to it."""
+    """Crops an image to the pixels that a result depends on, at least one; adapts the matrix."""
     height, width = image.shape[:2]
     rows, columns = footprint(matrix, size, (height, width))
-    # The margin is what bilinear sampling mixes in at the edges.
+    # Bilinear sampling also reads pixels next to the footprint.
     top, left = (
         max(min(first, last - 1) - margin, 0)
         for first, last in ((rows.start, height), (columns.start, width))

@@ -1,1 +1,1 @@
-"""Inference on photos: the parser, the stream of photos, the results."""
+"""Inference on photos: the parser and its results."""

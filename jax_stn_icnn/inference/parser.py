@@ -1,16 +1,21 @@
-"""A photo in, a parse out; or many.
+"""Parses the faces in photos: `FaceParser`.
 
-    photo -> faces -> frames of one size -> networks -> class scores -> the photo's own pixels
+    read, detect, crop frames   threads     each photo -> its faces as frames of one size
+    networks                    device      batches of frames of several photos -> class scores
+    resample, merge             threads     class scores -> labels of the photo's pixels
 
-The networks see every face at the size of their frame, so one compilation serves photos of all
-sizes. The photo itself never goes to the device.
+`FaceParser._parse` holds these steps together. Frames have the same size in all photos, so one
+compiled program serves them all; a photo itself is never sent to the device.
 """
 
+import dataclasses
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -24,32 +29,49 @@ from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.faces import detectors, framing, resample
 from jax_stn_icnn.faces.detectors import Detector
 from jax_stn_icnn.geometry import windows_from_theta
-from jax_stn_icnn.inference.results import FaceResult, PhotoResult, merged
-from jax_stn_icnn.inference.stream import Prepared, Steps, run
+from jax_stn_icnn.inference.results import FaceResult, PhotoResult, merge_labels
+from jax_stn_icnn.inference.threads import background_threads, run_ahead
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.ops import resize_bilinear
 from jax_stn_icnn.photos.reading import to_rgb
 
-# How many faces of several photos go through the networks at once.
-BATCH_SIZE = 4
+BATCH_SIZE = 4  # faces per call of the networks, where several photos are parsed
+THREADS = 2  # that read photos, and as many that resample labels
+# Another photo is read only while the photos in memory, those whose results have not been taken,
+# have fewer pixels than this, and fewer faces than this or than two batches. A photo without a face
+# counts as one face. The scores of a face take 20 MB.
+MAX_PIXELS = 32_000_000
+MAX_FACES = 32
+MAX_BATCHES = 2  # on the device: one that runs, and one that waits
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
+Program = Callable[[Mapping[str, Any], np.ndarray], dict[str, jax.Array]]
 
 
-class _Request(NamedTuple):
-    """A photo to be parsed; what messages call it, and where its faces are."""
+@dataclasses.dataclass
+class _Face:
+    """A face of a photo that has been read."""
 
-    image: Any
-    name: str
-    boxes: Any = None
-    landmarks: Any = None
-    detect: bool = True
+    box: np.ndarray
+    matrix: np.ndarray  # pixels of the frame -> pixels of the photo
+    frame: np.ndarray  # uint8 (S, S, 3)
+    photo_size: tuple[int, ...]
+    result: Future[FaceResult] | None = None  # None until its batch is on the device
+
+
+@dataclasses.dataclass
+class _Photo:
+    """A photo that has been read, or the error of reading it."""
+
+    image: np.ndarray  # uint8 (height, width, 3)
+    faces: list[_Face]
+    error: OSError | ValueError | None = None
 
 
 class FaceParser:
-    """Parses the faces in photos; `FaceParser.load()` makes one."""
+    """Parses the faces in photos; `FaceParser.load()` creates one."""
 
     def __init__(
         self,
@@ -58,18 +80,18 @@ class FaceParser:
         frame_size: int,
         detector: str | Path | Detector = "yunet",
     ):
-        """Makes a parser of a model's variables.
+        """Creates a parser from a model and its variables.
 
         Args:
             variables: `{"params": ..., "batch_stats": ...}` of the model.
             model: the networks.
-            frame_size: side of the frame that they were trained at, in pixels.
-            detector: what finds the faces, as in `load`.
+            frame_size: side of the frames that the model was trained on, in pixels.
+            detector: face detector, as in `load`.
 
         Raises:
-            FileNotFoundError: there is no such file of a detector.
-            ValueError: the variables are another model's, a size is impossible, or there is no such
-                detector.
+            FileNotFoundError: the file of the detector does not exist.
+            ValueError: the variables do not fit the model, a window has an impossible size, or the
+                detector is unknown.
         """
         for size in model.patch_sizes:
             if min(size) < 3 or any(n % 2 == 0 for n in size) or max(size) > frame_size:
@@ -77,41 +99,46 @@ class FaceParser:
                     f"patches of {size[0]} x {size[1]} in a frame of {frame_size} pixels: they "
                     "must be odd, at least 3, and no larger than the frame"
                 )
-        self.model = model
-        self.frame_size = frame_size
-        self._detector = detectors.make_detector(detector)
-        self._detecting = threading.Lock()  # Detectors serve one thread at a time.
         expected = weights.shapes(variable_shapes(model))
         weights.check_entries("the tree of variables", weights.shapes(variables), expected)
+        self.model = model
+        self.frame_size = frame_size
+        self.detector = detectors.make_detector(detector)
+        self._detector_lock = threading.Lock()  # Detectors serve one thread at a time.
         self._variables = jax.device_put(dict(variables))
-        self._networks: dict[int, Callable[..., Any]] = {}  # by the size of the batch
+        self._programs: dict[int, Program] = {}  # by batch size
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of their ids; 0 is background."""
+        """Class names by id; class 0 is background."""
         return self.model.anatomy.classes
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """The variables of the model, on the device."""
+        return self._variables
 
     @classmethod
     def load(
         cls, source: str | Path | None = None, *, detector: str | Path | Detector = "yunet"
     ) -> "FaceParser":
-        """Makes a parser of weights in a file.
+        """Creates a parser from a file of weights.
 
         Args:
-            source: what comes with the package, `"nineteen"`, the whole face, or `"nine"`, the
-                paper's brows, eyes, nose and lips; or a `.safetensors` file; or the directory of a
-                run of `train.py`. By default `"nineteen"`.
-            detector: what finds the faces: `"yunet"`; `"cascade"`, OpenCV's Haar cascade; an
-                `.onnx` file of YuNet; or a callable that takes a photo, uint8 (H, W, 3), and
-                returns `boxes` or `landmarks` as a call of the parser takes them.
+            source: shipped weights, `"nineteen"`, the full face, or `"nine"`, the paper's brows,
+                eyes, nose and lips; or a `.safetensors` file; or the directory of a run of
+                `train.py`. By default `"nineteen"`.
+            detector: face detector: `"yunet"`; `"cascade"`, OpenCV's Haar cascade; an `.onnx` file
+                of YuNet; or a callable that takes a photo, uint8 (H, W, 3), and returns `boxes` or
+                `landmarks` as in `__call__`.
 
         Returns:
             The parser.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            ValueError: it is no file of weights, or does not say all that is needed; or there is no
-                such detector.
+            FileNotFoundError: a file does not exist.
+            ValueError: the file is not a file of weights or lacks an entry, or the detector is
+                unknown.
         """
         loaded = weights.load_weights(weights.weights_file(source))
         return cls(loaded.variables, loaded.model, loaded.frame_size, detector)
@@ -132,49 +159,44 @@ class FaceParser:
     def __call__(
         self, image: Any, *, boxes: Any = None, landmarks: Any = None, detect: bool = True
     ) -> PhotoResult | list[PhotoResult]:
-        """Parses the faces in a photo, or in several.
+        """Parses the faces in one or several photos.
 
-        By default the parser's detector finds them. A face with landmarks, as YuNet gives them, is
-        turned upright before it is parsed; boxes are of upright faces.
+        By default the detector locates the faces. A face with landmarks, such as YuNet's, is
+        rotated upright before it is parsed; boxes are of upright faces.
 
         Args:
             image: a path; a Pillow image; an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats
                 in 0..1; a list of these, or an array (N, H, W, 3 or 4).
-            boxes: where the faces are, (faces, 4): (x0, y0, x1, y1) in pixels, each from forehead
+            boxes: boxes of the faces, (faces, 4): (x0, y0, x1, y1) in pixels, each from forehead
                 to chin and about square. For several photos, a sequence of these.
-            landmarks: likewise the middles of eye 1 and eye 2, the tip of the nose, and the corners
-                1 and 2 of the mouth, each (x, y), (faces, 5, 2); 1 is on the viewer's left.
-            detect: False takes the whole photo as one face, framed as in CelebAMask-HQ; one that is
-                not square is padded with black.
+            landmarks: landmarks of the faces, (faces, 5, 2): (x, y) of the centers of eye 1 and eye
+                2, the tip of the nose, and the corners 1 and 2 of the mouth; 1 is on the viewer's
+                left. For several photos, a sequence of these.
+            detect: False parses the full photo as one face, framed as in CelebAMask-HQ; a photo
+                that is not square is padded with black.
 
         Returns:
-            The parse, or a list of them for several photos. A photo without faces has a parse all
-            background.
+            The result, or a list of results for several photos. All labels of a photo without faces
+            are background.
 
         Raises:
             OSError: a file cannot be opened.
             ValueError: a photo cannot be read (`jax_stn_icnn.photos.reading.PhotoError`), or an
-                argument, or what the detector returns, does not fit.
+                argument or the output of the detector is invalid.
         """
         if sum([boxes is not None, landmarks is not None, not detect]) > 1:
             raise ValueError("boxes, landmarks and detect=False exclude each other: give one")
-        if not _is_several(image):
-            request = _Request(image, "image", boxes, landmarks, detect)
-            (parse,) = self._results([request], batch_size=1)
-            return _or_raise(parse)
-        count = len(image)
-        requests = [
-            _Request(one, f"image {i}", own_boxes, own_landmarks, detect)
-            for i, (one, own_boxes, own_landmarks) in enumerate(
-                zip(
-                    image,
-                    _for_each("boxes", boxes, count),
-                    _for_each("landmarks", landmarks, count),
-                    strict=True,
-                )
-            )
+        if not isinstance(image, list | tuple) and getattr(image, "ndim", 0) != 4:
+            read = partial(self._read, image, "image", boxes, landmarks, detect)
+            (result,) = self._parse([read], batch_size=1)
+            return result
+        all_boxes = _one_per_photo("boxes", boxes, len(image))
+        all_landmarks = _one_per_photo("landmarks", landmarks, len(image))
+        reads = [
+            partial(self._read, photo, f"image {i}", all_boxes[i], all_landmarks[i], detect)
+            for i, photo in enumerate(image)
         ]
-        return [_or_raise(parse) for parse in self._results(requests, BATCH_SIZE)]
+        return list(self._parse(reads, BATCH_SIZE))
 
     @overload
     def stream(
@@ -198,138 +220,209 @@ class FaceParser:
         batch_size: int = BATCH_SIZE,
         errors: str = "raise",
     ) -> Iterator[PhotoResult | OSError | ValueError]:
-        """Parses photos one after another, however many, in bounded memory.
+        """Parses any number of photos in bounded memory.
 
-        Reading, detecting, the networks and what comes after them overlap, and faces of several
-        photos go through the networks together. Photos are asked for as results are taken.
+        Reading, detection, the networks and resampling overlap, and a batch contains faces of
+        several photos. Photos are requested only as results are taken.
 
         Args:
-            photos: each as in a call of the parser.
-            detect: likewise.
-            batch_size: how many faces go through the networks at once; accelerators like more.
-            errors: "raise" ends the stream with the first photo that cannot be read; "yield" gives
-                its error in place of its parse, and goes on.
+            photos: photos as in `__call__`.
+            detect: as in `__call__`.
+            batch_size: faces per call of the networks; accelerators benefit from larger batches.
+            errors: "raise" ends the stream with the error of the first photo that cannot be read;
+                "yield" yields the error in place of the result, and continues.
 
         Yields:
-            The parses, in the order of the photos.
+            The results, in the order of the photos.
 
         Raises:
             OSError: a file cannot be opened.
-            ValueError: a photo cannot be read, or an argument does not fit.
+            ValueError: a photo cannot be read, or an argument is invalid.
         """
         if isinstance(photos, Photo):
             raise ValueError(f"photos is one photo, {photos!r}, but must be photos: [{photos!r}]")
         is_count = isinstance(batch_size, int | np.integer) and batch_size >= 1
         if not is_count or errors not in ("raise", "yield"):
             raise ValueError(
-                f"batch_size is {batch_size} and errors is {errors!r}, but they must be a whole "
-                "number of at least 1, and raise or yield"
+                f"batch_size is {batch_size} and errors is {errors!r}, but they must be an integer "
+                "of at least 1, and raise or yield"
             )
-        requests = (_Request(photo, f"photo {i}", detect=detect) for i, photo in enumerate(photos))
-        results = self._results(requests, batch_size)
-        return results if errors == "yield" else map(_or_raise, results)
-
-    def _results(self, requests: Iterable[_Request], batch_size: int) -> Iterator[Any]:
-        steps = Steps(
-            self._prepare,
-            lambda frames: self._program(frames)(self._variables, frames),
-            self._finish_face,
-            self._finish,
+        reads = (
+            partial(self._read, photo, f"photo {i}", None, None, detect)
+            for i, photo in enumerate(photos)
         )
-        return run(requests, steps, batch_size)
+        return self._parse(reads, batch_size, errors)
 
-    def _prepare(self, request: _Request) -> Prepared:
-        image = to_rgb(request.image, request.name)
+    def _parse(
+        self, reads: Iterable[Callable[[], _Photo]], batch_size: int, errors: str = "raise"
+    ) -> Iterator[Any]:
+        """Yields the results of photos in order.
+
+        Args:
+            reads: calls of `_read`, requested only as results are taken.
+            batch_size: as in `stream`.
+            errors: as in `stream`.
+        """
+        photos: deque[_Photo] = deque()  # read, but their results have not been taken
+        batch: list[_Face] = []  # faces of these photos that the networks have not been given
+        on_device: deque[Any] = deque()  # outputs of the last batches
+
+        with background_threads(THREADS) as readers, background_threads(THREADS) as finishers:
+
+            def run_networks() -> None:
+                if len(on_device) == MAX_BATCHES:
+                    jax.block_until_ready(on_device.popleft())
+                frames = np.zeros((batch_size, self.frame_size, self.frame_size, 3), np.uint8)
+                frames[: len(batch)] = [face.frame for face in batch]
+                on_device.append(self._program(batch_size)(self._variables, frames))
+                fetched = finishers.submit(jax.device_get, on_device[-1])
+                for row, face in enumerate(batch):
+                    face.result = finishers.submit(self._finish_face, face, fetched, row)
+                batch.clear()
+
+            for photo in run_ahead(readers, reads, ahead=THREADS):
+                photos.append(photo)
+                for face in photo.faces:
+                    batch.append(face)
+                    if len(batch) == batch_size:
+                        run_networks()
+                while photos and (_is_done(photos[0]) or not _has_room(photos, batch_size)):
+                    if any(face.result is None for face in photos[0].faces):
+                        run_networks()  # No other photo may be read to fill the batch.
+                    yield self._finish_photo(photos.popleft(), errors)
+            if batch:
+                run_networks()
+            while photos:
+                yield self._finish_photo(photos.popleft(), errors)
+
+    def _read(self, photo: Any, name: str, boxes: Any, landmarks: Any, detect: bool) -> _Photo:
+        """Reads a photo, locates its faces, and crops the frame of each."""
         try:
-            found, matrices = self._places(request, image)
-        except ValueError as error:
-            path = isinstance(request.image, str | Path)
-            raise ValueError(f"{request.image if path else request.name}: {error}") from error
-        size = (self.frame_size, self.frame_size)
-        frames = [resample.pull(image, matrix, size) for matrix in matrices]
-        return Prepared(image, found, matrices, frames)
+            image = to_rgb(photo, name)
+            try:
+                face_boxes, matrices = self._locate_faces(image, boxes, landmarks, detect)
+            except ValueError as error:
+                is_path = isinstance(photo, str | Path)
+                raise ValueError(f"{photo if is_path else name}: {error}") from error
+        except (OSError, ValueError) as error:
+            return _Photo(np.empty((0, 0, 3), np.uint8), [], error)
+        size = image.shape[:2]
+        frames = [resample.warp(image, matrix, (self.frame_size,) * 2) for matrix in matrices]
+        faces = zip(face_boxes, matrices, frames, strict=True)
+        return _Photo(image, [_Face(*face, photo_size=size) for face in faces])
 
-    def _places(
-        self, request: _Request, image: np.ndarray
+    def _locate_faces(
+        self, image: np.ndarray, boxes: Any, landmarks: Any, detect: bool
     ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Where the faces are: boxes, and matrices frame -> photo."""
-        size, side = image.shape[:2], self.frame_size
-        if not request.detect:
-            matrix = framing.frame_around_photo(size, side)
-            return [framing.box_in_frame(matrix, side)], [matrix]
-        if request.boxes is not None:
-            return framing.of_boxes(request.boxes, size, side)
-        if request.landmarks is not None:
-            return framing.of_landmarks(request.landmarks, side)
-        with self._detecting:
-            seen = self._detector(image)
-        return framing.of_detector(seen, size, side)
+        """Returns the box and the matrix frame -> photo of each face."""
+        (height, width), side = image.shape[:2], self.frame_size
+        if not detect:
+            matrix = framing.frame_from_photo((height, width), side)
+            return [framing.box_from_frame(matrix, side)], [matrix]
+        if boxes is not None:
+            return framing.frames_from_boxes(boxes, (height, width), side)
+        if landmarks is not None:
+            return framing.frames_from_landmarks(landmarks, side)
+        with self._detector_lock:
+            detections = self.detector(image)
+        return framing.frames_from_detections(detections, (height, width), side)
 
-    def _program(self, frames: np.ndarray) -> Callable[..., Any]:
-        """The networks, compiled for a batch of this size."""
-        if len(frames) not in self._networks:
-            self._networks[len(frames)] = cached_program(
-                "parse of a batch",
-                (self.model, shapes_and_types((self._variables, frames))),
-                lambda: prevent_inlining(parse_frames.lower(self.model, self._variables, frames)),
-                # Ordered for memory it is as fast, and compiling leaves a gigabyte over.
-                partial(compile_program, save_memory=True),
-                list(jax.tree.leaves(self._variables)[0].devices()),
-            )
-        return self._networks[len(frames)]
+    def _program(self, batch_size: int) -> Program:
+        if batch_size not in self._programs:
+            shape = batch_size, self.frame_size, self.frame_size, 3
+            self._programs[batch_size] = compile_networks(self.model, self._variables, shape)
+        return self._programs[batch_size]
 
     def _finish_face(
-        self, prepared: Prepared, number: int, seen: Mapping[str, np.ndarray]
+        self, face: _Face, fetched: Future[dict[str, np.ndarray]], row: int
     ) -> FaceResult:
-        return FaceResult.of_frame(
-            **seen,
+        """Resamples the outputs for a face, a row of its batch, to the photo."""
+        # Copied from larger batches, so that a result does not keep other faces' outputs in memory.
+        outputs = {
+            name: values[row].copy() if len(values) > 1 else values[0]
+            for name, values in fetched.result().items()
+        }
+        return FaceResult.from_frame(
+            **outputs,
             anatomy=self.model.anatomy,
-            box=prepared.boxes[number],
-            matrix=prepared.matrices[number],
-            photo_size=prepared.image.shape[:2],
+            box=face.box,
+            matrix=face.matrix,
+            photo_size=face.photo_size,
         )
 
-    def _finish(self, prepared: Prepared, parsed: list[FaceResult]) -> PhotoResult:
-        label_map = merged(parsed, prepared.image.shape[:2])
-        return PhotoResult(prepared.image, label_map, parsed, self.model.anatomy)
+    def _finish_photo(self, photo: _Photo, errors: str) -> PhotoResult | OSError | ValueError:
+        """Waits for the faces of a photo and merges their labels."""
+        if photo.error is not None:
+            if errors == "raise":
+                raise photo.error
+            return photo.error
+        faces = [face.result.result() for face in photo.faces if face.result is not None]
+        labels = merge_labels(faces, photo.image.shape[:2])
+        return PhotoResult(photo.image, labels, faces, self.model.anatomy)
+
+
+def compile_networks(
+    model: STNiCNN, variables: Mapping[str, Any], shape: tuple[int, ...]
+) -> Program:
+    """Returns `parse_frames` compiled for frames of a shape, from the cache on disk if possible.
+
+    Args:
+        model: the networks.
+        variables: the variables of the model, on the device.
+        shape: of the frames, (batch, S, S, 3).
+
+    Returns:
+        A function of variables and frames.
+    """
+    frames = jax.ShapeDtypeStruct(shape, np.uint8)
+    return cached_program(
+        "parse of a batch",
+        (model, shapes_and_types((variables, frames))),
+        lambda: prevent_inlining(parse_frames.lower(model, variables, frames)),
+        # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
+        partial(compile_program, save_memory=True),
+        list(jax.tree.leaves(variables)[0].devices()),
+    )
 
 
 @partial(jax.jit, static_argnames="model")
 def parse_frames(
     model: STNiCNN, variables: Mapping[str, Any], frames: jax.Array
 ) -> dict[str, jax.Array]:
-    """What the networks say of frames, as far as a parse of a photo keeps it.
+    """Computes what a `FaceResult` needs of the networks' outputs.
 
     Args:
-        model: the parser.
-        variables: its parameters and statistics.
+        model: the networks.
+        variables: the variables of the model.
         frames: uint8 (batch, S, S, 3).
 
     Returns:
-        `scores` of the classes, (batch, classes, S, S); `rough`, the rough mask's class ids, uint8
-        (batch, rows, columns); `windows` in pixels of the frame, (batch, parts, 4).
+        `scores` of the classes, (batch, classes, S, S); `coarse_labels`, class ids of the coarse
+        segmentation, uint8 (batch, rows, columns); `windows` in pixels of the frame, (batch, parts,
+        4).
     """
     batch = to_float(frames)
-    parse: Any = model.apply(variables, resize_bilinear(batch, model.coarse_image_size), batch)
+    output: Any = model.apply(variables, resize_bilinear(batch, model.coarse_image_size), batch)
     return {
-        "scores": jnp.moveaxis(parse.scores, -1, 1),
-        "rough": jnp.argmax(parse.mask, axis=-1).astype(jnp.uint8),
-        "windows": windows_from_theta(parse.theta, frames.shape[1:3]),
+        "scores": jnp.moveaxis(output.scores, -1, 1),
+        "coarse_labels": jnp.argmax(output.mask, axis=-1).astype(jnp.uint8),
+        "windows": windows_from_theta(output.theta, frames.shape[1:3]),
     }
 
 
-def _or_raise(result: Any) -> PhotoResult:
-    if isinstance(result, Exception):
-        raise result
-    return result
+def _is_done(photo: _Photo) -> bool:
+    return all(face.result is not None and face.result.done() for face in photo.faces)
 
 
-def _is_several(image: Any) -> bool:
-    return isinstance(image, list | tuple) or getattr(image, "ndim", 0) == 4
+def _has_room(photos: Iterable[_Photo], batch_size: int) -> bool:
+    """Whether another photo may be read."""
+    num_faces = sum(max(len(photo.faces), 1) for photo in photos)
+    num_pixels = sum(photo.image[..., 0].size for photo in photos)
+    return num_faces < max(MAX_FACES, 2 * batch_size) and num_pixels < MAX_PIXELS
 
 
-def _for_each(name: str, values: Any, count: int) -> Sequence[Any]:
-    """One entry for each of several photos."""
+def _one_per_photo(name: str, values: Any, count: int) -> Sequence[Any]:
+    """Checks that there is one entry per photo."""
     if values is None:
         return [None] * count
     if len(values) != count:

@@ -1,1 +1,1 @@
-"""Photos in and out: reading, finding faces, cutting them out, the parser and its command."""
+"""Reading photos: image files and arrays as RGB, and lists of input files."""

@@ -1,4 +1,7 @@
-"""Which files a command's arguments name: photos, folders of them, videos; nothing that hangs."""
+"""Lists the files that a command's arguments name: photos, videos and folders of them.
+
+Only regular files are listed, so that reading one never blocks.
+"""
 
 import os
 import stat
@@ -18,12 +21,12 @@ _KINDS = {
 }
 
 
-class Source(NamedTuple):
-    """A file to be parsed.
+class InputFile(NamedTuple):
+    """A photo or video to parse.
 
     Attributes:
-        path: where it is.
-        name: where its results go, relative to the folder for them, without their endings.
+        path: its path.
+        name: path of its results without their suffixes, relative to the output folder.
     """
 
     path: Path
@@ -31,90 +34,93 @@ class Source(NamedTuple):
 
     @property
     def is_video(self) -> bool:
-        """Whether its name says that it is a video."""
+        """Whether the suffix is that of a video."""
         return self.path.suffix.lower() in VIDEO_SUFFIXES
 
 
-class Found(NamedTuple):
-    """What was found, and what was left out: a line for each that says why."""
+class InputFiles(NamedTuple):
+    """The files to parse, and a message for each file that is skipped."""
 
-    sources: list[Source]
+    inputs: list[InputFile]
     skipped: list[str]
 
 
-def find_files(arguments: Sequence[Path], out: Path | None, recursive: bool = False) -> Found:
+def find_files(arguments: Sequence[Path], out: Path | None, recursive: bool = False) -> InputFiles:
     """Lists the files that a command's arguments name.
 
     Args:
-        arguments: files, taken whatever they are called; and folders, of which the files that are
-            called like pictures or videos are taken.
-        out: the folder for the results, if there will be any; it is passed over.
-        recursive: whether folders inside folders are searched too. Links to folders are not
-            followed, so that none is searched twice.
+        arguments: files, with any suffix; and folders, of which the files with the suffix of an
+            image or a video are listed.
+        out: the output folder, if there is one; it is not searched.
+        recursive: whether folders are searched recursively. Links to folders are not followed, so
+            that no folder is searched twice.
 
     Returns:
-        The files, a folder's in the order of their names; and why others were left out.
+        The files, those of a folder sorted by name; and why others were skipped.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, or nothing in a folder.
-        ValueError: results would mix with the photos, or two files would write the same results.
+        FileNotFoundError: an argument does not exist, or a folder contains no image or video.
+        ValueError: an argument is neither a file nor a folder, the output folder is the folder of
+            the photos, or two files have the same output files.
     """
-    sources: list[Source] = []
+    inputs: list[InputFile] = []
     skipped: list[str] = []
     for argument in arguments:
         if not argument.is_dir():
             if not os.path.lexists(argument):
                 raise FileNotFoundError(f"there is no file or folder {argument}")
-            if (kind := _not_a_file(argument)) is not None:
+            if (kind := _irregular_kind(argument)) is not None:
                 raise ValueError(f"{argument} is {kind}, but must be a file or a folder")
-            sources.append(Source(argument, Path(argument.name)))
+            inputs.append(InputFile(argument, Path(argument.name)))
             continue
         if out is not None and out.resolve() == argument.resolve():
-            raise ValueError(f"--out is {out}, the photos' own folder: name another")
-        found = []
+            raise ValueError(f"--out is {out}, the folder of the photos: name another")
+        in_folder = []
         for path in _files_in(argument, out, recursive, skipped):
             if path.suffix.lower() not in SUFFIXES + VIDEO_SUFFIXES:
                 continue
-            if (kind := _not_a_file(path)) is not None:
+            if (kind := _irregular_kind(path)) is not None:
                 skipped.append(f"{path} is {kind}, not a file")
             else:
-                found.append(Source(path, path.relative_to(argument)))
-        if not found and not skipped:
+                in_folder.append(InputFile(path, path.relative_to(argument)))
+        if not in_folder and not skipped:
             raise FileNotFoundError(
-                f"{argument} holds no file called *{', *'.join(SUFFIXES + VIDEO_SUFFIXES)}"
-                + ("" if recursive else "; folders inside are searched with --recursive")
+                f"{argument} contains no file named *{', *'.join(SUFFIXES + VIDEO_SUFFIXES)}"
+                + ("" if recursive else "; --recursive also searches its subfolders")
             )
-        sources += found
-    sources = list({source.path: source for source in sources}.values())
+        inputs += in_folder
+    inputs = list({file.path: file for file in inputs}.values())
     by_name: dict[Path, Path] = {}
-    for path, name in sources:
+    for path, name in inputs:
         if (other := by_name.setdefault(name, path)) is not path:
-            raise ValueError(f"{other} and {path} would write the same files: parse them apart")
-    return Found(sources, skipped)
+            raise ValueError(
+                f"{other} and {path} have the same output files: parse them into different folders"
+            )
+    return InputFiles(inputs, skipped)
 
 
 def _files_in(
     folder: Path, out: Path | None, recursive: bool, skipped: list[str]
 ) -> Iterator[Path]:
-    """Everything in a folder but folders, in the order of names."""
-    passed_over = None if out is None else out.resolve()
+    """Yields all entries of a folder except folders, sorted by name."""
+    excluded = None if out is None else out.resolve()
 
-    def complain(error: OSError) -> None:
+    def on_error(error: OSError) -> None:
         skipped.append(f"{error.filename} cannot be searched: {error.strerror}")
 
-    for place, folders, names in os.walk(folder, onerror=complain):
+    for place, folders, names in os.walk(folder, onerror=on_error):
         folders[:] = [
             name
             for name in sorted(folders)
-            if recursive and Path(place, name).resolve() != passed_over
+            if recursive and Path(place, name).resolve() != excluded
         ]
         yield from (Path(place, name) for name in sorted(names))
 
 
-def _not_a_file(path: Path) -> str | None:
-    """What a path is instead of a regular file, in words; None for a file."""
+def _irregular_kind(path: Path) -> str | None:
+    """Describes a path that is not a regular file; None for a regular file."""
     try:
         mode = os.stat(path).st_mode
-    except OSError as error:  # a link to nothing, or in a circle
+    except OSError as error:  # a broken or circular link
         return f"unreadable ({error.strerror})"
-    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "no regular file")
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "not a regular file")

@@ -1,7 +1,7 @@
-"""Pictures of any kind as RGB: files, Pillow images and arrays, each made uint8 (H, W, 3).
+"""Converts files, Pillow images and arrays to RGB, uint8 (H, W, 3).
 
-The one place that reads bytes of unknown origin. Transparency is laid over white, as most viewers
-show it; the camera's rotation (EXIF) is applied; of several frames the first is taken.
+Only this module decodes untrusted bytes. Transparent pixels are blended with white, as most viewers
+do; the rotation in EXIF is applied; of an animation the first frame is used.
 """
 
 import math
@@ -16,16 +16,16 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
-# Raster formats that Pillow decodes by itself: others (EPS among them) would start programs.
+# Raster formats that Pillow itself decodes: for others, such as EPS, it starts external programs.
 FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 SUFFIXES = tuple(
     ".bmp .gif .jpg .jpeg .jp2 .png .pbm .pgm .ppm .tif .tiff .webp".split()
-)  # by which a folder's pictures are known; a file named by itself may have any
-MAX_SIDE = 32_766  # pixels: OpenCV, which resamples the picture, takes no more
-# Photos of more pixels are decoded one at a time: a transparent one of the largest size takes over
-# a gigabyte until it is RGB.
+)  # of the images in a folder; a file that is named itself may have any suffix
+MAX_SIDE = 32_766  # pixels: the limit of OpenCV, which resamples the image
+# Photos of more pixels are decoded one at a time: converting a transparent one of the largest size
+# takes more than a gigabyte.
 LARGE = 12_000_000
-# What EXIF says of how a picture is stored -> what shows it upright.
+# EXIF orientation -> the transposition that makes the image upright.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -37,8 +37,8 @@ _UPRIGHT = {
 }
 _ONE_AT_A_TIME = threading.Lock()
 
-# Decoders are written for whole files. On hostile bytes Pillow's raise whatever their parsing
-# stumbles over, so here, and only here, so many kinds of errors become the one that is documented.
+# On damaged or hostile bytes Pillow's decoders raise exceptions of many types. Only here they are
+# converted to the documented one.
 _DECODING_ERRORS = (
     OSError,
     SyntaxError,
@@ -58,23 +58,23 @@ _DECODING_ERRORS = (
 
 
 class PhotoError(ValueError):
-    """Something given as a picture is none, or is one that cannot be read."""
+    """Raised for a photo that is not an image or cannot be decoded."""
 
 
 def to_rgb(photo: Any, name: str = "image") -> np.ndarray:
-    """Makes RGB of a picture, whatever it comes as.
+    """Converts a photo to RGB.
 
     Args:
-        photo: a path; a Pillow image of any mode; or an array of shape (H, W), (H, W, 3) or (H, W,
-            4), the fourth channel being opacity: uint8, or floats in 0..1.
-        name: what messages call a picture without a path.
+        photo: a path; a Pillow image of any mode; or an array (H, W), (H, W, 3) or (H, W, 4), the
+            fourth channel being opacity: uint8, or floats in 0..1.
+        name: name of a photo without a path in error messages.
 
     Returns:
-        uint8 (H, W, 3), not to be written to.
+        uint8 (H, W, 3); it may share memory with the input and must not be written to.
 
     Raises:
-        FileNotFoundError: there is no such file, or the like (OSError) where it cannot be opened.
-        PhotoError: it is no picture, damaged, or too large; the message says which picture.
+        OSError: the file cannot be opened.
+        PhotoError: the photo is not an image, damaged or too large; the message names it.
     """
     if isinstance(photo, str | os.PathLike):
         return _read(photo)
@@ -86,29 +86,29 @@ def to_rgb(photo: Any, name: str = "image") -> np.ndarray:
 def _read(path: str | os.PathLike[str]) -> np.ndarray:
     with _open(path) as file:
         try:
-            # Reads the header only.
+            # Only reads the header.
             image = Image.open(file, formats=FORMATS)
         except Image.UnidentifiedImageError as error:
             known = ", ".join(FORMATS)
-            raise PhotoError(f"{path} is not a picture of a known format ({known})") from error
+            raise PhotoError(f"{path} is not an image of a known format ({known})") from error
         except Image.DecompressionBombError as error:
             raise PhotoError(f"{path} is too large: {error}") from error
         except _DECODING_ERRORS as error:
-            raise PhotoError(f"{path} is damaged: {_say(error)}") from error
+            raise PhotoError(f"{path} is damaged: {_describe(error)}") from error
         with image:
             return _decode(image, str(path))
 
 
 def _open(path: str | os.PathLike[str]) -> BinaryIO:
-    """Opens a regular file; a FIFO, say, would be waited for."""
-    # Without waiting, should it have become one since it was found; that changes nothing for files.
+    """Opens a regular file."""
+    # O_NONBLOCK, which has no effect on files, so that opening a FIFO does not wait for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder, but must be a picture")
+        raise IsADirectoryError(f"{path} is a folder, but must be an image")
     file = open(os.open(path, flags), "rb")
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise PhotoError(f"{path} is no regular file, but must be a picture")
+        raise PhotoError(f"{path} is not a regular file, but must be an image")
     return file
 
 
@@ -118,25 +118,25 @@ def _decode(image: Image.Image, name: str) -> np.ndarray:
         with _ONE_AT_A_TIME if math.prod(image.size) > LARGE else nullcontext():
             return _upright_rgb(image)
     except _DECODING_ERRORS as error:
-        raise PhotoError(f"{name} cannot be decoded: {_say(error)}") from error
+        raise PhotoError(f"{name} cannot be decoded: {_describe(error)}") from error
 
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:
     image.load()
-    # Not by `ImageOps.exif_transpose`: it writes the other tags anew, and fails where one is odd.
-    turn = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    if turn is not None:
-        image = image.transpose(turn)
+    # `ImageOps.exif_transpose` also rewrites the other tags, and fails where one is malformed.
+    transposition = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if transposition is not None:
+        image = image.transpose(transposition)
     if image.has_transparency_data:
-        return _over_white(image)
+        return _blend_with_white(image)
     if image.mode.startswith("I"):  # 16 bits, or 32 of which 16 are used
-        return _grey(_sixteen_bits(np.asarray(image)))
+        return _gray_to_rgb(_from_16_bits(np.asarray(image)))
     if image.mode == "F":
-        return _grey(_eight_bits(np.asarray(image)))
+        return _gray_to_rgb(_from_floats(np.asarray(image)))
     return np.asarray(image.convert("RGB"))
 
 
-def _over_white(image: Image.Image) -> np.ndarray:
+def _blend_with_white(image: Image.Image) -> np.ndarray:
     white = Image.new("RGBA", image.size, "white")
     return np.asarray(Image.alpha_composite(white, image.convert("RGBA")).convert("RGB"))
 
@@ -144,7 +144,8 @@ def _over_white(image: Image.Image) -> np.ndarray:
 def _from_array(photo: Any, name: str) -> np.ndarray:
     if not hasattr(photo, "__array__"):
         raise PhotoError(
-            f"{name} is a {type(photo).__name__}, but must be a path, a Pillow image or an array"
+            f"{name} is of type {type(photo).__name__}, but must be a path, a Pillow image or an "
+            "array"
         )
     array = np.asarray(photo)
     if array.ndim not in (2, 3) or array.shape[2:] not in ((), (3,), (4,)):
@@ -154,32 +155,34 @@ def _from_array(photo: Any, name: str) -> np.ndarray:
     _check_size((array.shape[1], array.shape[0]), name)
     if np.issubdtype(array.dtype, np.floating):
         try:
-            array = _eight_bits(array)
+            array = _from_floats(array)
         except ValueError as error:
             raise PhotoError(f"{name} {error}") from error
     elif array.dtype != np.uint8:
-        raise PhotoError(f"{name} has type {array.dtype}, but must be uint8, or floats in 0..1")
+        raise PhotoError(f"{name} has dtype {array.dtype}, but must be uint8, or floats in 0..1")
     if array.ndim == 2:
-        return _grey(array)
+        return _gray_to_rgb(array)
     if array.shape[2] == 4:
-        return _over_white(Image.fromarray(np.ascontiguousarray(array)))
+        return _blend_with_white(Image.fromarray(np.ascontiguousarray(array)))
     return np.ascontiguousarray(array)
 
 
-def _eight_bits(values: np.ndarray) -> np.ndarray:
-    lowest, highest = values.min(), values.max()  # NaN where there is one
+def _from_floats(values: np.ndarray) -> np.ndarray:
+    lowest, highest = values.min(), values.max()  # NaN if any value is
     if not (lowest >= 0 and highest <= 1):
-        raise ValueError(f"holds floats {lowest}..{highest}, but they must lie in 0..1")
+        raise ValueError(f"contains floats {lowest}..{highest}, but must contain floats in 0..1")
     return np.round(np.asarray(values, np.float32) * 255).astype(np.uint8)
 
 
-def _sixteen_bits(values: np.ndarray) -> np.ndarray:
+def _from_16_bits(values: np.ndarray) -> np.ndarray:
     if values.min() < 0 or values.max() > 65_535:
-        raise ValueError(f"it holds {values.min()}..{values.max()}, more than 16 bits of grey")
+        raise ValueError(
+            f"it contains {values.min()}..{values.max()}, more than 16 bits of grayscale"
+        )
     return np.round(values / np.float32(257)).astype(np.uint8)
 
 
-def _grey(values: np.ndarray) -> np.ndarray:
+def _gray_to_rgb(values: np.ndarray) -> np.ndarray:
     return np.repeat(values[..., None], 3, axis=2)
 
 
@@ -187,14 +190,14 @@ def _check_size(size: tuple[int, int], name: str) -> None:
     width, height = size
     if min(size) < 1:
         raise PhotoError(f"{name} is empty: {width} x {height} pixels")
-    # Pillow itself only warns at its limit, and refuses at the double.
+    # Pillow itself only warns above its limit, and raises above twice the limit.
     limit = Image.MAX_IMAGE_PIXELS
     if max(size) > MAX_SIDE or (limit is not None and width * height > limit):
         raise PhotoError(
             f"{name} is too large: {width} x {height} pixels, but the limit is "
-            f"{MAX_SIDE} a side and PIL.Image.MAX_IMAGE_PIXELS = {limit} in all"
+            f"{MAX_SIDE} a side and PIL.Image.MAX_IMAGE_PIXELS = {limit} in total"
         )
 
 
-def _say(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -17,7 +17,7 @@ from PIL import Image
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.faces import detectors, framing, resample
-from jax_stn_icnn.inference.results import FaceResult, merged
+from jax_stn_icnn.inference.results import FaceResult, merge_labels
 from jax_stn_icnn.photos.reading import to_rgb
 
 PAGE = Path(__file__).parents[1]
@@ -56,12 +56,12 @@ def _frames(photo: np.ndarray, landmarks: np.ndarray) -> list[dict[str, Any]]:
     boxes = np.array([(-60, 20, 180, 250), (500.5, 380, 760, 655), (300, 130, 340, 168)])
     cases = []
     for name, given, place in (
-        ("landmarks", landmarks[:2], framing.of_landmarks),
-        ("box", boxes, lambda some, side: framing.of_boxes(some, photo.shape[:2], side)),
+        ("landmarks", landmarks[:2], framing.frames_from_landmarks),
+        ("box", boxes, lambda some, side: framing.frames_from_boxes(some, photo.shape[:2], side)),
     ):
         for side in (512, 120, 33):
             for i, (one, matrix) in enumerate(zip(given, place(given, side)[1], strict=True)):
-                frame = resample.pull(photo, matrix, (side, side))
+                frame = resample.warp(photo, matrix, (side, side))
                 case = {name: one.tolist(), "side": side, "matrix": matrix.ravel().tolist()}
                 cases.append(case | {"frame": _array(f"frame-{name}-{side}-{i}", frame)})
     return cases
@@ -82,10 +82,10 @@ def _scores() -> dict[str, Any]:
         linear = np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
         shift = np.array(centre) - linear @ np.full(2, (side - 1) / 2)
         matrix = np.concatenate([linear, shift[:, None]], axis=1)
-        face = FaceResult.of_frame(
+        face = FaceResult.from_frame(
             scores=scores,
             windows=np.zeros((len(NINE.parts), 4)),
-            rough=np.zeros((1, 1), np.uint8),
+            coarse_labels=np.zeros((1, 1), np.uint8),
             anatomy=NINE,
             box=np.zeros(4),
             matrix=matrix,
@@ -93,7 +93,7 @@ def _scores() -> dict[str, Any]:
         )
         case = {"name": name, "matrix": matrix.ravel().tolist(), "face": face}
         cases.append(case | {"labels": _array(f"labels-{name}", face.labels)})
-    together = _array("labels-merged", merged([case.pop("face") for case in cases], size))
+    together = _array("labels-merged", merge_labels([case.pop("face") for case in cases], size))
     return {
         "scores": _array("scores", np.ascontiguousarray(np.moveaxis(scores, 0, -1))),
         "places": cases,
