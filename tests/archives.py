@@ -1,9 +1,11 @@
-"""Small archives in the layouts of CelebAMask-HQ and HELEN, of drawn shapes that are no faces.
+"""Small archives in the layouts of CelebAMask-HQ and HELEN, with drawn shapes instead of faces.
 
-An archive is a dict from member name to bytes, so a test can damage any part of it before it is
-written. `python tests/archives.py` writes those that the builders' own test cases use.
+An archive is a dict from member name to bytes, so a test can change any part of it before writing.
+The dicts are cached: a test copies a dict before it changes it. `python tests/archives.py` writes
+the archives of the builders' TFDS test cases.
 """
 
+import functools
 import io
 import zipfile
 from pathlib import Path
@@ -14,7 +16,8 @@ from PIL import Image, ImageDraw, ImageFilter
 CELEBAMASK_ROOT = "CelebAMask-HQ"
 HELEN_ROOT = "SmithCVPR2013_dataset_resized"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
-# Number -> CelebA index: text order is not number order, two mask folders, both split boundaries.
+# Number -> CelebA index: text order is not number order, masks are in two folders, and the indices
+# include both sides of each boundary between splits.
 CELEBAMASK_FACES = {
     2: 5,
     10: 162_770,
@@ -27,12 +30,15 @@ CELEBAMASK_FACES = {
 }
 CELEBAMASK_SWAPPED = 30  # the face whose left and right are exchanged
 HELEN_SWAPPED = "20_1"
-CELEBAMASK_SPLITS = {"train": ["2", "4", "10", "30"], "validation": ["9", "1999"]}
-CELEBAMASK_SPLITS["test"] = ["2000", "2001"]
-# Not in the order of the official g_mask.py: the tests know that order on their own.
+CELEBAMASK_SPLITS = {
+    "train": ["2", "4", "10", "30"],
+    "validation": ["9", "1999"],
+    "test": ["2000", "2001"],
+}
+# Not in the order of the authors' g_mask.py, which the tests define independently.
 PARTS = "cloth ear_r eye_g hair hat l_brow l_ear l_eye l_lip mouth neck neck_l nose".split()
 PARTS += "r_brow r_ear r_eye skin u_lip".split()
-SIDED = {"l_brow", "r_brow", "l_eye", "r_eye", "l_ear", "r_ear"}
+PAIRED = {"l_brow", "r_brow", "l_eye", "r_eye", "l_ear", "r_ear"}
 HELEN_LISTS = {
     "exemplars.txt": ["100_2", "100_1", "20_1", "3_1"],
     "tuning.txt": ["7_1"],
@@ -40,19 +46,21 @@ HELEN_LISTS = {
 }
 
 
-def celebamask() -> dict[str, bytes]:
-    """Returns an archive of 8 images of 128 x 128 with masks of 64 x 64 that overlap."""
+@functools.cache
+def celebamask(numbers: tuple[int, ...] = tuple(CELEBAMASK_FACES)) -> dict[str, bytes]:
+    """Returns an archive of images of 128 x 128 with overlapping masks of 64 x 64."""
     files = {MAPPING: b"idx  orig_idx   orig_file\n"}
-    for number, index in CELEBAMASK_FACES.items():
+    for number in numbers:
+        index = CELEBAMASK_FACES[number]
         rng = np.random.default_rng(number)
         files[MAPPING] += f"{number}    {index}       {index + 1:06d}.jpg\n".encode()
         files[f"CelebA-HQ-img/{number}.jpg"] = _photo(rng, (128, 128))
         for part in PARTS:
             if part in ("hat", "neck_l") and number % 2:
-                continue  # a part that is not to be seen has no file
+                continue  # a part that is not visible has no file
             mask = Image.new("RGB", (64, 64))
             box = _box(rng, 64)
-            if part in SIDED:  # in its own half of the image
+            if part in PAIRED:  # in its own half of the image
                 on_the_right = part.startswith("l_") != (number == CELEBAMASK_SWAPPED)
                 box = (np.array(_box(rng, 32)) + [32 * on_the_right, 0] * 2).tolist()
             ImageDraw.Draw(mask).ellipse(box, fill=(255, 255, 255))
@@ -60,8 +68,9 @@ def celebamask() -> dict[str, bytes]:
     return files
 
 
+@functools.cache
 def helen() -> dict[str, bytes]:
-    """Returns an archive of 7 images of different sizes with soft maps that overlap."""
+    """Returns an archive of 7 images of different sizes with overlapping soft maps."""
     files = {}
     for member, names in HELEN_LISTS.items():
         lines = [f"{number:04d} , {name} \n" for number, name in enumerate(names, start=1)]
@@ -83,17 +92,19 @@ def helen() -> dict[str, bytes]:
 
 
 def mask_name(number: int, part: str) -> str:
-    """Returns the name of a mask in CelebAMask-HQ."""
+    """Returns the member name of a mask in CelebAMask-HQ."""
     return f"CelebAMask-HQ-mask-anno/{number // 2000}/{number:05d}_{part}.png"
 
 
 def soft_map_name(name: str, class_id: int) -> str:
-    """Returns the name of a soft map in HELEN."""
+    """Returns the member name of a soft map in HELEN."""
     return f"labels/{name}/{name}_lbl{class_id:02d}.png"
 
 
-def encode(image: Image.Image, image_format: str) -> bytes:
+def encode(image: Image.Image | np.ndarray, image_format: str = "PNG") -> bytes:
     """Returns the bytes of an image file."""
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
     file = io.BytesIO()
     image.save(file, image_format)
     return file.getvalue()
@@ -104,26 +115,53 @@ def decode(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)))
 
 
+# Changes of an archive: functions that change its dict.
+
+
+def truncate(member: str):
+    """Returns a change that removes the last 40 bytes of a member."""
+    return lambda files: files.update({member: files[member][:-40]})
+
+
+def replace(member: str, data: bytes):
+    """Returns a change that replaces or adds a member."""
+    return lambda files: files.update({member: data})
+
+
+def remove(member: str):
+    """Returns a change that removes a member."""
+    return lambda files: files.pop(member)
+
+
 def write_zip(files: dict[str, bytes], manual_dir: Path, root: str) -> Path:
-    """Writes an archive as it is downloaded; half of the members deflated, half stored."""
+    """Writes an archive as a zip file; every second member is deflated, the others are stored."""
     manual_dir.mkdir(parents=True, exist_ok=True)
     path = manual_dir / f"{root}.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(f"{root}/", b"")
+        archive.writestr(zipfile.ZipInfo(f"{root}/"), b"")
         for index, (member, data) in enumerate(files.items()):
             method = (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED)[index % 2]
-            # Without a date the same members give the same file.
+            # `ZipInfo` has a constant date, so equal members give equal files.
             archive.writestr(zipfile.ZipInfo(f"{root}/{member}"), data, method)
     return path
 
 
 def write_folder(files: dict[str, bytes], manual_dir: Path, root: str) -> Path:
-    """Writes an archive as it unpacks."""
+    """Writes an archive as an unpacked folder."""
     for member, data in files.items():
         path = manual_dir / root / member
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
     return manual_dir / root
+
+
+def read_tree(folder: Path) -> dict[str, bytes]:
+    """Returns the content of each file below a folder, by relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def _photo(rng: np.random.Generator, size: tuple[int, int]) -> bytes:

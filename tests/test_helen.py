@@ -1,4 +1,4 @@
-"""The HELEN builder against an independent reading of the archive."""
+"""The HELEN builder, compared with an independent reader of the archive."""
 
 import zipfile
 from pathlib import Path
@@ -7,6 +7,7 @@ import archives
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from archives import remove, replace, soft_map_name, truncate
 from PIL import Image
 
 import tfds_builders.helen  # registers the builder
@@ -27,12 +28,12 @@ def build(manual_dir: Path, data_dir: Path) -> tfds.core.DatasetBuilder:
 
 
 def soft_maps(files: dict[str, bytes], name: str) -> np.ndarray:
-    maps = [archives.decode(files[archives.soft_map_name(name, k)]) for k in range(11)]
+    maps = [archives.decode(files[soft_map_name(name, k)]) for k in range(11)]
     return np.moveaxis(np.array(maps), 0, -1)
 
 
 def largest(soft: np.ndarray) -> np.ndarray:
-    """The first class whose value no other exceeds."""
+    """Returns the first class with the largest value."""
     label = np.zeros(soft.shape[:2], np.uint8)
     best = soft[..., 0].copy()
     for class_id in range(1, 11):
@@ -47,14 +48,14 @@ def names_of(files: dict[str, bytes], member: str) -> list[str]:
     return [line.split(",")[1].strip() for line in lines if line.strip()]
 
 
-def pairs_right_way(label: np.ndarray) -> list[bool]:
-    """For each pair that the label has: whether its left is on the viewer's left."""
+def correct_pairs(label: np.ndarray) -> list[bool]:
+    """Returns for each pair present whether its left is on the viewer's left."""
     columns = [[np.nonzero(label == side)[1] for side in pair] for pair in ((2, 3), (4, 5))]
     return [left.mean() < right.mean() for left, right in columns if len(left) and len(right)]
 
 
 def assert_equal_to_archive(builder, files: dict[str, bytes]) -> list[str]:
-    """Compares every record; returns the names of those with exchanged sides."""
+    """Compares all records; returns the names of the exchanged faces."""
     swapped = []
     for split, member in LISTS.items():
         raw = {"image": tfds.decode.SkipDecoding()}
@@ -67,11 +68,11 @@ def assert_equal_to_archive(builder, files: dict[str, bytes]) -> list[str]:
             np.testing.assert_array_equal(record["soft_labels"], soft)
             label = largest(soft)
             if record["sides_swapped"]:
-                assert not any(pairs_right_way(label))
+                assert not any(correct_pairs(label))
                 label = np.array([0, 1, 3, 2, 5, 4, 6, 7, 8, 9, 10])[label]
                 swapped.append(name)
             np.testing.assert_array_equal(record["label"][..., 0], label)
-            assert all(pairs_right_way(label))
+            assert all(correct_pairs(label))
     return swapped
 
 
@@ -85,7 +86,8 @@ def test_records_equal_archive(write, files, tmp_path, caplog):
     write(files, tmp_path / "manual", archives.HELEN_ROOT)
     builder = build(tmp_path / "manual", tmp_path / "data")
     assert assert_equal_to_archive(builder, files) == [archives.HELEN_SWAPPED]
-    assert "1 faces had left and right exchanged, now put right (sides_swapped): 20" in caplog.text
+    message = "1 faces had left and right exchanged, which is fixed (sides_swapped): 20_1"
+    assert message in caplog.text
     assert builder.info.features["label"].names == CLASSES
 
 
@@ -107,56 +109,44 @@ def test_unlisted_image_is_left_out_and_reported(files, tmp_path, caplog):
     with_extra = {**files, "images/5_5.jpg": files["images/9_1.jpg"]}
     archives.write_zip(with_extra, tmp_path / "manual", archives.HELEN_ROOT)
     assert_equal_to_archive(build(tmp_path / "manual", tmp_path / "data"), files)
-    assert "1 images stand in no list and were left out" in caplog.text
-
-
-def cut(member: str):
-    return lambda files: files.update({member: files[member][:-40]})
-
-
-def replace(member: str, data: bytes):
-    return lambda files: files.update({member: data})
-
-
-def remove(member: str):
-    return lambda files: files.pop(member)
+    assert "1 images are in no list and were left out" in caplog.text
 
 
 def swap_sides(files: dict[str, bytes]) -> None:
     for name in archives.HELEN_LISTS["exemplars.txt"]:
         for left, right in ((2, 3), (4, 5)):
-            one, other = (archives.soft_map_name(name, k) for k in (left, right))
+            one, other = (soft_map_name(name, k) for k in (left, right))
             files[one], files[other] = files[other], files[one]
 
 
-SOFT = archives.soft_map_name("7_1", 6)
+SOFT = soft_map_name("7_1", 6)
 SMALL = archives.encode(Image.new("L", (20, 30)), "PNG")
 TWICE = b"0001 , 7_1 \n0002 , 100_1\n"
 FAULTS = {
-    "image cut short": (cut("images/7_1.jpg"), "images/7_1.jpg: cannot be decoded"),
-    "absent image listed": (remove("images/7_1.jpg"), "7_1.jpg: is missing, but tuning.txt lists"),
+    "image truncated": (truncate("images/7_1.jpg"), "images/7_1.jpg: cannot be decoded"),
+    "listed image missing": (remove("images/7_1.jpg"), "7_1.jpg: is missing, but tuning.txt lists"),
     "list missing": (remove("tuning.txt"), "tuning.txt: is missing"),
-    "list empty": (replace("tuning.txt", b" \n"), "tuning.txt: names no face"),
+    "list empty": (replace("tuning.txt", b" \n"), "tuning.txt: lists no face"),
     "line without name": (replace("tuning.txt", b"0001\n"), "tuning.txt, line 1: '0001' is not"),
-    "name listed twice": (replace("tuning.txt", TWICE), "tuning.txt, line 2: 100_1 was listed"),
+    "name twice": (replace("tuning.txt", TWICE), "tuning.txt, line 2: lists 100_1 a second time"),
     "labels of another size": (replace(SOFT, SMALL), f"{SOFT}: has .* \\(30, 20\\), its image"),
     "soft map missing": (remove(SOFT), f"{SOFT}: is missing"),
-    "soft map empty": (replace(SOFT, b""), f"{SOFT}: cannot be decoded \\(it is no image"),
-    "soft map cut short": (cut(SOFT), f"{SOFT}: cannot be decoded"),
+    "soft map empty": (replace(SOFT, b""), f"{SOFT}: cannot be decoded \\(not an image\\)"),
+    "soft map truncated": (truncate(SOFT), f"{SOFT}: cannot be decoded"),
     "soft map without image": (
-        replace(archives.soft_map_name("5_5", 0), SMALL),
-        "no image images/",
+        replace(soft_map_name("5_5", 0), SMALL),
+        "has no image images/5_5.jpg",
     ),
-    "other sides": (swap_sides, "on 3 of 4 faces the left brow and eye"),
+    "sides exchanged": (swap_sides, "on 3 of 4 faces the left brow and eye"),
 }
 
 
 @pytest.mark.parametrize("write", [archives.write_zip, archives.write_folder])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_bad_archive_stops_with_one_error(fault, write, files, tmp_path):
-    damage, message = FAULTS[fault]
+    change, message = FAULTS[fault]
     damaged = dict(files)
-    damage(damaged)
+    change(damaged)
     location = write(damaged, tmp_path / "manual", archives.HELEN_ROOT)
     with pytest.raises(ArchiveError, match=message) as caught:
         build(tmp_path / "manual", tmp_path / "data")
@@ -165,9 +155,9 @@ def test_bad_archive_stops_with_one_error(fault, write, files, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not REAL.exists(), reason="the real archive is not at ../shared/data")
+@pytest.mark.skipif(not REAL.exists(), reason="the real archive is not in ../shared/data")
 def test_real_records_equal_archive(tmp_path):
-    """All 60, and sides: left is the viewer's left."""
+    """All 60 records, and that left is the viewer's left."""
     with zipfile.ZipFile(REAL) as archive:
         files = {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist()}
     builder = build(REAL.parent, tmp_path)
@@ -176,8 +166,8 @@ def test_real_records_equal_archive(tmp_path):
     assert [builder.info.splits[split].num_examples for split in LISTS] == [40, 8, 12]
 
 
-def test_synthetic_soft_maps_have_ties_and_sums_above_255(files):
-    """Otherwise the tests above would not see a wrong choice or an 8-bit sum."""
+def test_soft_maps_of_the_archive_have_ties_and_sums_above_255(files):
+    """Without them the tests above would not detect a wrong choice or an 8-bit overflow."""
     soft = np.asarray(soft_maps(files, "100_2"), np.int32)
     ordered = np.sort(soft, axis=-1)
     assert (ordered[..., -1] == ordered[..., -2])[ordered[..., -1] > 0].any()

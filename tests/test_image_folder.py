@@ -1,5 +1,6 @@
-"""Pictures and masks in a folder become a data set, and what is wrong with them is named."""
+"""Data sets from a folder of images and masks, and the errors for faulty folders."""
 
+import functools
 import io
 
 import archives
@@ -16,18 +17,19 @@ NAMES = ("nothing", "face", "hair")
 SPLITS = {"train": 3, "validation": 1, "test": 2}
 
 
+@functools.cache
 def files():
-    """Drawn faces in three classes; some pictures are JPEG, some masks have a palette."""
+    """Returns drawn faces in three classes; some images are JPEG, some masks have a palette."""
     found = {"classes.txt": "\n".join(NAMES).encode() + b"\n", "README.md": b"My faces."}
     for split, count in SPLITS.items():
         for i in range(count):
             image, label = draw_face(split, i, 64)
             suffix, kind = ((".png", "PNG"), (".JPG", "JPEG"))[i % 2]
-            found[f"images/{split}/{i}{suffix}"] = archives.encode(Image.fromarray(image), kind)
+            found[f"images/{split}/{i}{suffix}"] = archives.encode(image, kind)
             mask = Image.fromarray(ids(label))
             if i % 2:
                 mask.putpalette([0, 0, 0, 255, 200, 150, 90, 60, 30])
-            found[f"masks/{split}/{i}.png"] = archives.encode(mask, "PNG")
+            found[f"masks/{split}/{i}.png"] = archives.encode(mask)
     return found
 
 
@@ -35,16 +37,9 @@ def ids(label):
     return np.where(label == 10, 2, (label > 0).astype(np.uint8)).astype(np.uint8)
 
 
-FILES = files()
-
-
-def png(array):
-    return archives.encode(Image.fromarray(array), "PNG")
-
-
 @pytest.mark.parametrize("write", [archives.write_folder, archives.write_zip])
-def test_is_a_data_set_that_tfds_reads_without_this_package(tmp_path, write):
-    write(FILES, tmp_path / "manual", "my_faces")
+def test_tfds_reads_the_data_set_without_this_package(tmp_path, write):
+    write(files(), tmp_path / "manual", "my_faces")
     line = prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
     assert line.endswith("my_faces/1.0.0 (array_record; test 2, train 3, validation 1)")
     builder = tfds.builder_from_directory(tmp_path / "my_faces" / "1.0.0")
@@ -60,18 +55,19 @@ def test_is_a_data_set_that_tfds_reads_without_this_package(tmp_path, write):
             assert np.abs(record["image"].astype(int) - image).mean() < (8 if i % 2 else 1e-9)
 
 
-def test_once_prepared_the_folder_is_needed_no_more(tmp_path):
-    archives.write_folder(FILES, tmp_path / "manual", "my_faces")
+def test_prepared_data_set_does_not_need_the_folder(tmp_path):
+    archives.write_folder(files(), tmp_path / "manual", "my_faces")
     prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
     line = prepare.prepare("my_faces", tmp_path, None, "array_record")
     assert line.startswith("already complete: ")
 
 
-SMALL = np.zeros((9, 9), np.uint8)
+SMALL = archives.encode(np.zeros((9, 9), np.uint8))
+RGB = archives.encode(np.zeros((64, 64, 3), np.uint8))
 
 
-def turned():
-    """A picture as a phone held upside down stores it."""
+def rotated():
+    """Returns an image as a phone stores it when held upside down."""
     exif, file = Image.Exif(), io.BytesIO()
     exif[ExifTags.Base.Orientation] = 3
     Image.new("RGB", (64, 64)).save(file, "PNG", exif=exif)
@@ -81,53 +77,53 @@ def turned():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes.txt": None}, "classes.txt: is missing; write one: a class a line"),
-        ({"classes.txt": b"a\na\n"}, "classes.txt: names a, a; name 2 to 256 classes"),
-        ({"classes.txt": b"\n"}, "classes.txt: names no class; name 2"),
-        ({"classes.txt": b"a\nb\n"}, r"masks/.*\.png: holds the id 2, but classes.txt names 2 cl"),
+        ({"classes.txt": None}, "classes.txt: is missing; write it: one class per line"),
+        ({"classes.txt": b"a\na\n"}, "classes.txt: lists a, a; list 2 to 256 classes"),
+        ({"classes.txt": b"\n"}, "classes.txt: lists no class; list 2"),
+        ({"classes.txt": b"a\nb\n"}, r"masks/.*\.png: contains id 2, but classes.txt has 2 cl"),
         ({"masks/train/1.png": None}, r"images/train/1\.JPG: has no mask masks/train/1\.png; add"),
-        ({"masks/train/9.png": png(SMALL)}, r"masks/train/9\.png: has no picture; add it, or"),
-        ({"masks/test/0.png": png(SMALL)}, r"masks/test/0.png: has \(height, width\) \(9, 9\), "),
-        ({"masks/test/0.png": FILES["images/test/0.png"]}, "masks/test/0.png: is PNG RGB, not an"),
-        ({"images/test/0.png": png(SMALL)}, "images/test/0.png: is PNG L, not an RGB JPEG or PNG"),
+        ({"masks/train/9.png": SMALL}, r"masks/train/9\.png: has no image; add the image, or"),
+        ({"masks/test/0.png": SMALL}, r"masks/test/0.png: has \(height, width\) \(9, 9\), "),
+        ({"masks/test/0.png": RGB}, "masks/test/0.png: is PNG RGB, not an"),
+        ({"images/test/0.png": SMALL}, "images/test/0.png: is PNG L, not an RGB JPEG or PNG"),
         (
             {"images/test/0.png": b"no image"},
-            "images/test/0.png: cannot be decoded .*; put it right in your",
+            "images/test/0.png: cannot be decoded .*; fix it in your folder",
         ),
         (
-            {"images/test/0.png": turned()},
-            r"images/test/0\.png: is stored turned, by its EXIF .*upri",
+            {"images/test/0.png": rotated()},
+            r"images/test/0\.png: is stored rotated, with an EXIF .*upright",
         ),
         ({"images/test/0.jpg": b""}, r"images/test/0\.jpg: has the name of images/test/0\.png"),
     ],
 )
-def test_what_is_wrong_is_named(tmp_path, changes, message):
-    changed = {name: data for name, data in (FILES | changes).items() if data is not None}
+def test_faulty_folder(tmp_path, changes, message):
+    changed = {name: data for name, data in (files() | changes).items() if data is not None}
     archives.write_folder(changed, tmp_path / "manual", "my_faces")
     with pytest.raises(ArchiveError, match=f"my_faces: {message}"):
         prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
     assert not list((tmp_path / "my_faces").glob("1*"))
 
 
-def test_a_folder_without_pictures(tmp_path):
+def test_folder_without_images(tmp_path):
     archives.write_folder({"classes.txt": b"a\nb\n"}, tmp_path / "manual", "my_faces")
-    with pytest.raises(ArchiveError, match="images: holds no picture in a folder of it; put pict"):
+    with pytest.raises(ArchiveError, match="images: has no image in its folders; add images to"):
         prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("your_faces", "got 'your_faces', and --manual_dir is"), ("My faces", "small letters")],
+    [("your_faces", "got 'your_faces', and --manual_dir is"), ("My faces", "lower-case letters")],
 )
 def test_no_such_folder(tmp_path, name, message):
     with pytest.raises(prepare.PrepareError, match=message):
         prepare.prepare(name, tmp_path, tmp_path, "array_record")
-    with pytest.raises(prepare.PrepareError, match="small letters|not given"):
+    with pytest.raises(prepare.PrepareError, match="lower-case letters|not set"):
         prepare.prepare(name, tmp_path, None, "array_record")
 
 
 def test_two_builds_have_the_same_bytes(tmp_path):
-    archives.write_folder(FILES, tmp_path / "manual", "my_faces")
+    archives.write_folder(files(), tmp_path / "manual", "my_faces")
     for where in ("a", "b"):
         prepare.prepare("my_faces", tmp_path / where, tmp_path / "manual", "array_record")
     first, second = (

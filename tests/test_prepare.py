@@ -1,4 +1,4 @@
-"""The command: complete or absent, whatever happens; and the archives it reads."""
+"""The command `tfds_builders.prepare`, and the archives that it reads."""
 
 import importlib
 import os
@@ -12,14 +12,14 @@ import archives
 import numpy as np
 import pytest
 
-from tfds_builders import prepare, sharding
+from tfds_builders import images, prepare, sharding
 from tfds_builders.archive import ArchiveError
 from tfds_builders.zip_reader import ZipDamagedError, ZipReader
 
 REPOSITORY = Path(__file__).parents[1]
 ROOTS = {"celebamask_hq": archives.CELEBAMASK_ROOT, "helen": archives.HELEN_ROOT}
-FILES = {"celebamask_hq": archives.celebamask(), "helen": archives.helen()}
-# Runs the command, but the process kills itself while it encodes the label number KILL_AT.
+FILES = {"celebamask_hq": archives.celebamask, "helen": archives.helen}
+# Runs the command in a process that kills itself when it encodes label number KILL_AT.
 KILLED_RUN = """
 import itertools, os, signal, sys
 from tfds_builders import images, prepare
@@ -46,24 +46,16 @@ def command(*arguments: str | Path, code: str | None = None, **environment: str)
     )
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.fixture(scope="module")
 def manual_dir(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("manual")
     for name, root in ROOTS.items():
-        archives.write_zip(FILES[name], folder, root)
+        archives.write_zip(FILES[name](), folder, root)
     return folder
 
 
 @pytest.mark.parametrize("name", ROOTS)
-def test_killed_run_leaves_nothing_and_next_run_gives_same_bytes(name, manual_dir, tmp_path):
+def test_next_build_after_a_killed_one_writes_the_same_bytes(name, manual_dir, tmp_path):
     prepare.prepare(name, tmp_path / "undisturbed", manual_dir, "array_record")
     arguments = (name, "--manual_dir", manual_dir, "--data_dir", tmp_path / "killed")
     killed = command(*arguments, code=KILLED_RUN, KILL_AT="6")
@@ -72,27 +64,27 @@ def test_killed_run_leaves_nothing_and_next_run_gives_same_bytes(name, manual_di
     assert stale.name.startswith("incomplete.")
     assert list(stale.iterdir())
 
-    again = command(*arguments)
+    again = command(*arguments)  # also acquires the lock of the killed process
     assert again.returncode == 0, again.stderr
     assert "prepared: " in again.stdout
-    assert tree(tmp_path / "killed" / name) == tree(tmp_path / "undisturbed" / name)
+    assert archives.read_tree(tmp_path / "killed") == archives.read_tree(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("name", prepare.NAMES)
-def test_every_builder_writes_bytes_that_do_not_depend_on_the_process(name):
+def test_every_builder_writes_the_same_bytes_in_every_process(name):
     module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
     assert issubclass(module.Builder, sharding.ShardedBuilder)
 
 
 def test_zip_and_folder_give_same_bytes(manual_dir, tmp_path):
     for name, root in ROOTS.items():
-        archives.write_folder(FILES[name], tmp_path / "unpacked", root)
+        archives.write_folder(FILES[name](), tmp_path / "unpacked", root)
         prepare.prepare(name, tmp_path / "zip", manual_dir, "array_record")
         prepare.prepare(name, tmp_path / "folder", tmp_path / "unpacked", "array_record")
-    assert tree(tmp_path / "zip") == tree(tmp_path / "folder")
+    assert archives.read_tree(tmp_path / "zip") == archives.read_tree(tmp_path / "folder")
 
 
-def test_complete_data_set_is_left_alone(manual_dir, tmp_path):
+def test_complete_data_set_is_not_changed(manual_dir, tmp_path):
     prepare.prepare("helen", tmp_path, manual_dir, "array_record")
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "helen").rglob("*")}
     message = prepare.prepare("helen", tmp_path, None, "array_record")
@@ -103,44 +95,66 @@ def test_complete_data_set_is_left_alone(manual_dir, tmp_path):
 
 def test_other_format_is_refused(manual_dir, tmp_path, monkeypatch):
     prepare.prepare("helen", tmp_path, manual_dir, "array_record")
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(prepare.PrepareError, match="holds it as array_record"):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    with pytest.raises(prepare.PrepareError, match="contains array_record; set another --data_dir"):
         prepare.prepare("helen", tmp_path, manual_dir, "tfrecord")
 
 
 def test_tfrecord_without_tensorflow_is_refused(manual_dir, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(prepare.PrepareError, match="needs TensorFlow"):
         prepare.prepare("helen", tmp_path, manual_dir, "tfrecord")
 
 
-def test_second_writer_is_refused(manual_dir, tmp_path):
-    with (
-        prepare._only_writer(tmp_path / "helen"),
-        pytest.raises(prepare.PrepareError, match="another process is preparing"),
-    ):
-        prepare.prepare("helen", tmp_path, manual_dir, "array_record")
+def test_two_builds_at_once_are_refused(manual_dir, tmp_path, monkeypatch):
+    arguments = ("helen", tmp_path, manual_dir, "array_record")
+    encode, refused = images.encode_png, []
+
+    def encode_during_another_build(pixels):
+        with pytest.raises(prepare.PrepareError, match="another process is preparing .*helen"):
+            prepare.prepare(*arguments)
+        refused.append(True)
+        return encode(pixels)
+
+    monkeypatch.setattr(images, "encode_png", encode_during_another_build)
+    assert prepare.prepare(*arguments).startswith("prepared: ")
+    assert len(refused) == 7  # one per record
+
+
+def test_a_build_in_another_process_is_refused(manual_dir, tmp_path, monkeypatch):
+    arguments = ("helen", "--manual_dir", manual_dir, "--data_dir", tmp_path)
+    encode, results = images.encode_png, []
+
+    def encode_during_another_build(pixels):
+        if not results:
+            results.append(command(*arguments))
+        return encode(pixels)
+
+    monkeypatch.setattr(images, "encode_png", encode_during_another_build)
+    prepare.prepare("helen", tmp_path, manual_dir, "array_record")
+    assert results[0].returncode == 1
+    assert "error: another process is preparing" in results[0].stderr
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "does not exist or is empty.*\n.*Download SmithCVPR2013"),
-        ({}, "holds neither SmithCVPR2013_dataset_resized.zip nor the folder"),
-        ({"": b"<html>quota exceeded</html>"}, "resized.zip: it is not a zip file; download"),
-        ({"": b""}, "resized.zip: it is not a zip file; download"),
-        ({"": 0.9}, "resized.zip: it is cut short: .*; download the archive again"),
+        ({}, "contains neither SmithCVPR2013_dataset_resized.zip nor the folder"),
+        ({"": b"<html>quota exceeded</html>"}, "resized.zip: is not a zip file; download"),
+        ({"": b""}, "resized.zip: is not a zip file; download"),
+        ({"": 0.9}, "resized.zip: is truncated: .*; download the archive again"),
     ],
-    ids=["no directory", "no archive", "not a zip", "no bytes", "cut short"],
+    ids=["no directory", "no archive", "not a zip file", "no bytes", "truncated"],
 )
 def test_no_archive(content, message, manual_dir, tmp_path):
     folder = tmp_path / "manual"
     if content is not None:
         folder.mkdir()
         (folder / "another_data_set.zip").touch()
-        whole = (manual_dir / f"{archives.HELEN_ROOT}.zip").read_bytes()
+        complete = (manual_dir / f"{archives.HELEN_ROOT}.zip").read_bytes()
         for data in content.values():
-            part = data if isinstance(data, bytes) else whole[: int(len(whole) * data)]
+            part = data if isinstance(data, bytes) else complete[: int(len(complete) * data)]
             (folder / f"{archives.HELEN_ROOT}.zip").write_bytes(part)
     with pytest.raises(ArchiveError, match=message):
         prepare.prepare("helen", tmp_path / "data", folder, "array_record")
@@ -148,7 +162,8 @@ def test_no_archive(content, message, manual_dir, tmp_path):
 
 
 def test_command_prints_one_line_and_fails(tmp_path):
-    files = {**FILES["helen"], "images/7_1.jpg": FILES["helen"]["images/7_1.jpg"][:-9]}
+    files = dict(archives.helen())
+    archives.truncate("images/7_1.jpg")(files)
     path = archives.write_zip(files, tmp_path, archives.HELEN_ROOT)
     result = command("helen", "--manual_dir", tmp_path, "--data_dir", tmp_path / "data")
     assert result.returncode == 1
@@ -156,15 +171,15 @@ def test_command_prints_one_line_and_fails(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_command_wants_a_known_name():
+def test_command_with_an_unknown_name():
     result = command("hellen")
     assert result.returncode != 0
-    assert "name one data set of celebamask_hq, helen, synthetic_faces, or a fold" in result.stderr
+    assert "expected one of celebamask_hq, helen, synthetic_faces, or the name" in result.stderr
 
 
 @pytest.mark.parametrize("limit_32_bits", [None, 1000])
 def test_zip_reader_equals_zipfile(limit_32_bits, tmp_path, monkeypatch):
-    """With the lower limit larger members, and later ones, have their numbers in zip64 fields."""
+    """With the lower limit, large and late members store their numbers in zip64 fields."""
     if limit_32_bits:
         monkeypatch.setattr(zipfile, "ZIP64_LIMIT", limit_32_bits)
     rng = np.random.default_rng(0)
@@ -188,7 +203,7 @@ def test_zip_reader_equals_zipfile(limit_32_bits, tmp_path, monkeypatch):
         reader.read("folder/300.bin")
 
 
-def test_zip_reader_reads_more_members_than_32_bit_records_count(tmp_path):
+def test_zip_reader_with_more_members_than_the_end_record_can_count(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         for index in range(66_000):
@@ -200,12 +215,12 @@ def test_zip_reader_reads_more_members_than_32_bit_records_count(tmp_path):
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_zip_reader_finds_damaged_member(method, tmp_path):
+def test_zip_reader_detects_a_damaged_member(method, tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr("a", bytes(range(256)) * 4)
     damaged = bytearray(path.read_bytes())
     damaged[60] ^= 0xFF
     path.write_bytes(damaged)
-    with pytest.raises(ZipDamagedError, match="damaged|check sum"):
+    with pytest.raises(ZipDamagedError, match="damaged|checksum"):
         ZipReader(path).read("a")

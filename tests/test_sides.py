@@ -1,4 +1,4 @@
-"""Which way round the paired parts lie, and their exchange."""
+"""Detection of exchanged sides, and their exchange."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ PAIRS = ((2, 3), (4, 5))
 
 
 def label(**columns: int) -> np.ndarray:
-    """A row of background with single pixels of the classes c2=column, ..."""
+    """Returns a row of background with one pixel per argument: class 2 in column c2, ..."""
     row = np.zeros((1, 20), np.uint8)
     for name, column in columns.items():
         row[0, column] = int(name[1:])
@@ -32,12 +32,12 @@ def test_are_swapped(ids, expected):
     assert sides.are_swapped(ids, PAIRS) is expected
 
 
-def test_are_swapped_weighs_pixels():
-    ids = np.array([[2, 0, 3, 0, 0, 2, 2, 2]], np.uint8)  # the mean of 2 lies right of 3
+def test_are_swapped_compares_mean_columns():
+    ids = np.array([[2, 0, 3, 0, 0, 2, 2, 2]], np.uint8)  # the mean of 2 is to the right of 3
     assert sides.are_swapped(ids, PAIRS)
 
 
-def test_swap_exchanges_pairs_and_nothing_else():
+def test_swap_exchanges_only_the_pairs():
     ids = np.arange(7, dtype=np.uint8)[None]
     swapped = sides.swap(ids, PAIRS)
     np.testing.assert_array_equal(swapped, [[0, 1, 3, 2, 5, 4, 6]])

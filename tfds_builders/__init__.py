@@ -2,5 +2,5 @@
 
 Importing `tfds_builders.<name>` registers that builder with TFDS under `<name>`.
 `python -m tfds_builders.prepare <name>` builds it without TensorFlow. `image_folder` builds a data
-set from pictures and masks of your own.
+set from your own images and masks.
 """

@@ -1,7 +1,7 @@
-"""A downloaded archive, zip or unpacked folder, behind one interface.
+"""A downloaded archive, as a zip file or an unpacked folder, behind one interface.
 
-Members are named relative to the archive's root folder (`images/1.jpg`, not `root/images/1.jpg`).
-Every error names the archive and the member, and says what to do.
+Member names are relative to the archive's root folder (`images/1.jpg`, not `root/images/1.jpg`).
+Every error names the archive and the member, and states the remedy.
 """
 
 import os
@@ -17,56 +17,57 @@ DOWNLOAD_AGAIN = "download the archive again"
 
 
 class ArchiveError(ValueError):
-    """The archive is missing, damaged, or not what the builder expects."""
+    """The archive is missing, damaged, or not in the layout that the builder expects."""
 
 
 class Archive(Protocol):
     """Read-only access to the members of an archive."""
 
     location: str
+    """The path of the zip file or folder, for error messages."""
     remedy: str
-    """What the user can do about a member that is missing or damaged."""
+    """What the user can do about a missing or damaged member, for error messages."""
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the name of each member, in the order of their paths."""
+        """Yields the name of each member, sorted by path."""
 
     def __contains__(self, member: str) -> bool:
-        """Whether there is such a member."""
+        """Returns whether the archive contains the member."""
 
     def read(self, member: str) -> bytes:
-        """Returns a member's bytes; raises ArchiveError if absent or damaged."""
+        """Returns a member's bytes; raises ArchiveError if it is missing or damaged."""
 
 
 def error(archive: Archive, member: str, problem: str, remedy: str | None = None) -> ArchiveError:
-    """Returns the one-line error about a member.
+    """Returns a one-line error about a member.
 
     Args:
       archive: the archive.
-      member: the member's name, with the line number where it is a line of a list.
-      problem: what is wrong with it.
-      remedy: what the user can do; by default the archive's own.
+      member: the member's name, followed by the line number for a line of a text file.
+      problem: the problem, as a predicate such as "is missing".
+      remedy: what the user can do; by default the archive's own remedy.
     """
     return ArchiveError(f"{archive.location}: {member}: {problem}; {remedy or archive.remedy}")
 
 
-def some_of(names: list[str]) -> str:
-    """Returns the first twenty names, for a message."""
+def abbreviate(names: list[str]) -> str:
+    """Returns the first twenty names as one string, for a message."""
     return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 class ZipArchive:
-    """The archive as downloaded."""
+    """An archive as a zip file."""
 
     def __init__(self, path: Path, root: str, remedy: str = DOWNLOAD_AGAIN):
         """Opens a zip file.
 
         Args:
           path: the zip file.
-          root: the folder inside it that holds everything.
-          remedy: what the user can do about a member that is missing or damaged.
+          root: the folder in the zip file that contains all members.
+          remedy: what the user can do about a missing or damaged member.
 
         Raises:
-          ArchiveError: if it is not a whole zip file.
+          ArchiveError: if the file is not a zip file, or is truncated.
         """
         self.location = str(path)
         self.remedy = remedy
@@ -77,16 +78,16 @@ class ZipArchive:
             raise ArchiveError(f"{path}: {damage}; {remedy}") from damage
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the name of each member."""
+        """Yields the name of each member, sorted."""
         length = len(self._prefix)
         return (name[length:] for name in self._zip if name.startswith(self._prefix))
 
     def __contains__(self, member: str) -> bool:
-        """Whether there is such a member."""
+        """Returns whether the zip file contains the member."""
         return self._prefix + member in self._zip
 
     def read(self, member: str) -> bytes:
-        """Returns a member's bytes; raises ArchiveError if absent or damaged."""
+        """Returns a member's bytes; raises ArchiveError if it is missing or damaged."""
         try:
             return self._zip.read(self._prefix + member)
         except KeyError:
@@ -96,33 +97,33 @@ class ZipArchive:
 
 
 class FolderArchive:
-    """The folder that the archive unpacks to."""
+    """An archive as an unpacked folder."""
 
     def __init__(self, path: Path, remedy: str = DOWNLOAD_AGAIN):
-        """Names the folder; nothing is read yet.
+        """Stores the folder's path; reads nothing.
 
         Args:
           path: the archive's root folder.
-          remedy: what the user can do about a member that is missing or damaged.
+          remedy: what the user can do about a missing or damaged member.
         """
         self.location = str(path)
         self.remedy = remedy
         self._path = path
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the name of each member."""
+        """Yields the name of each member, sorted within each folder."""
         for folder, subfolders, files in os.walk(self._path):
-            subfolders.sort()  # in place: `os.walk` follows the list
+            subfolders.sort()  # in place: `os.walk` visits them in the list's order
             relative = Path(folder).relative_to(self._path)
             for file in sorted(files):
                 yield (relative / file).as_posix()
 
     def __contains__(self, member: str) -> bool:
-        """Whether there is such a member."""
+        """Returns whether the folder contains the member."""
         return (self._path / member).is_file()
 
     def read(self, member: str) -> bytes:
-        """Returns a member's bytes; raises ArchiveError if absent."""
+        """Returns a member's bytes; raises ArchiveError if it is missing."""
         try:
             return (self._path / member).read_bytes()
         except FileNotFoundError:
@@ -130,43 +131,43 @@ class FolderArchive:
 
 
 def open_archive(dl_manager: tfds.download.DownloadManager, root: str) -> Archive:
-    """Opens `<root>.zip` or, where there is no zip, the folder `<root>`, in the manual directory.
+    """Opens `<root>.zip` or, if there is no zip file, the folder `<root>`, in the manual directory.
 
     Args:
-      dl_manager: TFDS's download manager, which knows the manual directory.
+      dl_manager: the TFDS download manager, which provides the manual directory.
       root: the name of the archive's root folder, and of the zip file without `.zip`.
 
     Returns:
       The archive.
 
     Raises:
-      ArchiveError: if neither is there, or the zip is not whole.
+      ArchiveError: if neither exists, or the zip file is damaged.
     """
     try:
         manual_dir = Path(dl_manager.manual_dir)
-    except AssertionError as missing:  # TFDS's way to say that the directory is absent or empty
+    except AssertionError as missing:  # TFDS raises it if the directory is missing or empty
         raise ArchiveError(str(missing)) from missing
     if archive := find_archive(manual_dir, root):
         return archive
     raise ArchiveError(
-        f"{manual_dir} holds neither {root}.zip nor the folder {root}; "
-        "download the archive there, or name its directory with --manual_dir"
+        f"{manual_dir} contains neither {root}.zip nor the folder {root}; "
+        "download the archive to it, or set --manual_dir to the archive's directory"
     )
 
 
 def find_archive(folder: Path, root: str, remedy: str = DOWNLOAD_AGAIN) -> Archive | None:
-    """Opens `<root>.zip` or, where there is no zip, the folder `<root>`, in a folder.
+    """Opens `<root>.zip` or, if there is no zip file, the folder `<root>`, in a folder.
 
     Args:
-      folder: where to look.
-      root: as for `open_archive`.
-      remedy: what the user can do about a member that is missing or damaged.
+      folder: the folder to search.
+      root: the name of the archive's root folder, and of the zip file without `.zip`.
+      remedy: what the user can do about a missing or damaged member.
 
     Returns:
-      The archive; None where neither is there.
+      The archive; None if neither exists.
 
     Raises:
-      ArchiveError: if the zip is not whole.
+      ArchiveError: if the zip file is damaged.
     """
     if (folder / f"{root}.zip").is_file():
         return ZipArchive(folder / f"{root}.zip", root, remedy)

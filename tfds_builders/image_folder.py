@@ -1,12 +1,12 @@
-"""A data set of your own: pictures and masks in a folder, and a list of its classes.
+"""A data set of your own: a folder of images and masks, and a list of its classes.
 
-    my_faces/classes.txt               a class a line, in the order of the ids; the first is 0
+    my_faces/classes.txt               one class per line, in the order of the ids, from 0
     my_faces/images/train/0001.jpg     RGB, JPEG or PNG
-    my_faces/masks/train/0001.png      its mask: 8 bits a pixel, the id of the pixel's class
+    my_faces/masks/train/0001.png      its mask: 8 bits per pixel, the id of the pixel's class
     my_faces/images/validation/..., my_faces/masks/test/...
 
-`python -m tfds_builders.prepare my_faces --manual_dir FOLDER_OF_MY_FACES` builds it. Splits are the
-folders in `images`, records in them come in the order of their names.
+`python -m tfds_builders.prepare my_faces --manual_dir PARENT_OF_MY_FACES` builds it. The splits are
+the folders in `images`; the records of a split are sorted by name.
 """
 
 import os
@@ -26,25 +26,26 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 class Pair(NamedTuple):
-    """A picture and its mask, as the archive names them."""
+    """An image and its mask."""
 
     split: str
     image: str
+    """The image's member name."""
 
     @property
     def name(self) -> str:
-        """The picture's name without its ending."""
+        """The image's file name without its suffix."""
         return PurePosixPath(self.image).stem
 
     @property
     def mask(self) -> str:
-        """The member that holds the mask."""
+        """The mask's member name."""
         return f"masks/{self.split}/{self.name}.png"
 
 
-# Not registered: it has no name before it is made. TFDS comes without types.
+# Not registered, because each instance has its own name. TFDS has no type annotations.
 class ImageFolder(sharding.ShardedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Builds a data set from an archive of pictures and masks."""
+    """Builds a data set from an archive of images and masks."""
 
     VERSION = tfds.core.Version(VERSION)
 
@@ -54,13 +55,13 @@ class ImageFolder(sharding.ShardedBuilder, skip_registration=True):  # type: ign
         """Reads the list of classes.
 
         Args:
-          name: of the data set.
-          archive: the folder, or the same in a zip file.
-          data_dir: where TFDS keeps its data sets.
-          **more: what TFDS gives a builder.
+          name: name of the data set.
+          archive: the folder, or a zip file of it.
+          data_dir: the directory of prepared data sets.
+          **more: passed on to `tfds.core.DatasetBuilder`.
 
         Raises:
-          ArchiveError: the list is missing, empty, or names a class twice.
+          ArchiveError: if the list is missing or empty, or contains a class twice.
         """
         self.name = name
         self._archive = archive
@@ -79,7 +80,7 @@ class ImageFolder(sharding.ShardedBuilder, skip_registration=True):  # type: ign
         )
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Pictures, and the class of each of their pixels.",
+            description="Images, and the class of each of their pixels.",
             features=features,
             supervised_keys=("image", "label"),
         )
@@ -87,22 +88,22 @@ class ImageFolder(sharding.ShardedBuilder, skip_registration=True):  # type: ign
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> sharding.Shards:
-        del dl_manager  # nothing to download
+        del dl_manager  # there is nothing to download
         splits = find_pairs(self._archive)
         return sharding.shard_iterators(splits, self._record, _SHARD_SIZE)
 
     def _record(self, pair: Pair) -> sharding.Record:
         data, size = images.read_rgb(self._archive, pair.image, ("JPEG", "PNG"))
-        if images.is_turned(data):
-            problem = "is stored turned, by its EXIF orientation, which its mask does not have"
+        if images.has_exif_orientation(data):
+            problem = "is stored rotated, with an EXIF orientation that does not apply to its mask"
             raise archive_lib.error(self._archive, pair.image, problem, "save it upright")
         mask = images.read_ids(self._archive, pair.mask)
         if mask.shape != size:
             problem = f"has (height, width) {mask.shape}, its image {size}"
-            raise archive_lib.error(self._archive, pair.mask, problem, "give both one size")
+            raise archive_lib.error(self._archive, pair.mask, problem, "give both the same size")
         if mask.max() >= len(self._classes):
-            problem = f"holds the id {mask.max()}, but {CLASSES} names {len(self._classes)} classes"
-            raise archive_lib.error(self._archive, pair.mask, problem, "its ids start at 0")
+            problem = f"contains id {mask.max()}, but {CLASSES} has {len(self._classes)} classes"
+            raise archive_lib.error(self._archive, pair.mask, problem, "ids start at 0")
         return f"{pair.split}/{pair.name}", {
             "image": data,
             "label": images.encode_png(mask),
@@ -120,31 +121,31 @@ def read_classes(archive: archive_lib.Archive) -> list[str]:
       The names, in the order of their ids.
 
     Raises:
-      ArchiveError: the list is missing, empty, or names a class twice.
+      ArchiveError: if the list is missing or empty, or contains a class twice.
     """
     if CLASSES not in archive:
-        remedy = "write one: a class a line, in the order of the ids"
+        remedy = "write it: one class per line, in the order of the ids"
         raise archive_lib.error(archive, CLASSES, "is missing", remedy)
     lines = archive.read(CLASSES).decode("utf-8", "replace").splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not 2 <= len(names) <= 256 or len(set(names)) != len(names):
-        problem = f"names {', '.join(names) or 'no class'}"
-        raise archive_lib.error(archive, CLASSES, problem, "name 2 to 256 classes, each once")
+        problem = f"lists {', '.join(names) or 'no class'}"
+        raise archive_lib.error(archive, CLASSES, problem, "list 2 to 256 classes, each once")
     return names
 
 
 def find_pairs(archive: archive_lib.Archive) -> dict[str, list[Pair]]:
-    """Finds the pictures of each split, and checks that pictures and masks belong together.
+    """Finds the images of each split, and checks that images and masks correspond.
 
     Args:
       archive: the folder.
 
     Returns:
-      For each split its pictures, by name.
+      For each split its pairs, sorted by name.
 
     Raises:
-      ArchiveError: there is no picture, a picture has no mask or a mask no picture, or two pictures
-        of a split differ only in their endings.
+      ArchiveError: if there is no image, an image has no mask or a mask no image, or two images of
+        a split differ only in their suffixes.
     """
     splits: dict[str, list[Pair]] = {}
     masks = set()
@@ -157,8 +158,8 @@ def find_pairs(archive: archive_lib.Archive) -> dict[str, list[Pair]]:
         elif folder == "masks":
             masks.add(member)
     if not splits:
-        remedy = "put pictures into images/train, images/validation and images/test"
-        raise archive_lib.error(archive, "images", "holds no picture in a folder of it", remedy)
+        remedy = "add images to images/train, images/validation and images/test"
+        raise archive_lib.error(archive, "images", "has no image in its folders", remedy)
     for pairs in splits.values():
         pairs.sort()
         for pair, other in zip(pairs, pairs[1:], strict=False):
@@ -168,7 +169,8 @@ def find_pairs(archive: archive_lib.Archive) -> dict[str, list[Pair]]:
     expected = {pair.mask: pair for pairs in splits.values() for pair in pairs}
     if missing := sorted(expected.keys() - masks):
         problem = f"has no mask {missing[0]}"
-        raise archive_lib.error(archive, expected[missing[0]].image, problem, "add it")
-    if alone := sorted(masks - expected.keys()):
-        raise archive_lib.error(archive, alone[0], "has no picture", "add it, or remove the mask")
+        raise archive_lib.error(archive, expected[missing[0]].image, problem, "add the mask")
+    if unused := sorted(masks - expected.keys()):
+        remedy = "add the image, or remove the mask"
+        raise archive_lib.error(archive, unused[0], "has no image", remedy)
     return splits

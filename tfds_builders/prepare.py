@@ -3,24 +3,22 @@
     python -m tfds_builders.prepare helen --manual_dir ~/Downloads --data_dir ~/datasets
     python -m tfds_builders.prepare my_faces --manual_dir ~ --data_dir ~/datasets
 
-The second is a folder of your own, `~/my_faces`: see `image_folder.py`.
+The second command builds a folder of your own, `~/my_faces`: see `image_folder.py`.
 
-A run that was stopped or killed leaves nothing that TFDS would take for a data set: TFDS writes to
-a folder `incomplete.*` and renames it at the very end. The next run removes such folders and starts
-again.
+A build that is stopped or killed leaves no data set: TFDS writes to a folder `incomplete.*`, and
+renames it after the last record. The next build removes such folders and starts again.
 """
 
 import contextlib
-import fcntl
 import importlib
 import importlib.util
-import os
 import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import filelock
 import tensorflow_datasets as tfds
 from absl import app, flags, logging
 
@@ -31,102 +29,104 @@ NAMES = ("celebamask_hq", "helen", "synthetic_faces")
 
 
 class PrepareError(Exception):
-    """The data set cannot be prepared as asked."""
+    """The arguments, or what is on disk, do not allow the data set to be prepared."""
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str) -> str:
-    """Builds a data set, unless it is there already.
+    """Builds a data set, unless it is complete already.
 
     Args:
-      name: one of NAMES, or that of a folder of pictures and masks in `manual_dir`.
-      data_dir: where TFDS keeps its data sets.
-      manual_dir: the directory with the downloaded archive; None for TFDS's default.
+      name: one of NAMES, or the name of a folder of images and masks in `manual_dir`.
+      data_dir: the directory of prepared data sets.
+      manual_dir: the directory of the downloaded archive; None for TFDS's default.
       file_format: "array_record" or "tfrecord".
 
     Returns:
-      One line that says where the data set is and how many records each split has.
+      One line with the data set's path and the number of records of each split.
 
     Raises:
       ArchiveError: if the archive is missing or damaged.
-      PrepareError: if there is no such data set, it is there in the other format, TensorFlow is
-        needed and absent, or another process prepares the same data set.
+      PrepareError: if there is no such data set, it is complete in the other format, TensorFlow is
+        needed and not installed, or another process is preparing the same data set.
     """
     if file_format == "tfrecord" and importlib.util.find_spec("tensorflow") is None:
         raise PrepareError("--file_format=tfrecord needs TensorFlow; pip install tensorflow")
-    builder = _builder(name, data_dir, manual_dir)
+    builder = _make_builder(name, data_dir, manual_dir)
     destination = Path(builder.data_dir)
     if not destination.exists():
-        with _only_writer(destination.parent):
-            _remove_stale(destination.parent)
+        with _lock(destination.parent):
+            _remove_incomplete(destination.parent)
             config = tfds.download.DownloadConfig(manual_dir=manual_dir)
             builder.download_and_prepare(download_config=config, file_format=file_format)
-        verb = "prepared"
+        status = "prepared"
     else:
         _check_format(builder, file_format)
-        verb = "already complete"
+        status = "already complete"
     counts = ", ".join(
         f"{split} {info.num_examples}" for split, info in builder.info.splits.items()
     )
-    return f"{verb}: {destination} ({file_format}; {counts})"
+    return f"{status}: {destination} ({file_format}; {counts})"
 
 
-def _builder(name: str, data_dir: Path, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
+def _make_builder(name: str, data_dir: Path, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
     if name in NAMES:
         module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
         return module.Builder(data_dir=data_dir)
     if (complete := data_dir / name / image_folder.VERSION).exists():
-        return tfds.builder_from_directory(complete)  # The folder itself is needed no more.
+        return tfds.builder_from_directory(complete)  # does not need the folder of images
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise PrepareError(f"a data set's name has small letters, digits and _; got {name!r}")
-    archive = find_archive(manual_dir, name, "put it right in your folder") if manual_dir else None
+        raise PrepareError(
+            "a data set's name must consist of lower-case letters, digits and underscores, and "
+            f"start with a letter; got {name!r}"
+        )
+    archive = find_archive(manual_dir, name, "fix it in your folder") if manual_dir else None
     if archive is None:
         raise PrepareError(
-            f"name one data set of {', '.join(NAMES)}, or a folder of pictures and masks in "
-            f"--manual_dir; got {name!r}, and --manual_dir is {manual_dir or 'not given'}"
+            f"expected one of {', '.join(NAMES)}, or the name of a folder of images and masks in "
+            f"--manual_dir; got {name!r}, and --manual_dir is {manual_dir or 'not set'}"
         )
     return image_folder.ImageFolder(name, archive, data_dir)
 
 
 @contextlib.contextmanager
-def _only_writer(folder: Path) -> Iterator[None]:
-    """Locks a folder against other runs; the lock goes with the process, however that ends."""
+def _lock(folder: Path) -> Iterator[None]:
+    """Locks a data set's folder; the system releases the lock if the process is killed."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    # Beside the folder, so that the folder holds nothing but data sets.
+    lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise PrepareError(f"another process is preparing {folder}; wait for it") from error
+        acquired = lock.acquire(timeout=0)
+    except filelock.Timeout as error:
+        raise PrepareError(f"another process is preparing {folder}; wait until it ends") from error
+    with acquired:
         yield
-    finally:
-        os.close(handle)
 
 
-def _remove_stale(folder: Path) -> None:
-    """Removes what killed runs left behind."""
+def _remove_incomplete(folder: Path) -> None:
+    """Removes the folders that killed builds have left."""
     for path in folder.glob("incomplete.*"):
-        print(f"removing {path}, left by a run that was killed")
+        print(f"removing {path}, left by a build that was killed")
         shutil.rmtree(path)
 
 
-def _check_format(builder: tfds.core.DatasetBuilder, wanted: str) -> None:
-    """TFDS takes a data set that is there for done, whatever its format."""
+def _check_format(builder: tfds.core.DatasetBuilder, expected: str) -> None:
+    """Checks the format of a complete data set, which TFDS accepts in any format."""
     found = builder.info.file_format.value
-    if found != wanted:
+    if found != expected:
         raise PrepareError(
-            f"{builder.data_dir} holds it as {found}; name another --data_dir for {wanted}"
+            f"{builder.data_dir} contains {found}; set another --data_dir to prepare {expected}"
         )
 
 
 def define_flags() -> None:
-    """Defines the command's flags; not on import, where they would meet those of other programs."""
-    flags.DEFINE_string("manual_dir", None, "Directory of the archive, or of its unpacked folder.")
-    flags.DEFINE_string("data_dir", "~/tensorflow_datasets", "Where the data sets are written.")
+    """Defines the command's flags; not on import, because other programs define the same ones."""
+    flags.DEFINE_string("manual_dir", None, "Directory of the archive or of its unpacked folder.")
+    flags.DEFINE_string("data_dir", "~/tensorflow_datasets", "Directory of prepared data sets.")
     flags.DEFINE_enum(
         "file_format",
         "array_record",
         ["array_record", "tfrecord"],
-        "array_record has random access; tfrecord, which needs TensorFlow, is for tf.data.",
+        "array_record has random access; tfrecord, for tf.data, needs TensorFlow.",
     )
     flags.FLAGS.set_default("verbosity", logging.WARNING)
 
@@ -135,10 +135,10 @@ def main(argv: Sequence[str]) -> None:
     """Runs the command.
 
     Args:
-      argv: the program's name and the data set's.
+      argv: the names of the program and of the data set.
     """
     if len(argv) != 2:
-        raise app.UsageError(f"name one data set of {', '.join(NAMES)}; got {list(argv[1:])}")
+        raise app.UsageError(f"expected one of {', '.join(NAMES)}; got {list(argv[1:])}")
     values = flags.FLAGS
     manual_dir = Path(values.manual_dir).expanduser() if values.manual_dir else None
     try:
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> None:
     except (ArchiveError, PrepareError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
-        sys.exit("error: interrupted; nothing was kept, run the same command again")
+        sys.exit("error: interrupted before the data set was complete; run the command again")
 
 
 if __name__ == "__main__":

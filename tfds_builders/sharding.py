@@ -1,4 +1,4 @@
-"""Data sets written shard by shard: bounded memory, progress, the same bytes on every build."""
+"""Data sets written shard by shard: bounded memory, progress, identical bytes on every build."""
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -11,14 +11,14 @@ from tensorflow_datasets.proto import tf_example_pb2
 Record = tuple[str, dict[str, Any]]
 """A key and an example."""
 Shards = dict[str, list[Callable[[], Iterator[Record]]]]
-"""For each split, one function a shard, which returns an iterator over its records."""
+"""For each split, one function per shard, which returns an iterator over the shard's records."""
 
 
 class _StableWriter(tfds.core.ExampleWriter):
-    """Writes records whose bytes do not depend on the process.
+    """Writes records whose bytes are the same in every process.
 
-    An example is a protocol buffer map, which TFDS serializes in the map's own order: it differs
-    from process to process.
+    An example is a protocol buffer map. TFDS serializes it in the map's own order, which differs
+    between processes.
     """
 
     def write(self, path, examples):
@@ -31,7 +31,7 @@ def _sort_features(data: bytes) -> bytes:
 
 
 class ShardedBuilder(tfds.core.ShardBasedBuilder):
-    """The base of this package's builders: every build of a data set gives the same bytes."""
+    """Base class of this package's builders; every build of a data set writes the same bytes."""
 
     def _example_writer(self) -> tfds.core.ExampleWriter:
         return _StableWriter(self.info.file_format)
@@ -43,16 +43,17 @@ def shard_iterators(
     shard_size: int,
     mapping: Callable[..., Iterable[Record]] = map,
 ) -> Shards:
-    """Returns what `tfds.core.ShardBasedBuilder._shard_iterators_per_split` has to return.
+    """Returns the value for `tfds.core.ShardBasedBuilder._shard_iterators_per_split`.
 
-    TFDS holds the records of one shard in memory, so the shard's size bounds the memory.
+    TFDS keeps the records of one shard in memory, so the shard's size bounds the memory.
 
     Args:
-      splits: for each split, what its records are built from, in the order on disk; none empty.
-      build: makes the key and the example of one record.
-      shard_size: the number of records in each shard but the last of a split.
-      mapping: applies `build` to the records of a shard, in order, as `map` does; an executor's
-        `map` builds several at once.
+      splits: for each split, the items that its records are built from, in the order on disk;
+        no split is empty.
+      build: returns the key and the example of one record, given its item.
+      shard_size: the number of records per shard; the last shard of a split may have fewer.
+      mapping: applies `build` to the items of a shard in order, as `map` does; an executor's `map`
+        builds several records in parallel.
 
     Returns:
       The shards of each split.
@@ -65,7 +66,7 @@ def shard_iterators(
                 yield record
                 progress.update()
         except Exception:
-            progress.close()  # ends its line, so that the error stands on its own
+            progress.close()  # ends the progress line, so that the error starts a new one
             raise
         if progress.n == progress.total:
             progress.close()

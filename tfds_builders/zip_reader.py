@@ -1,13 +1,14 @@
 """Random access to the members of a large zip file, with a small index.
 
-`zipfile.ZipFile` keeps about 600 bytes of Python objects for each member: a quarter of a gigabyte
-for the 400,000 members of CelebAMask-HQ. This reader keeps one numpy row for each instead (its name
-and 30 bytes). Format: PKWARE's APPNOTE.TXT, sections 4.3.7 (local header) to 4.3.16 (end record).
+`zipfile.ZipFile` stores about 600 bytes of Python objects per member: 250 MB for the 400,000
+members of CelebAMask-HQ. This reader stores one numpy row per member instead (its name and 30
+bytes). Format: PKWARE's APPNOTE.TXT, sections 4.3.7 (local header) to 4.3.16 (end record).
 """
 
 import bisect
 import os
 import struct
+import threading
 import weakref
 import zlib
 from collections.abc import Iterator
@@ -28,108 +29,118 @@ _ENTRY = np.dtype(
 
 
 class ZipDamagedError(Exception):
-    """The file is not a zip archive, or a part of it cannot be read back as it was written."""
+    """The file is not a zip file, or a part of it cannot be read as it was written."""
 
 
 class ZipReader:
-    """The members of one zip file; stored and deflated members, zip64 included."""
+    """The members of one zip file: stored and deflated members, zip64 included."""
 
     def __init__(self, path: str | os.PathLike[str]):
-        """Opens the file and reads its directory.
+        """Opens the file and reads its central directory.
 
         Args:
           path: the zip file.
 
         Raises:
-          ZipDamagedError: if it is not a zip file, or was cut short.
+          ZipDamagedError: if it is not a zip file, or is truncated.
         """
-        self._file = open(path, "rb")
-        weakref.finalize(self, self._file.close)
-        directory = _read_directory(self._file.fileno())
+        self._file = _File(path)
+        directory = _read_directory(self._file)
         width = max((len(name) for name, _ in _entries(directory)), default=1)
         table = np.fromiter(_entries(directory), np.dtype([("name", f"S{width}"), ("at", _ENTRY)]))
         table = table[np.argsort(table["name"], kind="stable")]
-        # Two arrays, each in one piece: bisect walks the names without touching the rest.
+        # Two contiguous arrays: bisect reads the names without touching the entries.
         self._names = np.ascontiguousarray(table["name"])
         self._at = np.ascontiguousarray(table["at"])
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the name of each member (folders left out), sorted."""
+        """Yields the name of each member, sorted; folders are left out."""
         return (name.decode("utf-8", "replace") for name in self._names)
 
     def __contains__(self, name: str) -> bool:
-        """Whether there is a member of this name."""
+        """Returns whether there is a member of this name."""
         return self._find(name) is not None
 
     def read(self, name: str) -> bytes:
-        """Returns the content of a member, checked against its CRC.
+        """Returns the content of a member, after checking its CRC-32.
 
         Args:
           name: the member's full name.
 
         Raises:
           KeyError: if there is no such member.
-          ZipDamagedError: if the content cannot be read back as it was written.
+          ZipDamagedError: if the content cannot be read as it was written.
         """
         entry = self._find(name)
         if entry is None:
             raise KeyError(name)
-        fd, offset = self._file.fileno(), int(entry["offset"])
-        local = _read_at(fd, offset, _LOCAL.size)
+        offset = int(entry["offset"])
+        local = self._file.read(offset, _LOCAL.size)
         if not local.startswith(b"PK\x03\x04"):
-            raise ZipDamagedError("no member begins where the directory says so")
+            raise ZipDamagedError("is not at the offset that the central directory gives")
         *_, name_length, extra_length = _LOCAL.unpack(local)
         offset += _LOCAL.size + name_length + extra_length
-        data = _read_at(fd, offset, int(entry["packed"]))
+        data = self._file.read(offset, int(entry["packed"]))
         if entry["method"] == _DEFLATED:
             try:
                 data = zlib.decompress(data, -zlib.MAX_WBITS)
             except zlib.error as error:
-                raise ZipDamagedError(f"its compressed data is damaged ({error})") from error
+                raise ZipDamagedError(f"has damaged compressed data ({error})") from error
         elif entry["method"] != _STORED:
-            raise ZipDamagedError(f"compression method {entry['method']} is not supported")
+            raise ZipDamagedError(f"has the unsupported compression method {entry['method']}")
         if len(data) != entry["size"] or zlib.crc32(data) != entry["crc"]:
-            raise ZipDamagedError("its bytes do not match the check sum stored with them")
+            raise ZipDamagedError("does not match its CRC-32 checksum")
         return data
 
     def _find(self, name: str) -> np.void | None:
         key = name.encode()
-        # The last of several members of one name is the valid one, as for every zip tool.
+        # Of several members of one name the last one counts, as in every zip tool.
         row = bisect.bisect_right(self._names, key) - 1
         return self._at[row] if row >= 0 and self._names[row] == key else None
 
 
-def _read_at(fd: int, offset: int, size: int) -> bytes:
-    """Returns `size` bytes; damaged numbers are found before memory is asked for."""
-    if offset + size > os.fstat(fd).st_size:
-        raise ZipDamagedError("it is cut short, or its directory is damaged")
-    return os.pread(fd, size, offset)
+class _File:
+    """A file that several threads may read; closed when it is garbage-collected."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._file = open(path, "rb")
+        weakref.finalize(self, self._file.close)
+        self._lock = threading.Lock()  # `os.pread` needs none, but does not exist on Windows
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Returns `size` bytes; checks damaged numbers before it allocates memory."""
+        if offset + size > self.size:
+            raise ZipDamagedError("is truncated, or has a damaged central directory")
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(size)
 
 
-def _read_directory(fd: int) -> bytes:
-    """Returns the bytes of the central directory, which lies before the end record."""
-    length = os.fstat(fd).st_size
-    if os.pread(fd, 2, 0) != b"PK":
-        raise ZipDamagedError("it is not a zip file")
-    tail_start = max(0, length - _END.size - 0xFFFF)  # a comment of up to 65,535 bytes may follow
-    tail = _read_at(fd, tail_start, length - tail_start)
+def _read_directory(file: _File) -> bytes:
+    """Returns the bytes of the central directory, which precedes the end record."""
+    if file.size < 2 or file.read(0, 2) != b"PK":
+        raise ZipDamagedError("is not a zip file")
+    # A comment of up to 65,535 bytes may follow the end record.
+    tail_start = max(0, file.size - _END.size - 0xFFFF)
+    tail = file.read(tail_start, file.size - tail_start)
     end = tail.rfind(b"PK\x05\x06")
     if end < 0 or len(tail) - end < _END.size:
-        raise ZipDamagedError("it is cut short: the directory at its end is missing")
+        raise ZipDamagedError("is truncated: the central directory at its end is missing")
     *_, size, start, _ = _END.unpack_from(tail, end)
     locator = end - _END_OFFSET_64.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\x06\x07":
         _, _, end_64, _ = _END_OFFSET_64.unpack_from(tail, locator)
-        *_, size, start = _END_64.unpack(_read_at(fd, end_64, _END_64.size))
-    return _read_at(fd, start, size)
+        *_, size, start = _END_64.unpack(file.read(end_64, _END_64.size))
+    return file.read(start, size)
 
 
 def _entries(directory: bytes) -> Iterator[tuple[bytes, tuple[int, int, int, int, int]]]:
-    """Yields (name, (offset, packed size, size, crc, method)) for each member but folders."""
+    """Yields (name, (offset, packed size, size, crc, method)) for each member except folders."""
     at = 0
     while at < len(directory):
         if directory[at : at + 4] != b"PK\x01\x02" or len(directory) - at < _CENTRAL.size:
-            raise ZipDamagedError("its directory is damaged")
+            raise ZipDamagedError("has a damaged central directory")
         fields = _CENTRAL.unpack_from(directory, at)
         flags, method = fields[3:5]
         crc, packed, size, name_length, extra_length, comment_length = fields[7:13]
@@ -140,7 +151,7 @@ def _entries(directory: bytes) -> Iterator[tuple[bytes, tuple[int, int, int, int
         extra = directory[at : at + extra_length]
         at += extra_length + comment_length
         if flags & 1:
-            raise ZipDamagedError(f"member {name.decode('utf-8', 'replace')} is encrypted")
+            raise ZipDamagedError(f"has an encrypted member, {name.decode('utf-8', 'replace')}")
         if _SEE_ZIP64 in (size, packed, offset):
             size, packed, offset = _zip64(extra, size, packed, offset)
         if not name.endswith(b"/"):
@@ -148,7 +159,7 @@ def _entries(directory: bytes) -> Iterator[tuple[bytes, tuple[int, int, int, int
 
 
 def _zip64(extra: bytes, *fields: int) -> list[int]:
-    """Returns the fields with those that did not fit 32 bits taken from the zip64 extra field."""
+    """Replaces the fields that did not fit 32 bits by their values in the zip64 extra field."""
     wanted = fields.count(_SEE_ZIP64)
     at = 0
     while at + 4 <= len(extra):
@@ -158,4 +169,4 @@ def _zip64(extra: bytes, *fields: int) -> list[int]:
             wide = iter(struct.unpack_from(f"<{wanted}Q", extra, at + 4))
             return [next(wide) if field == _SEE_ZIP64 else field for field in fields]
         at = end
-    raise ZipDamagedError("a member's zip64 sizes are missing")
+    raise ZipDamagedError("has a member without its zip64 sizes")

@@ -1,4 +1,4 @@
 """CelebAMask-HQ: importing this package registers the builder with TFDS."""
 
-# Relative, so that TFDS's own tools, which import this folder under another name, register it once.
+# Relative, because TFDS's tools import this folder under another name and must register it once.
 from .celebamask_hq_dataset_builder import Builder as Builder

@@ -11,7 +11,7 @@ from tfds_builders import archive as archive_lib
 from tfds_builders import images, sharding, sides
 
 # The ids 1..18 and the order of painting are those of the authors' g_mask.py: where masks overlap,
-# the later one is seen. Other public code has the same names in another order, so other ids.
+# the later one counts. Other public code lists the same names in another order, with other ids.
 PARTS = (
     "skin",
     "nose",
@@ -33,7 +33,7 @@ PARTS = (
     "cloth",
 )
 CLASSES = ("background", *PARTS)
-# `l_` is the person's left, so on the viewer's right.
+# `l_` is the person's left, which is the viewer's right.
 SIDES = tuple(
     (CLASSES.index(f"r_{part}"), CLASSES.index(f"l_{part}")) for part in ("eye", "brow", "ear")
 )
@@ -43,9 +43,9 @@ _MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 _IMAGE_FOLDER = "CelebA-HQ-img"
 _MASK_FOLDER = "CelebAMask-HQ-mask-anno"
 _IMAGES_PER_MASK_FOLDER = 2000
-# CelebA's own split, by the index that an image has there.
+# CelebA's official splits, by an image's index in CelebA.
 _FIRST_VALIDATION, _FIRST_TEST = 162_771, 182_638
-_SHARD_SIZE = 256  # about 30 MB, as a photograph of 1024 x 1024 takes about 100 kB
+_SHARD_SIZE = 256  # about 30 MB: an image of 1024 x 1024 takes about 100 kB
 
 
 class Face(NamedTuple):
@@ -58,11 +58,11 @@ class Face(NamedTuple):
 
     @property
     def image(self) -> str:
-        """The photograph's name in the archive."""
+        """The image's member name."""
         return f"{_IMAGE_FOLDER}/{self.number}.jpg"
 
     def mask(self, part: str) -> str:
-        """The name that the mask of a part has in the archive."""
+        """Returns the member name of a part's mask."""
         folder = self.number // _IMAGES_PER_MASK_FOLDER
         return f"{_MASK_FOLDER}/{folder}/{self.number:05d}_{part}.png"
 
@@ -73,8 +73,8 @@ class Builder(sharding.ShardedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
-Agree to the licence at https://github.com/switchablenorms/CelebAMask-HQ, download {_ROOT}.zip and
-place it (or the folder {_ROOT} that it unpacks to) in the manual directory.
+Accept the license at https://github.com/switchablenorms/CelebAMask-HQ, download {_ROOT}.zip and
+place it, or its unpacked folder {_ROOT}, in the manual directory.
 """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -121,17 +121,17 @@ place it (or the folder {_ROOT} that it unpacks to) in the manual directory.
         }
 
     def _label(self, face: Face, image_size: tuple[int, int]) -> np.ndarray:
-        """Paints the face's masks over each other; uint8 (H, W) of the masks' own size."""
+        """Merges the face's masks into one label, uint8 (H, W) of the masks' size."""
         label = None
         for class_id, part in enumerate(PARTS, start=1):
             member = face.mask(part)
             if member not in self._archive:
-                continue  # the part is not to be seen in the photograph
+                continue  # the part is not visible in the image
             data = self._archive.read(member)
             if not data:
                 self._empty_masks.append(member)
                 continue
-            mask = images.read_gray(self._archive, member, data) > 127
+            mask = images.decode_gray(self._archive, member, data) > 127
             if label is None:
                 _check_shape(self._archive, member, mask.shape, image_size)
                 label = np.zeros(mask.shape, np.uint8)
@@ -145,56 +145,56 @@ place it (or the folder {_ROOT} that it unpacks to) in the manual directory.
                 self._empty_masks.append(member)
             label[mask] = class_id
         if label is None:
-            raise archive_lib.error(self._archive, face.image, "has not a single readable mask")
+            raise archive_lib.error(self._archive, face.image, "has no mask that can be read")
         return label
 
     def _post_download_and_prepare_hook(self) -> None:
         sides.report(self._swapped)
         if self._empty_masks:
             logging.warning(
-                "%d mask files are empty, their parts count as absent: %s",
+                "%d mask files are empty; their parts are treated as absent: %s",
                 len(self._empty_masks),
-                archive_lib.some_of(self._empty_masks),
+                archive_lib.abbreviate(self._empty_masks),
             )
 
 
 def read_mapping(archive: archive_lib.Archive) -> list[Face]:
-    """Reads the file that maps the images to CelebA's.
+    """Reads the mapping from CelebAMask-HQ's image numbers to CelebA's.
 
     Args:
       archive: the archive.
 
     Returns:
-      Its rows, by rising number.
+      Its rows, sorted by number.
 
     Raises:
-      ArchiveError: if a row is not `number index file`, or a number stands there twice.
+      ArchiveError: if a row is not `number index file`, or a number occurs twice.
     """
     faces: dict[int, Face] = {}
     lines = archive.read(_MAPPING).decode("utf-8", "replace").splitlines()
     for line_number, line in enumerate(lines, start=1):
         fields = line.split()
         if not fields or (line_number == 1 and not fields[0].isdecimal()):
-            continue  # some copies have a header line, some do not
+            continue  # some copies of the file have a header line
         where = f"{_MAPPING}, line {line_number}"
         if len(fields) != 3 or not (fields[0].isdecimal() and fields[1].isdecimal()):
             raise archive_lib.error(archive, where, f"{line!r} is not 'idx orig_idx orig_file'")
         face = Face(int(fields[0]), int(fields[1]))
         if face.number in faces:
-            raise archive_lib.error(archive, where, f"image {face.number} was listed before")
+            raise archive_lib.error(archive, where, f"lists image {face.number} a second time")
         faces[face.number] = face
     return [faces[number] for number in sorted(faces)]
 
 
 def split_faces(archive: archive_lib.Archive, faces: list[Face]) -> dict[str, list[Face]]:
-    """Sorts the faces into CelebA's own splits.
+    """Groups the faces into CelebA's official splits.
 
     Args:
-      archive: the archive, for the errors.
+      archive: the archive, for error messages.
       faces: the rows of its mapping.
 
     Returns:
-      For each split its faces, in the order given.
+      For each split its faces, in the order of `faces`.
 
     Raises:
       ArchiveError: if a split would be empty.
@@ -214,15 +214,15 @@ def split_faces(archive: archive_lib.Archive, faces: list[Face]) -> dict[str, li
 
 
 def check_members(archive: archive_lib.Archive, faces: list[Face]) -> None:
-    """Checks, before anything is written, that mapping, images and masks belong together.
+    """Checks that mapping, images and masks correspond, before anything is written.
 
     Args:
       archive: the archive.
       faces: the rows of its mapping.
 
     Raises:
-      ArchiveError: if a row has no image, an image no row, or a mask no image or a name or folder
-        that no part has (it would be taken for absent).
+      ArchiveError: if a row has no image, an image no row, a mask no image, or a mask's name or
+        folder is not that of a part (the part would be treated as absent).
     """
     numbers = {face.number for face in faces}
     for face in faces:
@@ -230,14 +230,14 @@ def check_members(archive: archive_lib.Archive, faces: list[Face]) -> None:
             raise archive_lib.error(archive, face.image, f"is missing, but {_MAPPING} lists it")
     image_name = re.compile(rf"{_IMAGE_FOLDER}/(\d+)\.jpg")
     mask_name = re.compile(rf"{_MASK_FOLDER}/\d+/(\d+)_({'|'.join(PARTS)})\.png")
-    for member in archive:  # in the order of paths: images before masks
+    for member in archive:  # sorted by path: images before masks
         if match := image_name.fullmatch(member):
             if int(match[1]) not in numbers:
                 raise archive_lib.error(archive, member, f"has no row in {_MAPPING}")
         elif match := mask_name.fullmatch(member):
             face = Face(int(match[1]), 0)
             if face.number not in numbers:
-                raise archive_lib.error(archive, member, f"there is no image {face.image}")
+                raise archive_lib.error(archive, member, f"has no image {face.image}")
             if member != face.mask(match[2]):
                 raise archive_lib.error(archive, member, f"should be {face.mask(match[2])}")
         elif member.startswith(f"{_MASK_FOLDER}/") and member.endswith(".png"):
@@ -247,8 +247,10 @@ def check_members(archive: archive_lib.Archive, faces: list[Face]) -> None:
 def _check_shape(
     archive: archive_lib.Archive, member: str, mask: tuple[int, ...], image: tuple[int, int]
 ) -> None:
-    """Checks that a mask has the image's proportions; its resolution may differ (512 and 1024)."""
+    """Checks that a mask has the image's proportions; their sizes may differ (512 and 1024)."""
     if mask[0] * image[1] != mask[1] * image[0]:
         raise archive_lib.error(
-            archive, member, f"has (height, width) {mask}, which does not fit the image's {image}"
+            archive,
+            member,
+            f"has (height, width) {mask}, not the aspect ratio of its image, {image}",
         )

@@ -1,8 +1,8 @@
-"""TFDS's own test case for the CelebAMask-HQ builder."""
+"""TFDS's test case for the CelebAMask-HQ builder."""
 
 import pytest
 
-pytest.importorskip("tensorflow", reason="TFDS's test case is built on TensorFlow's")
+pytest.importorskip("tensorflow", reason="TFDS's test case uses TensorFlow")
 pytest.importorskip("dill", reason="TFDS's test case imports it")
 
 import tensorflow_datasets as tfds  # noqa: E402
@@ -11,7 +11,7 @@ from tfds_builders.celebamask_hq import celebamask_hq_dataset_builder  # noqa: E
 
 
 class BuilderTest(tfds.testing.DatasetBuilderTestCase):
-    """Builds from `dummy_data`, as tfrecord."""
+    """Builds `dummy_data` as tfrecord."""
 
     DATASET_CLASS = celebamask_hq_dataset_builder.Builder
     SPLITS = {"train": 4, "validation": 2, "test": 2}

@@ -1,4 +1,4 @@
-"""HELEN in the version of Smith et al. (2013): 2,330 faces with soft labels of ten parts."""
+"""HELEN with the labels of Smith et al. (2013): 2,330 faces with soft labels of ten parts."""
 
 import re
 from typing import NamedTuple
@@ -9,27 +9,14 @@ from absl import logging
 
 from tfds_builders import archive as archive_lib
 from tfds_builders import images, sharding, sides
+from tfds_builders.helen_classes import CLASSES
 
-# In the order of the files lbl00 .. lbl10. Left is the viewer's left (`check_sides`).
-CLASSES = (
-    "background",
-    "skin",
-    "left_brow",
-    "right_brow",
-    "left_eye",
-    "right_eye",
-    "nose",
-    "upper_lip",
-    "inner_mouth",
-    "lower_lip",
-    "hair",
-)
 SIDES = ((2, 3), (4, 5))  # brows and eyes
 
 _ROOT = "SmithCVPR2013_dataset_resized"
 _LISTS = {"train": "exemplars.txt", "validation": "tuning.txt", "test": "testing.txt"}
 _FACES_CHECKED = 50
-_SHARD_SIZE = 16  # soft maps take 11 bytes a pixel: 60 MB for 16 images of 600 x 600
+_SHARD_SIZE = 16  # soft maps take 11 bytes per pixel: 60 MB for 16 images of 600 x 600
 
 
 class Face(NamedTuple):
@@ -39,11 +26,11 @@ class Face(NamedTuple):
 
     @property
     def image(self) -> str:
-        """The photograph's name in the archive."""
+        """The image's member name."""
         return f"images/{self.name}.jpg"
 
     def soft_map(self, class_id: int) -> str:
-        """The name that the soft map of a class has in the archive."""
+        """Returns the member name of a class's soft map."""
         return f"labels/{self.name}/{self.name}_lbl{class_id:02d}.png"
 
 
@@ -53,8 +40,8 @@ class Builder(sharding.ShardedBuilder):
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
     MANUAL_DOWNLOAD_INSTRUCTIONS = f"""\
-Download {_ROOT}.zip from https://pages.cs.wisc.edu/~lizhang/projects/face-parsing/ and place it (or
-the folder {_ROOT} that it unpacks to) in the manual directory.
+Download {_ROOT}.zip from https://pages.cs.wisc.edu/~lizhang/projects/face-parsing/ and place it, or
+its unpacked folder {_ROOT}, in the manual directory.
 """
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -103,11 +90,11 @@ the folder {_ROOT} that it unpacks to) in the manual directory.
     def _post_download_and_prepare_hook(self) -> None:
         sides.report(self._swapped)
         if self._unlisted:
-            logging.warning("%d images stand in no list and were left out", self._unlisted)
+            logging.warning("%d images are in no list and were left out", self._unlisted)
 
 
 def hard_label(soft_labels: np.ndarray) -> np.ndarray:
-    """Returns the class of the largest value, the lowest id where values are equal.
+    """Returns the class of each pixel's largest value; the lowest id if values are equal.
 
     Args:
       soft_labels: uint8 (H, W, 11).
@@ -128,7 +115,7 @@ def read_lists(archive: archive_lib.Archive) -> dict[str, list[Face]]:
       For each split its faces, in the order of the list.
 
     Raises:
-      ArchiveError: if a line is not `number , name`, a name stands there twice, or a list is empty.
+      ArchiveError: if a line is not `number , name`, a name occurs twice, or a list is empty.
     """
     splits: dict[str, list[Face]] = {}
     seen: set[str] = set()
@@ -143,27 +130,27 @@ def read_lists(archive: archive_lib.Archive) -> dict[str, list[Face]]:
             if len(fields) != 2 or not all(fields):
                 raise archive_lib.error(archive, where, f"{line!r} is not 'number , name'")
             if fields[1] in seen:
-                raise archive_lib.error(archive, where, f"{fields[1]} was listed before")
+                raise archive_lib.error(archive, where, f"lists {fields[1]} a second time")
             seen.add(fields[1])
             splits[split].append(Face(fields[1]))
         if not splits[split]:
-            raise archive_lib.error(archive, member, "names no face")
+            raise archive_lib.error(archive, member, "lists no face")
     return splits
 
 
 def check_members(archive: archive_lib.Archive, splits: dict[str, list[Face]]) -> int:
-    """Checks, before anything is written, that lists, images and labels belong together.
+    """Checks that lists, images and labels correspond, before anything is written.
 
     Args:
       archive: the archive.
       splits: the faces of each split.
 
     Returns:
-      The number of images that no list names.
+      The number of images that are in no list.
 
     Raises:
-      ArchiveError: if a listed image or one of its eleven soft maps is missing, or there is a soft
-        map without its image.
+      ArchiveError: if a listed image or one of its eleven soft maps is missing, or a soft map has
+        no image.
     """
     for split, faces in splits.items():
         for face in faces:
@@ -181,21 +168,22 @@ def check_members(archive: archive_lib.Archive, splits: dict[str, list[Face]]) -
         elif match := re.fullmatch(r"labels/([^/]+)/[^/]+\.png", member):
             image = Face(match[1]).image
             if image not in archive:
-                raise archive_lib.error(archive, member, f"there is no image {image}")
+                raise archive_lib.error(archive, member, f"has no image {image}")
     return unlisted
 
 
 def check_sides(archive: archive_lib.Archive, faces: list[Face]) -> None:
     """Checks on a sample that the left brow and eye are on the viewer's left.
 
-    The archive's own text does not say whose left it means, and CelebAMask-HQ means the other one.
+    The archive does not define left and right, and CelebAMask-HQ uses the person's.
 
     Args:
       archive: the archive.
-      faces: the faces to draw the sample from, at equal distances.
+      faces: the faces from which the sample is taken, evenly spaced.
 
     Raises:
-      ArchiveError: if on most of the sample the left parts lie to the right of the right ones.
+      ArchiveError: if on half of the sample or more the left parts are to the right of the right
+        parts.
     """
     sample = faces[:: -(-len(faces) // _FACES_CHECKED)]
     swapped = sum(
@@ -205,29 +193,29 @@ def check_sides(archive: archive_lib.Archive, faces: list[Face]) -> None:
         raise archive_lib.error(
             archive,
             "labels",
-            f"on {swapped} of {len(sample)} faces the left brow and eye (lbl02, lbl04) lie to the"
-            " right of the right ones (lbl03, lbl05)",
-            "its labels are numbered from the other side; use the archive of Smith et al. (2013)",
+            f"on {swapped} of {len(sample)} faces the left brow and eye (lbl02, lbl04) are to the"
+            " right of the right brow and eye (lbl03, lbl05)",
+            "use the archive of Smith et al. (2013), whose left is the viewer's left",
         )
 
 
 def read_face(archive: archive_lib.Archive, face: Face) -> tuple[bytes, np.ndarray]:
-    """Reads a photograph and its soft maps.
+    """Reads an image and its soft maps.
 
     Args:
       archive: the archive.
       face: the face.
 
     Returns:
-      The photograph's own bytes, and uint8 (H, W, 11).
+      The image file's bytes, and uint8 (H, W, 11).
 
     Raises:
-      ArchiveError: if a file is damaged, or a map has another size than the photograph.
+      ArchiveError: if a file is damaged, or a soft map does not have the image's size.
     """
     image, size = images.read_rgb(archive, face.image)
     soft_maps = []
     for member in map(face.soft_map, range(len(CLASSES))):
-        soft_map = images.read_gray(archive, member, archive.read(member))
+        soft_map = images.decode_gray(archive, member, archive.read(member))
         if soft_map.shape != size:
             problem = f"has (height, width) {soft_map.shape}, its image {size}"
             raise archive_lib.error(archive, member, problem)

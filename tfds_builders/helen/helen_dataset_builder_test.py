@@ -1,8 +1,8 @@
-"""TFDS's own test case for the HELEN builder."""
+"""TFDS's test case for the HELEN builder."""
 
 import pytest
 
-pytest.importorskip("tensorflow", reason="TFDS's test case is built on TensorFlow's")
+pytest.importorskip("tensorflow", reason="TFDS's test case uses TensorFlow")
 pytest.importorskip("dill", reason="TFDS's test case imports it")
 
 import tensorflow_datasets as tfds  # noqa: E402
@@ -11,7 +11,7 @@ from tfds_builders.helen import helen_dataset_builder  # noqa: E402
 
 
 class BuilderTest(tfds.testing.DatasetBuilderTestCase):
-    """Builds from `dummy_data`, as tfrecord."""
+    """Builds `dummy_data` as tfrecord."""
 
     DATASET_CLASS = helen_dataset_builder.Builder
     SPLITS = {"train": 4, "validation": 1, "test": 2}

@@ -1,29 +1,29 @@
-"""Glasses, and what gets in front of a face: a hand, a thing."""
+"""Paints glasses, and the occluders of a face: hands and objects."""
 
 import math
 
 import numpy as np
 
 from . import classes, fields
-from .anatomy import Anatomy
 from .canvas import Canvas
 from .lighting import shaded
 from .pose import Grid
+from .traits import Traits
 
-# Shares of the faces that have them.
-_GLASSES, _OCCLUDERS = 0.17, 0.2
+# Probabilities that a face has glasses, and an occluder.
+_GLASSES, _OCCLUDER = 0.17, 0.2
 
 _Segment = tuple[tuple[float, float], tuple[float, float]]
 
 
-def paint_glasses(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Paints thin frames on some faces; what is behind the frames keeps its class.
+def paint_glasses(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Generator) -> None:
+    """Paints glasses with thin frames on some faces; the classes do not change.
 
     Args:
-      canvas: what is painted on.
-      grid: of the whole frame.
-      anatomy: the face's measures and colours.
-      rng: source of what is random.
+      canvas: the canvas to paint on.
+      grid: the grid of the full frame.
+      traits: the face's measures and colours.
+      rng: random number generator.
     """
     if rng.random() > _GLASSES:
         return
@@ -31,68 +31,68 @@ def paint_glasses(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.G
     colour = tones[rng.integers(len(tones))].astype(np.float32)
     half_line = rng.uniform(0.008, 0.02) * grid.unit
     rx, ry, power = rng.uniform(0.25, 0.29), rng.uniform(0.19, 0.25), rng.uniform(2.0, 4.0)
-    eye_u, eye_v = anatomy.eye
+    eye_u, eye_v = traits.eye
     glare = rng.uniform(0.0, 0.25)
     for side in (-1.0, 1.0):
-        near = grid.window(side * eye_u, eye_v, 0.75)
-        a, b = side * near.u - eye_u, near.v - eye_v - 0.03
+        window = grid.window(side * eye_u, eye_v, 0.75)
+        a, b = side * window.u - eye_u, window.v - eye_v - 0.03
         lens = fields.superellipse(a, b, rx, ry, power)
         reflection = np.exp(-0.5 * np.square((a + b) / 0.06))
-        canvas.blend(near, glare * reflection * fields.coverage(lens), np.ones(3, np.float32))
-        # The frame's shadow on the skin, a little wider than the frame.
-        canvas.darken(near, 0.25 * fields.stroke_coverage(lens - 0.03, half_line))
-        canvas.blend(near, fields.stroke_coverage(lens, half_line), colour)
+        canvas.blend(window, glare * reflection * fields.coverage(lens), np.ones(3, np.float32))
+        # The frame's shadow on the skin is slightly wider than the frame.
+        canvas.darken(window, 0.25 * fields.stroke_coverage(lens - 0.03, half_line))
+        canvas.blend(window, fields.stroke_coverage(lens, half_line), colour)
         temple = np.maximum(np.maximum(rx - a, a - 0.55), np.abs(b + 0.05) - 0.014)
-        on_head = np.abs(near.p) < anatomy.width + 0.04
-        canvas.blend(near, fields.coverage(temple) * on_head, colour)
-    near = grid.window(0.0, eye_v, 0.3)
-    arch = near.v - eye_v + 0.02 - 0.6 * np.square(near.u)
-    gap = fields.coverage(np.abs(near.u) - (eye_u - rx))
-    canvas.blend(near, fields.stroke_coverage(arch, half_line) * gap, colour)
+        on_head = np.abs(window.p) < traits.width + 0.04
+        canvas.blend(window, fields.coverage(temple) * on_head, colour)
+    window = grid.window(0.0, eye_v, 0.3)
+    arch = window.v - eye_v + 0.02 - 0.6 * np.square(window.u)
+    gap = fields.coverage(np.abs(window.u) - (eye_u - rx))
+    canvas.blend(window, fields.stroke_coverage(arch, half_line) * gap, colour)
 
 
-def paint_occluder(canvas: Canvas, grid: Grid, anatomy: Anatomy, rng: np.random.Generator) -> None:
-    """Puts a hand or a thing in front of some faces; its pixels are background, as in HELEN.
+def paint_occluder(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Generator) -> None:
+    """Paints a hand or an object in front of some faces; its class is background, as in HELEN.
 
     Args:
-      canvas: what is painted on.
-      grid: of the whole frame.
-      anatomy: the face's measures and colours.
-      rng: source of what is random.
+      canvas: the canvas to paint on.
+      grid: the grid of the full frame.
+      traits: the face's measures and colours.
+      rng: random number generator.
     """
-    if rng.random() > _OCCLUDERS:
+    if rng.random() > _OCCLUDER:
         return
     side = float(rng.choice([-1.0, 1.0]))
-    eye_u, eye_v = anatomy.eye
+    eye_u, eye_v = traits.eye
     spots = (
         (side * eye_u, eye_v - 0.05),
-        (0.1 * side, anatomy.mouth + 0.05),
+        (0.1 * side, traits.mouth + 0.05),
         (0.5 * side, 0.35),
-        (0.3 * side, anatomy.chin),
+        (0.3 * side, traits.chin),
         (0.1 * side, 0.2),
     )
     spot = spots[rng.choice(len(spots), p=(0.42, 0.22, 0.14, 0.12, 0.1))]
     if rng.random() < 0.55:
-        _paint_hand(canvas, grid, anatomy, spot, side, rng)
+        _paint_hand(canvas, grid, traits, spot, side, rng)
     else:
-        _paint_thing(canvas, grid, spot, rng)
+        _paint_object(canvas, grid, spot, rng)
 
 
 def _paint_hand(
     canvas: Canvas,
     grid: Grid,
-    anatomy: Anatomy,
+    traits: Traits,
     at: tuple[float, float],
     side: float,
     rng: np.random.Generator,
 ) -> None:
-    """Fingers point from the lower outside to a point of the face."""
+    """Paints a hand whose fingers point from below and outside to a point of the face."""
     angle = rng.uniform(-0.3, 0.7)
     cos, sin = math.cos(angle), math.sin(angle) * side
     dx, dy = grid.p - at[0], grid.q - at[1]
-    # The first runs across the fingers, the second along them towards the wrist.
+    # The first coordinate is across the fingers, the second along them towards the wrist.
     hand = cos * dx - sin * dy, cos * dy + sin * dx
-    tone = np.clip(anatomy.skin * rng.uniform(0.85, 1.05), 0.0, 1.0)
+    tone = np.clip(traits.skin * rng.uniform(0.85, 1.05), 0.0, 1.0)
     thick = rng.uniform(0.085, 0.105)
     _paint_limb(canvas, grid, hand, ((0.0, 1.0), (0.0, 2.4)), 2.4 * thick, tone)
     _paint_limb(canvas, grid, hand, ((0.0, 0.72), (0.0, 0.8)), 3.5 * thick, tone)
@@ -112,7 +112,7 @@ def _paint_limb(
     radius: float,
     tone: np.ndarray,
 ) -> None:
-    """Paints a rounded stick, lit from the viewer, with its shadow on what is behind."""
+    """Paints a capsule, lit from the viewer, and its shadow on the pixels around it."""
     field = fields.capsule(*hand, segment, radius)
     depth = np.clip(-field / radius, 0.0, 1.0)
     light = 0.55 + 0.48 * np.sqrt(depth)
@@ -120,10 +120,10 @@ def _paint_limb(
     canvas.paint(grid, field, shaded(tone, light), classes.BACKGROUND)
 
 
-def _paint_thing(
+def _paint_object(
     canvas: Canvas, grid: Grid, at: tuple[float, float], rng: np.random.Generator
 ) -> None:
-    """A card, a cup or a stick of one or two colours."""
+    """Paints a card, a cup or a stick of one or two colours."""
     angle = rng.uniform(-math.pi, math.pi)
     cos, sin = math.cos(angle), math.sin(angle)
     dx, dy = grid.p - at[0], grid.q - at[1]

@@ -1,4 +1,4 @@
-"""From the painted scene to a photograph: uneven light, colour cast, blur, noise."""
+"""Simulates a camera: uneven light, colour cast, blur and noise."""
 
 import numpy as np
 from PIL import Image, ImageFilter
@@ -7,21 +7,21 @@ from . import fields, noise
 
 
 def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Takes a picture; nothing moves, so the classes of the pixels stay right.
+    """Converts a painted scene to an image with a camera's faults; moves no pixel.
 
     Args:
       scene: float32 (3, size, size), 0 black and 1 white; highlights may lie above 1.
-      rng: source of the picture's faults.
+      rng: random number generator.
 
     Returns:
       uint8 (size, size, 3).
     """
-    picture = scene * _uneven_light(scene.shape[1:], rng)
-    picture *= rng.uniform(0.92, 1.08, 3).astype(np.float32)[:, np.newaxis, np.newaxis]
-    grey = picture.mean(axis=0)
-    picture = grey + rng.uniform(0.65, 1.15) * (picture - grey)
-    picture = np.clip(picture, 0.0, 1.0) ** np.float32(rng.uniform(0.8, 1.12))
-    sharp = Image.fromarray((255.0 * picture.transpose(1, 2, 0) + 0.5).astype(np.uint8))
+    image = scene * _uneven_light(scene.shape[1:], rng)
+    image *= rng.uniform(0.92, 1.08, 3).astype(np.float32)[:, np.newaxis, np.newaxis]
+    gray = image.mean(axis=0)
+    image = gray + rng.uniform(0.65, 1.15) * (image - gray)
+    image = np.clip(image, 0.0, 1.0) ** np.float32(rng.uniform(0.8, 1.12))
+    sharp = Image.fromarray((255.0 * image.transpose(1, 2, 0) + 0.5).astype(np.uint8))
     if rng.random() < 0.35:
         radius = rng.uniform(0.3, 1.3) * scene.shape[1] / 256
         sharp = sharp.filter(ImageFilter.GaussianBlur(radius))
@@ -33,7 +33,7 @@ def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _uneven_light(shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """(H, W): a slope, and on some pictures the soft edge of a shadow across."""
+    """Returns a slope of light and, on some images, the soft edge of a shadow; (H, W)."""
     y, x = (np.linspace(-0.5, 0.5, n, dtype=np.float32) for n in shape)
     angle, slope = rng.uniform(0.0, 2.0 * np.pi), rng.uniform(0.0, 0.45)
     cos, sin = float(np.cos(angle)), float(np.sin(angle))

@@ -1,4 +1,4 @@
-"""What is painted on: an image and the class of every pixel, kept in step."""
+"""The canvas: an image and the class of each of its pixels, which are painted together."""
 
 import numpy as np
 
@@ -6,18 +6,18 @@ from . import classes, fields
 from .pose import Grid
 
 Colour = np.ndarray
-"""(3,) for one colour, (3, H, W) for one a pixel; RGB, 0 black and 1 white."""
+"""(3,) for one colour, (3, H, W) for one per pixel; RGB, 0 black and 1 white."""
 
 
 class Canvas:
     """An image, float32 (3, size, size), and its classes, uint8 (size, size).
 
-    The image is RGB, 0 black and 1 white; highlights may lie above 1.
+    The image is RGB, 0 black and 1 white; highlights may exceed 1.
     """
 
     def __init__(self, size: int):
-        """Starts with a black background."""
-        # Channels first: numpy is several times faster when the long axes are the inner ones.
+        """Creates a black image, all background."""
+        # Channels first: numpy is several times faster if the long axes are the inner ones.
         self.image = np.zeros((3, size, size), np.float32)
         self.label = np.full((size, size), classes.BACKGROUND, np.uint8)
 
@@ -29,48 +29,48 @@ class Canvas:
         label: int | None,
         opacity: float | np.ndarray = 1.0,
     ) -> None:
-        """Paints a shape over what is there.
+        """Paints a shape over the image and its classes.
 
         Args:
-          grid: the window that the field belongs to.
+          grid: the window of the field.
           field: float (H, W), negative inside the shape.
-          colour: of the shape.
-          label: the class of the pixels whose centres are inside; None leaves the classes alone.
-          opacity: share of the colour where the shape covers a pixel; a scalar or (H, W).
+          colour: colour of the shape.
+          label: class of the pixels whose centres are inside; None does not change the classes.
+          opacity: weight of the colour where the shape covers a pixel; a scalar or (H, W).
         """
         inside = field < 0.0
         if not inside.any():
             return
         if label is not None:
             self.classify(grid, field, label)
-        # Most shapes are small in their windows; outside of this box they cover nothing.
+        # Most shapes are small in their windows; outside this box they cover nothing.
         box = (_extent(np.any(inside, axis=1)), _extent(np.any(inside, axis=0)))
         alpha = fields.coverage(field[box]) * np.broadcast_to(opacity, field.shape)[box]
         colours = np.broadcast_to(_planes(colour), (3, *field.shape))[:, *box]
         _mix(self.image[:, grid.rows, grid.columns][:, *box], alpha, colours)
 
     def classify(self, grid: Grid, field: np.ndarray, label: int) -> None:
-        """Gives a class to the pixels whose centres are inside a shape, leaving the image alone.
+        """Sets the class of the pixels whose centres are inside a shape; does not change the image.
 
         Args:
-          grid: the window that the field belongs to.
+          grid: the window of the field.
           field: float (H, W), negative inside the shape.
           label: the class.
         """
         self.label[grid.rows, grid.columns][field < 0.0] = label
 
     def blend(self, grid: Grid, alpha: np.ndarray, colour: Colour) -> None:
-        """Mixes a colour into a window, leaving the classes alone.
+        """Blends a colour into a window; does not change the classes.
 
         Args:
           grid: the window.
-          alpha: float (H, W), the share of the colour.
+          alpha: float (H, W), the weight of the colour.
           colour: the colour.
         """
         _mix(self.image[:, grid.rows, grid.columns], alpha, _planes(colour))
 
     def darken(self, grid: Grid, amount: np.ndarray) -> None:
-        """Takes light away from a window: brightness times (1 - amount), warmer in the dark.
+        """Multiplies green and blue of a window by 1 - amount, and red by its square root.
 
         Args:
           grid: the window.
@@ -83,7 +83,7 @@ class Canvas:
 
 
 def _planes(colour: Colour) -> np.ndarray:
-    """float32 (3, 1, 1) or (3, H, W)."""
+    """Returns a colour as float32 (3, 1, 1) or (3, H, W)."""
     colour = np.asarray(colour, np.float32)
     return colour[:, np.newaxis, np.newaxis] if colour.ndim == 1 else colour
 
@@ -93,6 +93,6 @@ def _mix(target: np.ndarray, alpha: np.ndarray, colour: np.ndarray) -> None:
 
 
 def _extent(hit: np.ndarray) -> slice:
-    """From the first to the last hit, and the two neighbours that a soft edge may reach."""
+    """Returns the slice from the first to the last hit, with the two pixels of a soft edge."""
     where = np.flatnonzero(hit)
     return slice(max(int(where[0]) - 2, 0), int(where[-1]) + 3)

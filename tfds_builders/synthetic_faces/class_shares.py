@@ -1,8 +1,8 @@
-"""Counts classes: how much of the images each one takes, and how often it is missing.
+"""Counts classes: the fraction of pixels of each class, and how often it is missing.
 
     python -m tfds_builders.synthetic_faces.class_shares --split train --count 2000
 
-The faces are drawn anew: no prepared data set is needed.
+The command draws the faces itself and needs no prepared data set.
 """
 
 import argparse
@@ -17,22 +17,22 @@ from .face import SPLITS, draw_face
 
 
 class ClassShares(NamedTuple):
-    """One value a class, in the order of CLASSES; all in [0, 1]."""
+    """One value per class, in the order of CLASSES; all in [0, 1]."""
 
     pixels: np.ndarray
-    """Share of all pixels."""
+    """Fraction of all pixels."""
     missing: np.ndarray
-    """Share of the records without a single pixel of the class."""
+    """Fraction of the label maps without a pixel of the class."""
 
 
 def class_shares(labels: Iterable[np.ndarray]) -> ClassShares:
-    """Counts the classes of label maps.
+    """Returns the fraction of pixels and of missing occurrences of each class.
 
     Args:
-      labels: uint8 (H, W) each, with values below `len(CLASSES)`.
+      labels: label maps, uint8 (H, W), with values below `len(CLASSES)`.
 
     Returns:
-      The shares.
+      The fractions.
 
     Raises:
       ValueError: if there are no label maps.
@@ -48,11 +48,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Args:
-      argv: its arguments; None for those of the process.
+      argv: the arguments; None for those of the process.
     """
     parser = argparse.ArgumentParser(description="Counts the classes of drawn faces.")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="whose faces to count")
-    parser.add_argument("--count", type=int, default=200, help="how many faces to draw")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="split of the faces")
+    parser.add_argument("--count", type=int, default=200, help="number of faces to draw")
     args = parser.parse_args(argv)
     if args.count < 1:
         parser.error(f"--count must be positive; got {args.count}")
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     shares = class_shares(draw_face(args.split, index).label for index in indices)
     print(f"{'class':12}  pixels   missing from")
     for name, pixels, missing in zip(CLASSES, *shares, strict=True):
-        print(f"{name:12} {pixels:6.2%}  {missing:6.1%} of the records")
+        print(f"{name:12} {pixels:6.2%}  {missing:6.1%} of the faces")
 
 
 if __name__ == "__main__":

@@ -1,18 +1,6 @@
-"""The eleven classes of HELEN, in HELEN's order; left is the viewer's left."""
+"""The classes of HELEN, by name and by id."""
 
-CLASSES = (
-    "background",
-    "skin",
-    "left_brow",
-    "right_brow",
-    "left_eye",
-    "right_eye",
-    "nose",
-    "upper_lip",
-    "inner_mouth",
-    "lower_lip",
-    "hair",
-)
+from tfds_builders.helen_classes import CLASSES as CLASSES
 
 (
     BACKGROUND,

@@ -1,8 +1,8 @@
-"""Shows drawn faces beside their classes.
+"""Writes an image of drawn faces beside their classes.
 
     python -m tfds_builders.synthetic_faces.contact_sheet --out faces.png
 
-The faces are drawn anew: no prepared data set is needed.
+The command draws the faces itself and needs no prepared data set.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from PIL import Image
 from .classes import CLASSES
 from .face import SPLITS, draw_face
 
-# One colour a class, in the order of CLASSES.
+# One colour per class, in the order of CLASSES.
 PALETTE = np.array(
     [
         (0, 0, 0),
@@ -34,12 +34,12 @@ PALETTE = np.array(
 
 
 def contact_sheet(split: str, indices: Sequence[int], columns: int) -> np.ndarray:
-    """Draws faces, each with its classes in colours on its right.
+    """Returns an image of drawn faces, each with its classes in colours to its right.
 
     Args:
-      split: whose faces.
-      indices: which ones.
-      columns: faces in each row.
+      split: split of the faces.
+      indices: indices of the faces.
+      columns: number of faces per row.
 
     Returns:
       uint8 (H, W, 3); black where the last row is short.
@@ -57,14 +57,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Runs the command.
 
     Args:
-      argv: its arguments; None for those of the process.
+      argv: the arguments; None for those of the process.
     """
-    parser = argparse.ArgumentParser(description="Shows drawn faces beside their classes.")
+    parser = argparse.ArgumentParser(description="Writes an image of drawn faces.")
     parser.add_argument("--out", required=True, help="the PNG file to write")
-    parser.add_argument("--split", choices=SPLITS, default="train", help="whose faces to show")
+    parser.add_argument("--split", choices=SPLITS, default="train", help="split of the faces")
     parser.add_argument("--first", type=int, default=0, help="index of the first face")
-    parser.add_argument("--rows", type=int, default=5, help="rows of the sheet")
-    parser.add_argument("--columns", type=int, default=4, help="faces in each row")
+    parser.add_argument("--rows", type=int, default=5, help="number of rows")
+    parser.add_argument("--columns", type=int, default=4, help="number of faces per row")
     args = parser.parse_args(argv)
     if min(args.first, args.rows - 1, args.columns - 1) < 0:
         parser.error("--first must not be negative, --rows and --columns must be positive")

@@ -1,6 +1,6 @@
 """Shapes as scalar fields: negative inside, zero on the outline, positive outside.
 
-A field need not be a distance: only its sign and its outline count. Both images and labels are read
+A field need not be a distance: only its sign and its outline matter. Image and label are computed
 from the same field at the pixels' centres, so they agree by construction.
 """
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 def coverage(field: np.ndarray) -> np.ndarray:
-    """Returns how much of each pixel a shape covers.
+    """Returns the fraction of each pixel that a shape covers.
 
     The field divided by the length of its gradient is the distance to the outline in pixels, to
-    first order; a pixel whose centre lies on the outline is covered by half.
+    first order; a pixel whose centre is on the outline is half covered.
 
     Args:
       field: float (H, W), smooth near the outline.
@@ -23,11 +23,11 @@ def coverage(field: np.ndarray) -> np.ndarray:
 
 
 def stroke_coverage(field: np.ndarray, half_width: float) -> np.ndarray:
-    """Returns how much of each pixel a line along the outline of a shape covers.
+    """Returns the fraction of each pixel that a line along the outline of a shape covers.
 
     Args:
       field: float (H, W).
-      half_width: half of the line's width in pixels; may be below half a pixel.
+      half_width: half the line's width in pixels; may be below 0.5.
 
     Returns:
       float (H, W) in [0, 1].
@@ -37,13 +37,13 @@ def stroke_coverage(field: np.ndarray, half_width: float) -> np.ndarray:
 
 
 def ellipse(x: np.ndarray, y: np.ndarray, rx: float, ry: float) -> np.ndarray:
-    """Field of an ellipse around the origin, with the scale of a distance near its outline.
+    """Returns the field of an ellipse around the origin, scaled as a distance near its outline.
 
     Args:
-      x: float (H, W), the pixels' coordinates across.
-      y: likewise down.
+      x: float (H, W), the pixels' horizontal coordinates.
+      y: float (H, W), the pixels' vertical coordinates.
       rx: half the width, in units of `x` and `y`.
-      ry: half the height, likewise.
+      ry: half the height, in units of `x` and `y`.
 
     Returns:
       float (H, W).
@@ -52,13 +52,15 @@ def ellipse(x: np.ndarray, y: np.ndarray, rx: float, ry: float) -> np.ndarray:
 
 
 def superellipse(x: np.ndarray, y: np.ndarray, rx: float, ry: float, power: float) -> np.ndarray:
-    """Field of |x / rx|**power + |y / ry|**power = 1: an ellipse for power 2, a rounded box above.
+    """Returns the field of |x / rx|**power + |y / ry|**power = 1.
+
+    Power 2 is an ellipse, a larger power a box with rounded corners.
 
     Args:
-      x: float (H, W), the pixels' coordinates across.
-      y: likewise down.
+      x: float (H, W), the pixels' horizontal coordinates.
+      y: float (H, W), the pixels' vertical coordinates.
       rx: half the width, in units of `x` and `y`.
-      ry: half the height, likewise.
+      ry: half the height, in units of `x` and `y`.
       power: above 0.
 
     Returns:
@@ -73,11 +75,11 @@ def capsule(
     ends: tuple[tuple[float, float], tuple[float, float]],
     radius: float,
 ) -> np.ndarray:
-    """Field of all points nearer than `radius` to the segment between two points.
+    """Returns the field of the points within `radius` of the segment between two points.
 
     Args:
-      x: float (H, W), the pixels' coordinates across.
-      y: likewise down.
+      x: float (H, W), the pixels' horizontal coordinates.
+      y: float (H, W), the pixels' vertical coordinates.
       ends: (x, y) of the two points, which differ.
       radius: in units of `x` and `y`; 0 or more.
 
@@ -93,13 +95,13 @@ def capsule(
 
 
 def bump(x: np.ndarray, y: np.ndarray, sx: float, sy: float) -> np.ndarray:
-    """A Gaussian of height 1 around the origin.
+    """Returns a Gaussian of height 1 around the origin.
 
     Args:
-      x: float (H, W), the pixels' coordinates across.
-      y: likewise down.
+      x: float (H, W), the pixels' horizontal coordinates.
+      y: float (H, W), the pixels' vertical coordinates.
       sx: standard deviation along `x`, in its units.
-      sy: likewise along `y`.
+      sy: standard deviation along `y`, in its units.
 
     Returns:
       float (H, W) in [0, 1].
@@ -108,12 +110,12 @@ def bump(x: np.ndarray, y: np.ndarray, sx: float, sy: float) -> np.ndarray:
 
 
 def smoothstep(x: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Rises from 0 at `low` to 1 at `high` without a kink.
+    """Returns a smooth step from 0 at `low` to 1 at `high`.
 
     Args:
       x: float (H, W).
-      low: up to where it is 0.
-      high: from where on it is 1; above `low`.
+      low: the step is 0 below it.
+      high: the step is 1 above it; larger than `low`.
 
     Returns:
       float (H, W) in [0, 1].

@@ -1,60 +1,60 @@
-"""Hair: a mass behind the head and neck, and one in front of it with a window for the face."""
+"""Paints hair: a shape behind the head and neck, and one in front, with an opening for the face."""
 
 import dataclasses
 
 import numpy as np
 
 from . import classes, fields, noise
-from .anatomy import Anatomy
 from .canvas import Canvas
 from .pose import Grid
+from .traits import Traits
 
-# The shares of the styles.
-_HER_STYLES = {"short": 0.12, "long": 0.42, "bob": 0.24, "buzz": 0.08, "afro": 0.14}
-_HIS_STYLES = {"short": 0.6, "long": 0.08, "bob": 0.06, "buzz": 0.2, "afro": 0.06}
+# The probabilities of the styles.
+_FEMININE_STYLES = {"short": 0.12, "long": 0.42, "bob": 0.24, "buzz": 0.08, "afro": 0.14}
+_MASCULINE_STYLES = {"short": 0.6, "long": 0.08, "bob": 0.06, "buzz": 0.2, "afro": 0.06}
 
 
 @dataclasses.dataclass(frozen=True)
-class Hairdo:
-    """How the hair is worn; lengths in head coordinates."""
+class Hairstyle:
+    """Style of the hair; lengths are in head coordinates."""
 
     seed: int
-    """Of the strands."""
+    """Seed of the strands' noise."""
     density: float
-    """0 for a bald head, 1 where no skin shows through."""
+    """0 for a bald head, 1 for opaque hair."""
     volume: float
-    """How far it stands off the skull."""
+    """Distance between the outline and the skull."""
     end: float
-    """q where it ends at the sides."""
+    """q of the hair's end at the sides."""
     opening: float
-    """Half the width of the window for the face."""
+    """Half the width of the opening for the face."""
     hairline: float
-    """q of the window's upper end at the parting."""
+    """q of the opening's upper end at the parting."""
     parting: float
     """p of the parting."""
     slope: float
-    """How much the fringe falls to both sides of the parting; negative rises."""
+    """Slope of the fringe away from the parting; positive is downwards."""
     sweep: float
-    """How much the fringe falls from the left to the right."""
+    """Slope of the fringe from left to right; positive is downwards."""
     ragged: float
-    """Depth of the fringe's single strands."""
+    """Amplitude of the fringe's strands."""
     curl: float
-    """Waves of the strands and of the outline."""
+    """Amplitude of the waves of strands and outline."""
     back: float
-    """q where the hair behind the neck ends."""
+    """q of the end of the hair behind the neck; negative if there is none."""
 
     @classmethod
-    def sample(cls, rng: np.random.Generator, anatomy: Anatomy) -> "Hairdo":
-        """Draws a hairdo that suits the face.
+    def sample(cls, rng: np.random.Generator, traits: Traits) -> "Hairstyle":
+        """Samples a hairstyle for a face.
 
         Args:
-          rng: source of what is random.
-          anatomy: the face's measures and colours.
+          rng: random number generator.
+          traits: the face's measures and colours.
 
         Returns:
-          The hairdo.
+          The hairstyle.
         """
-        styles = _HER_STYLES if anatomy.feminine else _HIS_STYLES
+        styles = _FEMININE_STYLES if traits.feminine else _MASCULINE_STYLES
         style = str(rng.choice(list(styles), p=list(styles.values())))
         bald = style == "buzz" and rng.random() < 0.35
         short = style in ("short", "buzz", "afro")
@@ -67,7 +67,7 @@ class Hairdo:
             density=0.0 if bald else rng.uniform(0.55, 0.8) if style == "buzz" else 1.0,
             volume=rng.uniform(*volume),
             end=hanging,
-            opening=anatomy.width - (rng.uniform(0.0, 0.05) if short else rng.uniform(0.02, 0.14)),
+            opening=traits.width - (rng.uniform(0.0, 0.05) if short else rng.uniform(0.02, 0.14)),
             hairline=hairline,
             parting=rng.uniform(-0.35, 0.35),
             slope=slope,
@@ -78,73 +78,75 @@ class Hairdo:
         )
 
 
-def paint_behind(canvas: Canvas, grid: Grid, anatomy: Anatomy, hairdo: Hairdo) -> None:
+def paint_behind(canvas: Canvas, grid: Grid, traits: Traits, hairstyle: Hairstyle) -> None:
     """Paints the hair that hangs down behind the head.
 
     Args:
-      canvas: what is painted on.
-      grid: of the whole frame.
-      anatomy: the face's measures and colours.
-      hairdo: how the hair is worn.
+      canvas: the canvas to paint on.
+      grid: the grid of the full frame.
+      traits: the face's measures and colours.
+      hairstyle: the hair to paint.
     """
-    if hairdo.back < 0.0:
+    if hairstyle.back < 0.0:
         return
-    strands = _strands(grid, hairdo)
-    half = anatomy.width + 0.06 + hairdo.volume + 0.06 * np.sin(2.5 * grid.q)
-    half += 0.06 * hairdo.curl * np.sin(9.0 * grid.q + 2.0 * np.sign(grid.p))
-    end = grid.q - hairdo.back + 0.25 * np.square(grid.p) + 0.1 * _jags(strands, hairdo)
+    strands = _strands(grid, hairstyle)
+    half = traits.width + 0.06 + hairstyle.volume + 0.06 * np.sin(2.5 * grid.q)
+    half += 0.06 * hairstyle.curl * np.sin(9.0 * grid.q + 2.0 * np.sign(grid.p))
+    end = grid.q - hairstyle.back + 0.25 * np.square(grid.p) + 0.1 * _jags(strands, hairstyle)
     field = np.maximum(np.maximum(np.abs(grid.p) - half, end), -0.2 - grid.q)
-    colour = 0.72 * _texture(grid, strands, anatomy.hair, hairdo)
+    colour = 0.72 * _texture(grid, strands, traits.hair, hairstyle)
     canvas.paint(grid, field, colour, classes.HAIR)
 
 
-def paint_in_front(canvas: Canvas, grid: Grid, anatomy: Anatomy, hairdo: Hairdo) -> None:
+def paint_in_front(canvas: Canvas, grid: Grid, traits: Traits, hairstyle: Hairstyle) -> None:
     """Paints the hair on the head, its fringe and its shadow on the forehead.
 
     Args:
-      canvas: what is painted on.
-      grid: of the whole frame.
-      anatomy: the face's measures and colours.
-      hairdo: how the hair is worn.
+      canvas: the canvas to paint on.
+      grid: the grid of the full frame.
+      traits: the face's measures and colours.
+      hairstyle: the hair to paint.
     """
-    if hairdo.density == 0.0:
+    if hairstyle.density == 0.0:
         return
-    strands = _strands(grid, hairdo)
-    field = _front_field(grid, anatomy, hairdo, strands)
-    shadow = np.exp(-np.maximum(field, 0.0) / 0.05) * fields.coverage(anatomy.face_field(grid))
-    canvas.darken(grid, 0.4 * hairdo.density * shadow)
-    # Shorn hair lets the skin show through.
-    mixed = anatomy.skin + hairdo.density * (anatomy.hair - anatomy.skin)
-    canvas.paint(grid, field, _texture(grid, strands, mixed, hairdo), classes.HAIR)
+    strands = _strands(grid, hairstyle)
+    field = _front_field(grid, traits, hairstyle, strands)
+    shadow = np.exp(-np.maximum(field, 0.0) / 0.05) * fields.coverage(traits.face_field(grid))
+    canvas.darken(grid, 0.4 * hairstyle.density * shadow)
+    # Skin is visible through very short hair.
+    mixed = traits.skin + hairstyle.density * (traits.hair - traits.skin)
+    canvas.paint(grid, field, _texture(grid, strands, mixed, hairstyle), classes.HAIR)
 
 
-def _front_field(grid: Grid, anatomy: Anatomy, hairdo: Hairdo, strands: np.ndarray) -> np.ndarray:
+def _front_field(
+    grid: Grid, traits: Traits, hairstyle: Hairstyle, strands: np.ndarray
+) -> np.ndarray:
     p, q = grid.p - 0.12 * grid.pose.yaw, grid.q - 0.5 * grid.pose.pitch
-    jags = _jags(strands, hairdo)
-    width = anatomy.width + 0.04 + hairdo.volume
-    # The skull's crown is about as far above the eyes as the chin is below them.
-    skull = fields.ellipse(p, q + 0.2, width, 1.07 + hairdo.volume) + 0.02 * jags
-    wave = 0.05 * hairdo.curl * np.sin(9.0 * q + 2.0 * np.sign(p))
+    jags = _jags(strands, hairstyle)
+    width = traits.width + 0.04 + hairstyle.volume
+    # The crown is about as far above the eyes as the chin is below them.
+    skull = fields.ellipse(p, q + 0.2, width, 1.07 + hairstyle.volume) + 0.02 * jags
+    wave = 0.05 * hairstyle.curl * np.sin(9.0 * q + 2.0 * np.sign(p))
     sides = np.maximum(np.abs(p) - width + 0.01 - wave, -0.2 - q)
-    mass = np.minimum(skull, sides) if hairdo.end > 0.3 else skull
-    mass = np.maximum(mass, q - hairdo.end + 0.12 * jags)
-    return np.maximum(mass, _window(p, q, hairdo, jags))
+    mass = np.minimum(skull, sides) if hairstyle.end > 0.3 else skull
+    mass = np.maximum(mass, q - hairstyle.end + 0.12 * jags)
+    return np.maximum(mass, _opening(p, q, hairstyle, jags))
 
 
-def _window(p: np.ndarray, q: np.ndarray, hairdo: Hairdo, jags: np.ndarray) -> np.ndarray:
-    """Field of everything but the window for the face: positive inside the window."""
-    offset = p - hairdo.parting
-    line = hairdo.hairline + hairdo.slope * np.abs(offset) + hairdo.sweep * p
-    line += 0.35 * np.square(p) + hairdo.ragged * jags
-    # Narrower towards the top; straight down from the temples.
-    across = np.abs(p) / hairdo.opening
+def _opening(p: np.ndarray, q: np.ndarray, hairstyle: Hairstyle, jags: np.ndarray) -> np.ndarray:
+    """Returns a field that is positive inside the opening for the face."""
+    offset = p - hairstyle.parting
+    line = hairstyle.hairline + hairstyle.slope * np.abs(offset) + hairstyle.sweep * p
+    line += 0.35 * np.square(p) + hairstyle.ragged * jags
+    # Narrower towards the top; vertical below the temples.
+    across = np.abs(p) / hairstyle.opening
     above = np.minimum(q - 0.15, 0.0) / 1.2
-    rounded = 0.5 * hairdo.opening * (1.0 - across * across - above * above)
+    rounded = 0.5 * hairstyle.opening * (1.0 - across * across - above * above)
     return np.minimum(rounded, q - line)
 
 
 def _fringe(style: str, rng: np.random.Generator) -> tuple[float, float, float, float]:
-    """Draws hairline, slope, sweep and raggedness."""
+    """Samples hairline, slope, sweep and raggedness."""
     kind = rng.random()
     if style in ("buzz", "afro") or kind < 0.5:
         return rng.uniform(-0.98, -0.72), 0.0, rng.normal(0.0, 0.05), rng.uniform(0.0, 0.02)
@@ -157,28 +159,30 @@ def _fringe(style: str, rng: np.random.Generator) -> tuple[float, float, float, 
     return rng.uniform(-1.0, -0.85), rng.uniform(0.3, 0.8), 0.0, rng.uniform(0.0, 0.03)
 
 
-def _strands(grid: Grid, hairdo: Hairdo) -> np.ndarray:
-    """Strand number of every pixel: constant along a strand, which falls from the parting."""
-    drop = np.sqrt(np.maximum(grid.q + 1.35 + hairdo.volume, 0.06))
-    strands = 0.6 * (grid.p - hairdo.parting) / drop + 0.12 * hairdo.sweep * grid.q
-    if hairdo.curl > 0.0:
+def _strands(grid: Grid, hairstyle: Hairstyle) -> np.ndarray:
+    """Returns each pixel's strand coordinate, constant along a strand from the parting down."""
+    drop = np.sqrt(np.maximum(grid.q + 1.35 + hairstyle.volume, 0.06))
+    strands = 0.6 * (grid.p - hairstyle.parting) / drop + 0.12 * hairstyle.sweep * grid.q
+    if hairstyle.curl > 0.0:
         bends = np.sin(11.0 * grid.q + 5.0 * grid.p) + np.sin(17.0 * grid.p - 6.0 * grid.q)
-        strands = strands + 0.025 * hairdo.curl * bends
+        strands = strands + 0.025 * hairstyle.curl * bends
     return strands
 
 
-def _jags(strands: np.ndarray, hairdo: Hairdo) -> np.ndarray:
-    line = noise.Line(np.random.default_rng(hairdo.seed))
+def _jags(strands: np.ndarray, hairstyle: Hairstyle) -> np.ndarray:
+    line = noise.Line(np.random.default_rng(hairstyle.seed))
     return line(strands * 45.0 + 100.0) + 0.4 * line(strands * 100.0)
 
 
-def _texture(grid: Grid, strands: np.ndarray, colour: np.ndarray, hairdo: Hairdo) -> np.ndarray:
-    rng = np.random.default_rng(hairdo.seed + 1)
+def _texture(
+    grid: Grid, strands: np.ndarray, colour: np.ndarray, hairstyle: Hairstyle
+) -> np.ndarray:
+    rng = np.random.default_rng(hairstyle.seed + 1)
     line = noise.Line(rng)
     tone = 0.6 * line(strands * 28.0) + 0.5 * line(strands * 130.0 + 0.5 * grid.q)
-    if hairdo.curl > 0.5:
+    if hairstyle.curl > 0.5:
         tone = tone + 0.5 * noise.plane(rng, (80, 80), grid.shape)
-    # Light runs along a band around the crown, broken up by the strands.
+    # The highlight is a band around the crown, modulated by the strands.
     radius = np.sqrt(np.square(grid.p) + np.square(grid.q + 0.1))
     band = np.exp(-np.square((radius - 0.98 + 0.06 * tone) / 0.13))
     band *= 1.0 - fields.smoothstep(grid.q, -0.5, 0.1)

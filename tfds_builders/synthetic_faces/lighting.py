@@ -1,4 +1,4 @@
-"""The lamp, and how the relief of a face shows under it."""
+"""The light source, and the shading of a face's relief."""
 
 import dataclasses
 import math
@@ -6,24 +6,24 @@ import math
 import numpy as np
 
 from . import fields
-from .anatomy import Anatomy
 from .pose import Grid
+from .traits import Traits
 
 
 @dataclasses.dataclass(frozen=True)
 class Lamp:
-    """One far lamp and the light that comes from everywhere."""
+    """One distant lamp, and ambient light."""
 
     direction: tuple[float, float, float]
     """Unit vector towards the lamp: right, down, towards the viewer."""
     ambient: float
-    """Share of the light that comes from everywhere."""
+    """Fraction of the light that is ambient."""
     gloss: float
     """Strength of the highlights on the skin."""
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Lamp":
-        """Draws a lamp, mostly from above and in front."""
+        """Samples a lamp, mostly above and in front of the face."""
         x, y = rng.uniform(-0.85, 0.85), rng.uniform(-0.75, 0.1)
         length = math.sqrt(x * x + y * y + 1.0)
         return cls(
@@ -33,15 +33,15 @@ class Lamp:
         )
 
     def shade(self, height: np.ndarray, unit: float) -> tuple[np.ndarray, np.ndarray]:
-        """Lights a surface.
+        """Computes the light and the highlights of a surface.
 
         Args:
-          height: float (H, W), towards the viewer, in head coordinates.
+          height: height towards the viewer, float (H, W), in head coordinates.
           unit: pixels per unit of head coordinates.
 
         Returns:
-          (light, highlight), both (H, W): what the surface's colour is multiplied by, about 1
-          where it faces the viewer, and what is added to it.
+          (light, highlight), both (H, W): the factor of the surface's colour, about 1 where the
+          surface faces the viewer, and the summand.
         """
         slope_y, slope_x = np.gradient(height)
         slope_x *= -unit
@@ -60,11 +60,11 @@ class Lamp:
 
 
 def shaded(colour: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """A colour under light.
+    """Multiplies a colour by light.
 
     Args:
       colour: RGB, (3,).
-      light: float (H, W), what the colour is multiplied by.
+      light: float (H, W), the factor.
 
     Returns:
       float (3, H, W).
@@ -73,17 +73,17 @@ def shaded(colour: np.ndarray, light: np.ndarray) -> np.ndarray:
 
 
 def tint(light: np.ndarray) -> np.ndarray:
-    """Colours light as skin does, whose shadows are redder; (H, W) gives (3, H, W)."""
+    """Returns light (H, W) as RGB light (3, H, W) on skin, whose shadows are redder."""
     light = np.maximum(light, 0.02)
     return np.stack([light**0.8, light, light**1.08])
 
 
-def relief(grid: Grid, anatomy: Anatomy) -> np.ndarray:
+def relief(grid: Grid, traits: Traits) -> np.ndarray:
     """Returns the height of the face towards the viewer.
 
     Args:
-      grid: of the whole frame, or a window of it.
-      anatomy: the face's measures and colours.
+      grid: the grid of the full frame or of a window.
+      traits: the face's measures and colours.
 
     Returns:
       float (H, W), in head coordinates.
@@ -91,22 +91,22 @@ def relief(grid: Grid, anatomy: Anatomy) -> np.ndarray:
     p, q, u, v = grid.p, grid.q, grid.u, grid.v
     dome = 1.0 - np.square((p - 0.2 * grid.pose.yaw) / 0.95) - np.square((q + 0.05) / 1.35)
     height = 0.75 * np.sqrt(np.maximum(dome, 0.02))
-    eye_u, eye_v = anatomy.eye
+    eye_u, eye_v = traits.eye
     side = np.abs(u)
     height += -0.055 * fields.bump(side - 0.9 * eye_u, v - eye_v, 0.15, 0.1)
     height += 0.03 * fields.bump(side - eye_u, v - eye_v, 0.11, 0.07)
-    height += 0.03 * fields.bump(side - anatomy.brow[0], v - anatomy.brow[1] - 0.03, 0.24, 0.07)
+    height += 0.03 * fields.bump(side - traits.brow[0], v - traits.brow[1] - 0.03, 0.24, 0.07)
     height += 0.055 * fields.bump(side - 0.43, v - 0.24, 0.17, 0.15)
-    height += 0.05 * fields.bump(u, v - anatomy.mouth, 0.3, 0.2)
-    height += 0.05 * fields.bump(u, v - anatomy.chin + 0.12, 0.16, 0.1)
-    height -= 0.025 * fields.bump(u, v - anatomy.mouth - anatomy.lips[1] - 0.09, 0.16, 0.045)
-    height += _nose_relief(u, v, anatomy)
+    height += 0.05 * fields.bump(u, v - traits.mouth, 0.3, 0.2)
+    height += 0.05 * fields.bump(u, v - traits.chin + 0.12, 0.16, 0.1)
+    height -= 0.025 * fields.bump(u, v - traits.mouth - traits.lips[1] - 0.09, 0.16, 0.045)
+    height += _nose_relief(u, v, traits)
     return height
 
 
-def _nose_relief(u: np.ndarray, v: np.ndarray, anatomy: Anatomy) -> np.ndarray:
-    root, base = anatomy.nose
-    bridge, wing = anatomy.nose_width
+def _nose_relief(u: np.ndarray, v: np.ndarray, traits: Traits) -> np.ndarray:
+    root, base = traits.nose
+    bridge, wing = traits.nose_width
     t = np.clip((v - root) / (base - root), -0.5, 1.2)
     rise = fields.smoothstep(t, -0.15, 0.85) * (1.0 - fields.smoothstep(t, 0.82, 1.08))
     width = bridge + 0.35 * (wing - bridge) * fields.smoothstep(t, 0.3, 0.9)

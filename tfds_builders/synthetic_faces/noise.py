@@ -1,32 +1,32 @@
-"""Smooth random functions, whose random numbers do not depend on the size of the image."""
+"""Smooth random functions that do not depend on the size of the image."""
 
 import numpy as np
 from PIL import Image
 
 
 def plane(rng: np.random.Generator, cells: tuple[int, int], shape: tuple[int, int]) -> np.ndarray:
-    """Random values on a coarse lattice, interpolated.
+    """Returns random values on a coarse lattice, interpolated.
 
     Args:
-      rng: source of the lattice's values.
+      rng: random number generator.
       cells: (rows, columns) of the lattice.
       shape: (rows, columns) of the result.
 
     Returns:
-      float32 of the given shape, of mean about 0 and standard deviation about 0.8; less where the
-      lattice is finer than the result.
+      float32 of the given shape, with mean about 0 and standard deviation about 0.8, or less if
+      the lattice is finer than the result.
     """
     lattice = Image.fromarray(rng.standard_normal(cells, dtype=np.float32))
     return np.asarray(lattice.resize(shape[::-1], Image.Resampling.BICUBIC))
 
 
 class Line:
-    """A random function of one variable, one lattice value per unit, of period 256."""
+    """A random function of one variable, with one lattice value per unit and period 256."""
 
     _PERIOD = 256
 
     def __init__(self, rng: np.random.Generator):
-        """Draws the lattice's values from `rng`."""
+        """Samples the lattice's values."""
         self._values = rng.uniform(-1.0, 1.0, self._PERIOD).astype(np.float32)
         self._steps = np.roll(self._values, -1) - self._values
 

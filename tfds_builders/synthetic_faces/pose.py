@@ -1,10 +1,9 @@
-"""Where the head is in the frame: pixels, head coordinates and face coordinates.
+"""The head's pose in the frame: pixels, head coordinates and face coordinates.
 
 Pixel (row, column) has its centre at (x, y) = (column + 0.5, row + 0.5).
-Head coordinates (p, q), p to the right and q down, turn and scale with the head; the chin is near
-q = 1, the eyes are near q = 0. Face coordinates (u, v) lie on the head's curved surface: near the
-middle of a head that looks straight ahead they are about (p, q), and they slide over it when it
-turns or nods.
+Head coordinates (p, q), p to the right and q down, rotate in the image plane and scale with the
+head; the chin is near q = 1, the eyes are near q = 0. Face coordinates (u, v) are on the head's
+curved surface: near the middle of a frontal head they are about (p, q); yaw and pitch shift them.
 """
 
 import dataclasses
@@ -12,30 +11,30 @@ import math
 
 import numpy as np
 
-# Radii of the surface that carries the face, in head coordinates.
+# Radii of the face's surface, in head coordinates.
 _RADIUS_U, _RADIUS_V = 1.05, 1.5
 
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Position and attitude of a head. Angles are in radians, lengths in shares of the frame."""
+    """Position and rotation of a head. Angles are in radians, lengths in fractions of the frame."""
 
     x: float
-    """About the middle between the eyes, from the left."""
+    """Distance of the head's origin, about midway between the eyes, from the left."""
     y: float
-    """About the middle between the eyes, from the top."""
+    """Distance of the head's origin from the top."""
     unit: float
     """Length of one unit of head coordinates."""
     tilt: float
-    """In the plane; positive is clockwise as seen."""
+    """Rotation in the image plane; positive is clockwise."""
     yaw: float
-    """Positive turns the face to the viewer's right."""
+    """Rotation about the vertical axis; positive is towards the viewer's right."""
     pitch: float
-    """Positive bows the head."""
+    """Rotation about the horizontal axis; positive is downwards."""
 
     @classmethod
     def sample(cls, rng: np.random.Generator) -> "Pose":
-        """Draws a pose: portraits that mostly fill the frame, some smaller and turned further."""
+        """Samples a pose; most heads fill the frame, smaller ones are placed more freely."""
         unit = rng.uniform(0.31, 0.44)
         room = 0.44 - unit
         yaw, pitch, tilt = rng.normal(0.0, (0.12, 0.05, 0.13))
@@ -65,14 +64,14 @@ class Grid:
 
     @classmethod
     def of(cls, pose: Pose, size: int) -> "Grid":
-        """Returns the grid of a whole frame.
+        """Returns the grid of the full frame.
 
         Args:
-          pose: of the head in it.
+          pose: pose of the head.
           size: side of the frame in pixels.
 
         Returns:
-          The grid, its arrays of (size, size).
+          The grid, with arrays of shape (size, size).
         """
         centres = (np.arange(size, dtype=np.float32) + 0.5) / size
         x = (centres - pose.x)[np.newaxis, :] / pose.unit
@@ -81,8 +80,8 @@ class Grid:
         p, q = cos * x + sin * y, cos * y - sin * x
         u = _RADIUS_U * (np.arcsin(np.clip(p / _RADIUS_U, -1.0, 1.0)) - pose.yaw)
         v = _RADIUS_V * (np.arcsin(np.clip(q / _RADIUS_V, -1.0, 1.0)) - pose.pitch)
-        whole = slice(0, size)
-        return cls(pose, size, whole, whole, p, q, u, v)
+        full = slice(0, size)
+        return cls(pose, size, full, full, p, q, u, v)
 
     @property
     def unit(self) -> float:
@@ -91,19 +90,19 @@ class Grid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, W) of this window."""
+        """Shape (H, W) of this window."""
         return self.p.shape
 
     def window(self, u: float, v: float, radius: float) -> "Grid":
-        """Returns the part of a whole frame's grid around a point of the face.
+        """Returns the part of the full frame's grid around a point of the face.
 
         Args:
-          u: the point, in face coordinates.
-          v: likewise.
+          u: horizontal face coordinate of the point.
+          v: vertical face coordinate of the point.
           radius: half the window's side, in head coordinates.
 
         Returns:
-          The grid of a window, cut off at the frame's border; of at least 2 x 2 pixels.
+          The grid of a window, clipped to the frame; at least 2 x 2 pixels.
         """
         head_p = _RADIUS_U * math.sin(u / _RADIUS_U + self.pose.yaw)
         head_q = _RADIUS_V * math.sin(v / _RADIUS_V + self.pose.pitch)
@@ -118,12 +117,12 @@ class Grid:
     def beside(
         self, side: float, centre: tuple[float, float], slant: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns coordinates around a part that comes in pairs.
+        """Returns coordinates around one of two paired parts.
 
         Args:
-          side: -1 for the part on the viewer's left, 1 for the one on the right.
-          centre: (u, v) of the one on the right.
-          slant: angle by which its outer end lies higher.
+          side: -1 for the part on the viewer's left, 1 for the part on the right.
+          centre: (u, v) of the part on the right.
+          slant: angle by which its outer end is raised, in radians.
 
         Returns:
           (a, b), each (H, W): a outwards from the nose, b downwards.

@@ -1,4 +1,4 @@
-"""Synthetic faces: drawn by a program, with the exact class of every pixel."""
+"""Synthetic faces: images drawn by a program, with the exact class of every pixel."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import ClassVar, NamedTuple
@@ -14,14 +14,14 @@ _SHARD_SIZE = 256  # about 30 MB
 
 
 class Key(NamedTuple):
-    """Names one face."""
+    """Identifies one face."""
 
     split: str
     number: int
 
 
 class Builder(sharding.ShardedBuilder):
-    """Draws the faces; downloads nothing."""
+    """Builds a data set of drawn faces; downloads nothing."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First release."}
@@ -45,7 +45,7 @@ class Builder(sharding.ShardedBuilder):
     def _shard_iterators_per_split(
         self, dl_manager: tfds.download.DownloadManager
     ) -> sharding.Shards:
-        del dl_manager  # nothing to download
+        del dl_manager  # there is nothing to download
         keys = {
             split: [Key(split, number) for number in range(count)]
             for split, count in self.SPLIT_SIZES.items()
@@ -56,8 +56,8 @@ class Builder(sharding.ShardedBuilder):
 def _map_by_processes(
     build: Callable[[Key], sharding.Record], keys: Sequence[Key]
 ) -> Iterable[sharding.Record]:
-    # Much of the drawing holds Python's lock, so threads do not help. joblib's processes, unlike
-    # those of `concurrent.futures`, do not run the caller's script a second time.
+    # Much of the drawing holds the GIL, so threads do not help. joblib's processes, unlike those of
+    # `concurrent.futures`, do not import the caller's script again.
     parallel = joblib.Parallel(n_jobs=-1, return_as="generator")
     return parallel(joblib.delayed(build)(key) for key in keys)
 

@@ -1,8 +1,8 @@
-"""TFDS's own test case for the synthetic faces builder."""
+"""TFDS's test case for the synthetic faces builder."""
 
 import pytest
 
-pytest.importorskip("tensorflow", reason="TFDS's test case is built on TensorFlow's")
+pytest.importorskip("tensorflow", reason="TFDS's test case uses TensorFlow")
 pytest.importorskip("dill", reason="TFDS's test case imports it")
 
 import tensorflow_datasets as tfds  # noqa: E402
@@ -12,7 +12,7 @@ from tfds_builders.synthetic_faces import synthetic_faces_dataset_builder  # noq
 
 
 class _SmallBuilder(synthetic_faces_dataset_builder.Builder):
-    """The same builder with few records: drawing all of them takes more than a minute."""
+    """The builder with few records, because drawing all of them takes more than a minute."""
 
     name = "synthetic_faces_small"
     SPLIT_SIZES = {"train": 3, "validation": 1, "test": 2}
@@ -23,7 +23,7 @@ class BuilderTest(tfds.testing.DatasetBuilderTestCase):
 
     DATASET_CLASS = _SmallBuilder
     SPLITS = _SmallBuilder.SPLIT_SIZES
-    # Nothing is downloaded, but the test case asks for a folder of archives all the same.
+    # Nothing is downloaded, but the test case requires a folder of archives.
     EXAMPLE_DIR = epath.Path(__file__).parent
 
 

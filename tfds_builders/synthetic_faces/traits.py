@@ -1,4 +1,4 @@
-"""What one face looks like: measures of its parts, its expression and its colours."""
+"""The traits of one face: measures of its parts, its expression and its colours."""
 
 import dataclasses
 
@@ -8,33 +8,33 @@ from .pose import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class Anatomy:
-    """Measures in face coordinates, colours as RGB in [0, 1]. Sides: index 0 is viewer's left."""
+class Traits:
+    """Measures in face coordinates, colours as RGB in [0, 1]; of two sides, the left one first."""
 
     width: float
     """Half the face's width at the cheekbones."""
     jaw: float
-    """Squareness of the jaw: the exponent of its superellipse."""
+    """Exponent of the jaw's superellipse; larger is squarer."""
     chin: float
     """v of the chin's tip."""
     eye: tuple[float, float]
     """(u, v) of the right eye's centre."""
     eye_size: tuple[float, float]
-    """Half the width, and two thirds of the height, of an eye wide open."""
+    """Half the width, and two thirds of the height, of an open eye."""
     eye_slant: float
-    """Angle by which the outer corner lies higher."""
+    """Angle by which the outer corner is raised, in radians."""
     lids: tuple[float, float]
-    """How far each eye is open, 0 to 1."""
+    """Opening of each eye, from 0 to 1."""
     gaze: tuple[float, float]
-    """Shift of the irises, right and down, in units of `eye_size`."""
+    """Shift of the irises to the right and down, in units of `eye_size`."""
     brow: tuple[float, float]
     """(u, v) of the right brow's centre."""
     brow_size: tuple[float, float]
-    """Half the length, half the greatest thickness."""
+    """Half the length, and half the largest thickness."""
     brow_arch: float
     brow_slant: float
     nose: tuple[float, float]
-    """v of its root and of its base."""
+    """v of the root and of the base."""
     nose_width: tuple[float, float]
     """Half the width of the bridge and of the wings."""
     mouth: float
@@ -46,22 +46,22 @@ class Anatomy:
     gape: float
     """Height of the inner mouth; 0 for a closed mouth."""
     smile: float
-    """Half of how much higher the corners of the mouth are than its middle."""
+    """Half the height of the mouth's corners above its middle."""
     age: float
-    """0 is smooth skin, 1 deep lines."""
+    """From 0 for smooth skin to 1 for deep lines."""
     feminine: bool
-    """Make-up and long lashes are likelier, beards do not occur."""
+    """Whether the face may have make-up and has long lashes; otherwise it may have a beard."""
     skin: np.ndarray
     hair: np.ndarray
     lip_colour: np.ndarray
     iris: np.ndarray
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> "Anatomy":
-        """Draws a face."""
+    def sample(cls, rng: np.random.Generator) -> "Traits":
+        """Samples a face."""
         feminine = bool(rng.random() < 0.5)
         darkness = rng.uniform()
-        skin = _along(_SKIN_TONES, darkness) * rng.uniform(0.95, 1.05, 3)
+        skin = _interpolate(_SKIN_TONES, darkness) * rng.uniform(0.95, 1.05, 3)
         age = float(rng.beta(1.2, 2.5))
         gape = 0.0 if rng.random() < 0.42 else float(0.045 + 0.2 * rng.beta(1.2, 2.2))
         eye_v = rng.uniform(-0.13, -0.05)
@@ -91,13 +91,13 @@ class Anatomy:
             skin=np.clip(skin, 0.0, 1.0).astype(np.float32),
             hair=_hair_colour(age, darkness, rng),
             lip_colour=_lip_colour(skin, feminine, rng),
-            iris=_along(_IRISES, rng.uniform(0.0, 1.0 - 0.6 * darkness)).astype(np.float32),
+            iris=_interpolate(_IRISES, rng.uniform(0.0, 1.0 - 0.6 * darkness)).astype(np.float32),
         )
 
     def face_field(self, grid: Grid) -> np.ndarray:
-        """Returns the field of the face with its forehead, up to under the hair."""
+        """Returns the field of the face, including the forehead under the hair."""
         yaw, pitch = grid.pose.yaw, grid.pose.pitch
-        # The chin swings further than the temples, as it stands out from the turning axis.
+        # The chin moves further than the temples, because it is farther from the rotation axis.
         p = grid.p - 0.2 * yaw - 0.3 * yaw * np.clip(grid.q, 0.0, 1.0)
         q = grid.q - 0.8 * pitch
         below = np.maximum(q, 0.0) / self.chin
@@ -128,13 +128,13 @@ _HAIR_TONES = np.array(
     ]
 )
 _RED_HAIR = np.array([0.55, 0.24, 0.10])
-_GREY_HAIR = np.array([0.68, 0.67, 0.66])
+_GRAY_HAIR = np.array([0.68, 0.67, 0.66])
 _IRISES = np.array([(0.17, 0.10, 0.06), (0.33, 0.20, 0.09), (0.38, 0.40, 0.22), (0.30, 0.47, 0.60)])
 
 
-def _along(tones: np.ndarray, share: float) -> np.ndarray:
-    """A colour on the line through the given ones: the first at 0, the last at 1."""
-    position = share * (len(tones) - 1)
+def _interpolate(tones: np.ndarray, amount: float) -> np.ndarray:
+    """Interpolates between colours: the first at 0, the last at 1."""
+    position = amount * (len(tones) - 1)
     low = min(int(position), len(tones) - 2)
     return tones[low] + (position - low) * (tones[low + 1] - tones[low])
 
@@ -152,15 +152,15 @@ def _lids(rng: np.random.Generator) -> tuple[float, float]:
 def _hair_colour(age: float, darkness: float, rng: np.random.Generator) -> np.ndarray:
     # Dyed hair may have any colour.
     palest = 1.0 if rng.random() < 0.15 else 1.0 - 0.75 * darkness
-    colour = _along(_HAIR_TONES, rng.uniform(0.0, palest))
+    colour = _interpolate(_HAIR_TONES, rng.uniform(0.0, palest))
     if rng.random() < 0.12 * palest:
         colour = _RED_HAIR
-    grey = rng.uniform(0.4, 1.0) if rng.random() < max(age - 0.35, 0.0) * 1.5 else 0.0
-    return (colour + grey * (_GREY_HAIR - colour)).astype(np.float32)
+    gray = rng.uniform(0.4, 1.0) if rng.random() < max(age - 0.35, 0.0) * 1.5 else 0.0
+    return (colour + gray * (_GRAY_HAIR - colour)).astype(np.float32)
 
 
 def _lip_colour(skin: np.ndarray, feminine: bool, rng: np.random.Generator) -> np.ndarray:
     natural = skin * (0.86, 0.62, 0.62)
-    made_up = np.array([rng.uniform(0.5, 0.85), rng.uniform(0.05, 0.3), rng.uniform(0.12, 0.35)])
-    share = rng.uniform(0.2, 0.9) if feminine and rng.random() < 0.6 else 0.0
-    return np.clip(natural + share * (made_up - natural), 0.0, 1.0).astype(np.float32)
+    makeup = np.array([rng.uniform(0.5, 0.85), rng.uniform(0.05, 0.3), rng.uniform(0.12, 0.35)])
+    amount = rng.uniform(0.2, 0.9) if feminine and rng.random() < 0.6 else 0.0
+    return np.clip(natural + amount * (makeup - natural), 0.0, 1.0).astype(np.float32)

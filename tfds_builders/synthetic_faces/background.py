@@ -1,4 +1,4 @@
-"""What stands behind the head: a background, plain or busy, and clothes."""
+"""Paints what is behind the head: a plain or textured background, and clothes."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
@@ -8,18 +8,18 @@ from .canvas import Canvas
 from .lighting import shaded
 from .pose import Grid
 
-# Backgrounds are drawn at this size and scaled, so that they do not depend on the image's.
+# Backgrounds are drawn at this size and resized, so that they do not depend on the image's size.
 _SIDE = 256
 
 
 def paint_background(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Fills the frame: a gradient, clouds, stripes, blurred lights, things, or other heads.
+    """Fills the frame with a gradient, clouds, stripes, blurred lights, objects or other heads.
 
     Args:
-      canvas: what is painted on.
-      rng: source of what is random.
+      canvas: the canvas to paint on.
+      rng: random number generator.
     """
-    kinds = (_clouds, _stripes, _lights, _things, _heads)
+    kinds = (_clouds, _stripes, _lights, _objects, _heads)
     weights = (0.3, 0.15, 0.2, 0.2, 0.15)
     picture = _gradient(rng)
     if rng.random() < 0.75:
@@ -30,12 +30,12 @@ def paint_background(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def paint_clothes(canvas: Canvas, grid: Grid, rng: np.random.Generator) -> None:
-    """Paints shoulders with a plain or striped cloth.
+    """Paints the shoulders in plain or striped clothes.
 
     Args:
-      canvas: what is painted on.
-      grid: of the whole frame.
-      rng: source of what is random.
+      canvas: the canvas to paint on.
+      grid: the grid of the full frame.
+      rng: random number generator.
     """
     p, q = grid.p, grid.q
     slope = rng.uniform(0.15, 0.5)
@@ -52,7 +52,7 @@ def paint_clothes(canvas: Canvas, grid: Grid, rng: np.random.Generator) -> None:
 
 
 def _gradient(rng: np.random.Generator) -> Image.Image:
-    """Four random corners, not too far from each other, interpolated."""
+    """Returns an interpolation between four corners of similar random colours."""
     corners = rng.uniform(20, 235) + rng.normal(0.0, 35.0, 3) + rng.normal(0.0, 18.0, (2, 2, 3))
     small = Image.fromarray(np.clip(corners, 0, 255).astype(np.uint8))
     return small.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR)
@@ -82,7 +82,7 @@ def _lights(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(float(rng.uniform(2.0, 7.0))))
 
 
-def _things(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
+def _objects(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(4, 16))):
         x, y = rng.uniform(0, _SIDE, 2)
@@ -93,7 +93,7 @@ def _things(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
 
 
 def _heads(picture: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """Blurred people in the distance: what is like a face but is none to parse."""
+    """Draws blurred people in the distance, as faces that are not to be parsed."""
     draw = ImageDraw.Draw(picture)
     for _ in range(int(rng.integers(2, 6))):
         x, y, r = rng.uniform(0, _SIDE), rng.uniform(30, 200), rng.uniform(12, 30)
