@@ -1,1 +1,1 @@
-"""The paper's experiments, and those on what goes beyond it, as commands."""
+"""Commands that run the paper's experiments, and experiments on methods of other papers."""

@@ -1,9 +1,9 @@
-"""What each idea of the other papers gives: alone, all together, and the best set of them.
+"""Ablation of the methods of other papers: each alone, all together, and the best subset.
 
     python -m experiments.run ablation --manual_dir DIR_OF_THE_ARCHIVE
 
-All start from the same parser, which has none of them, and are trained further by the same stages;
-`none` likewise.
+All trials, including `none`, start from the same parser, which uses none of the methods, and train
+it further with the same stages.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from experiments import scales
 from experiments.trial import Evaluation, Runner, Trial, score, table
 
-BASE = "whole"
+BASE = "full_face"
 SEEDS = (0, 1)
 OCCLUDED = 2
-# What gained alone, by the validation faces at the small scale.
+# The methods that improve the validation scores alone, at the small scale.
 BEST = ("consensus", "edges")
 COLUMNS = {
     "mean F1 of 18": "mean",
@@ -25,7 +25,7 @@ COLUMNS = {
     "skin": "skin",
     "hair": "hair",
     "boundary F": "boundary_f",
-    "stray regions a face": "stray_regions_per_face",
+    "stray regions per face": "stray_regions_per_face",
 }
 
 
@@ -48,7 +48,7 @@ def _edges(config: ConfigDict) -> None:
 
 
 def _distill(config: ConfigDict) -> None:
-    # In place of joint training: the same stage, with the average beside it.
+    # Replaces joint training by the same stage with an EMA teacher.
     config.stages = (*config.stages[:-1], "distill")
     config.distill.epochs = config.joint.epochs
     for network in ("coarse", "localizer", "fine"):
@@ -66,17 +66,17 @@ SWITCHES: dict[str, Callable[[ConfigDict], None]] = {
 
 
 def trials(scale: str) -> list[Trial]:
-    """The parser that all start from, and those."""
-    base = scales.whole(scale)
+    """Returns the base trial and the trials that start from it."""
+    base = scales.full_face(scale)
     base.stages = ("coarse", "localizer", "fine")
-    made = [Trial(BASE, base), *(_further(scale, "none", (), seed) for seed in SEEDS)]
-    made += [_further(scale, name, (name,), SEEDS[0]) for name in SWITCHES]
-    made.append(_further(scale, "all", tuple(SWITCHES), SEEDS[0]))
-    return [*made, *(_further(scale, "best", BEST, seed) for seed in SEEDS)]
+    result = [Trial(BASE, base), *(_further(scale, "none", (), seed) for seed in SEEDS)]
+    result += [_further(scale, name, (name,), SEEDS[0]) for name in SWITCHES]
+    result.append(_further(scale, "all", tuple(SWITCHES), SEEDS[0]))
+    return [*result, *(_further(scale, "best", BEST, seed) for seed in SEEDS)]
 
 
 def _further(scale: str, name: str, switches: Sequence[str], seed: int) -> Trial:
-    config = scales.whole(scale)
+    config = scales.full_face(scale)
     config.seed = seed
     config.stages = ("coarse", "fine", "joint")
     config.coarse.epochs, config.fine.epochs, config.joint.epochs = 3, 1, 1
@@ -84,23 +84,23 @@ def _further(scale: str, name: str, switches: Sequence[str], seed: int) -> Trial
     config.halve_every_epochs = 1.0
     for switch in switches:
         SWITCHES[switch](config)
-    return Trial(f"whole_{name}_{seed}", config, BASE)
+    return Trial(f"{BASE}_{name}_{seed}", config, BASE)
 
 
 def report(scale: str, runner: Runner) -> str:
-    """The table; how far two seeds are apart stands in its last rows."""
-    rows, found = [], {}
+    """Returns the table; its last rows are the differences between two seeds."""
+    rows, scores = [], {}
     for trial in trials(scale)[1:]:
-        plain = runner.evaluate(trial, Evaluation())
-        covered = runner.evaluate(trial, Evaluation(occlude=OCCLUDED))
+        visible = runner.evaluate(trial, Evaluation())
+        occluded = runner.evaluate(trial, Evaluation(occlude=OCCLUDED))
         times = runner.times(trial)
         name = trial.name.removeprefix(f"{BASE}_")
-        found[name] = [score(plain, column) for column in COLUMNS.values()]
-        found[name].append(score(covered, "mean_of_eight"))
-        rows.append([name, *found[name], times["step_ms"], times["parse_ms"]])
+        scores[name] = [score(visible, column) for column in COLUMNS.values()]
+        scores[name].append(score(occluded, "mean_of_eight"))
+        rows.append([name, *scores[name], times["step_ms"], times["parse_ms"]])
     for name in ("none", "best"):
-        pair = (found[f"{name}_{seed}"] for seed in SEEDS)
-        apart = [abs(a - b) for a, b in zip(*pair, strict=True)]
-        rows.append([f"{name}: seeds apart by", *apart, "", ""])
-    head = ["", *COLUMNS, f"mean of eight, {OCCLUDED} covered", "step, ms", "parse, ms"]
+        pair = (scores[f"{name}_{seed}"] for seed in SEEDS)
+        differences = [abs(a - b) for a, b in zip(*pair, strict=True)]
+        rows.append([f"{name}: difference between seeds", *differences, "", ""])
+    head = ["", *COLUMNS, f"mean of eight, {OCCLUDED} parts occluded", "step, ms", "parse, ms"]
     return table(head, rows)

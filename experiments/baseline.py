@@ -1,4 +1,4 @@
-"""The paper's table: cut by centroids, by the localizer before joint training, and after it.
+"""The paper's table: centroid cropper, localizer before joint training, and after it.
 
 python -m experiments.run baseline
 """
@@ -17,15 +17,15 @@ COLUMNS = ("brows", "eyes", "nose", "upper_lip", "inner_mouth", "lower_lip", "mo
 
 
 def trials(scale: str) -> list[Trial]:
-    """One, of all stages."""
+    """Returns one trial, with all stages."""
     return [Trial("paper", scales.paper(scale))]
 
 
 def report(scale: str, runner: Runner) -> str:
-    """The table."""
+    """Returns the table."""
     (trial,) = trials(scale)
     rows = []
     for name, evaluation in ROWS.items():
-        found = runner.evaluate(trial, evaluation)
-        rows.append([name, *(score(found, column) for column in COLUMNS)])
+        scores = runner.evaluate(trial, evaluation)
+        rows.append([name, *(score(scores, column) for column in COLUMNS)])
     return table(["F1", *COLUMNS], rows)

@@ -1,8 +1,9 @@
-"""Figure 6 of the paper: how large the picture is that the coarse network sees.
+"""Figure 6 of the paper: F1 by the size of the coarse network's input.
 
     python -m experiments.run input_size
 
-The paper: from 64 to 128 pixels changes little for the centroid cropper, and much for STN-iCNN.
+In the paper, a change from 64 to 128 pixels has a small effect on the centroid cropper and a large
+one on STN-iCNN.
 """
 
 from experiments import plots, scales
@@ -14,17 +15,17 @@ SIZES = (64, 96, 128)
 
 
 def trials(scale: str) -> list[Trial]:
-    """One for each size; that of 128 is the baseline's."""
-    made = []
+    """Returns one trial per size; the trial of 128 is the baseline's."""
+    result = []
     for size in SIZES:
         config = scales.paper(scale)
         config.model.coarse_size = size
-        made.append(Trial("paper" if size == 128 else f"input_{size}", config))
-    return made
+        result.append(Trial("paper" if size == 128 else f"input_{size}", config))
+    return result
 
 
 def report(scale: str, runner: Runner) -> str:
-    """Overall F1 of both croppers, as a table and a plot."""
+    """Returns the table of overall F1 of both croppers, and writes a plot."""
     lines: dict[str, list[float]] = {"centroid cropper": [], "STN-iCNN": []}
     for trial in trials(scale):
         for name, how in zip(lines, (Evaluation(BEFORE, CENTROID), Evaluation(AFTER)), strict=True):

@@ -1,9 +1,10 @@
-"""Whether joint training gains with the best set of the ablation, by three seeds of that stage.
+"""The gain of joint training with the best subset of the ablation, over three seeds of the stage.
 
     python -m experiments.run joint_seeds --manual_dir DIR_OF_THE_ARCHIVE
 
-The stages before it are those of the ablation's `best`, the same for all three. Beside them the
-same stage with the other networks frozen: what training the fine networks for longer gives alone.
+The three seeds share the earlier stages, those of the ablation's `best`. A fourth trial freezes the
+coarse network and the localizer in that stage, to measure longer training of the fine networks
+alone.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ COLUMNS = ("mean", "overall", "mean_of_eight", "skin", "hair", "window_error_px"
 
 
 def trials(scale: str) -> list[Trial]:
-    """What the best set starts from, itself, and the joint stage from its weights before that."""
+    """Returns the trials up to `best`, and the joint stages that start before its joint stage."""
     before = [trial for trial in ablation.trials(scale) if trial.name in (ablation.BASE, START)]
     return [*before, *(_joint(scale, seed) for seed in SEEDS), _fine_alone(scale)]
 
@@ -30,10 +31,10 @@ def _joint(scale: str, seed: int) -> Trial:
     config = best.config
     config.seed = seed
     config.stages = config.stages[-1:]
-    # The stage is whole here: where the rates never fall, as in the ablation's single epoch, chance
-    # in the last steps is as large as what is to be seen.
+    # Three epochs, so that the learning rates decay: in the ablation's single epoch they do not, so
+    # the noise of the last steps is as large as the gain.
     config.joint.epochs, config.halve_every_epochs = 3, 0.5
-    config.joint.warmup_epochs = 0.25  # As the small scale has it: over before the rates fall.
+    config.joint.warmup_epochs = 0.25  # Ends before the learning rates decay.
     return Trial(f"joint_{seed}", config, f"{START}/{BEFORE}")
 
 
@@ -44,7 +45,7 @@ def _fine_alone(scale: str) -> Trial:
 
 
 def report(scale: str, runner: Runner) -> str:
-    """Scores before and after, the mean gain of the three, and that of the fine networks alone."""
+    """Returns the scores, the mean gain of the seeds, and the gain of the fine networks alone."""
     start, *joint, fine_alone = trials(scale)[1:]
 
     def scores(trial: Trial, evaluation: Evaluation) -> np.ndarray:
@@ -58,7 +59,7 @@ def report(scale: str, runner: Runner) -> str:
         "before joint training": before,
         **{f"after it, {trial.name}": row for trial, row in zip(joint, after, strict=True)},
         "mean gain": np.mean(after, axis=0) - before,
-        "the fine networks alone, trained as long": alone,
-        "gain": alone - before,
+        "the fine networks alone, same number of steps": alone,
+        "gain of the fine networks alone": alone - before,
     }
     return table(["", *COLUMNS], [[name, *map(float, row)] for name, row in rows.items()])

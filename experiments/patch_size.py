@@ -1,8 +1,8 @@
-"""Figure 7 of the paper: how large the patches are.
+"""Figure 7 of the paper: F1 by the size of the patches.
 
     python -m experiments.run patch_size
 
-Patches have odd sides here, as the paper recommends, so that windows fall on whole pixels.
+Patches have odd sides, as the paper recommends, so that their centres are on pixel centres.
 """
 
 from experiments import plots, scales
@@ -14,18 +14,18 @@ SIZES = {"small": (37, 45, 53, 61), "full": (95, 111, 127, 143)}
 
 
 def trials(scale: str) -> list[Trial]:
-    """One for each size; that of the config is the baseline's."""
-    made = []
+    """Returns one trial per size; the trial of the config's size is the baseline's."""
+    result = []
     for size in SIZES[scale]:
         config = scales.paper(scale)
-        usual = config.model.patch_size
+        default = config.model.patch_size
         config.model.patch_size = size
-        made.append(Trial("paper" if size == usual else f"patch_{size}", config))
-    return made
+        result.append(Trial("paper" if size == default else f"patch_{size}", config))
+    return result
 
 
 def report(scale: str, runner: Runner) -> str:
-    """Overall F1 of both croppers, as a table and a plot."""
+    """Returns the table of overall F1 of both croppers, and writes a plot."""
     sizes = SIZES[scale]
     lines: dict[str, list[float]] = {"centroid cropper": [], "STN-iCNN": []}
     for trial in trials(scale):

@@ -1,4 +1,4 @@
-"""Curves of an experiment: a score over what was varied, for both croppers."""
+"""Plots of an experiment: a score by a varied quantity, for both croppers."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,14 +9,14 @@ from matplotlib.figure import Figure
 def curves(
     path: Path, x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str
 ) -> None:
-    """Draws lines over shared places.
+    """Writes a line plot.
 
     Args:
-        path: the picture to write.
-        x: places along the axis.
-        lines: name -> a value for each place.
-        xlabel: what was varied.
-        ylabel: what the values are.
+        path: the image file to write.
+        x: the values of the varied quantity.
+        lines: for each name, one value per element of `x`.
+        xlabel: name of the varied quantity.
+        ylabel: name of the values.
     """
     figure = Figure(figsize=(5, 3.5), layout="constrained")
     axes = figure.subplots()

@@ -1,10 +1,10 @@
-"""Runs an experiment: trains its trials, measures them, prints a table, and draws where it says so.
+"""Runs an experiment: trains and measures its trials, prints a table, and writes its plot, if any.
 
-    python -m experiments.run baseline                   # on two cores, some minutes a trial
+    python -m experiments.run baseline                   # on two cores, some minutes per trial
     python -m experiments.run ablation --manual_dir DIR_OF_THE_ARCHIVE
     python -m experiments.run ablation --scale full      # for accelerators
 
-Trials, table and plot go to --workdir. The same command again goes on where it was stopped.
+Trials, table and plot are written to --workdir. The same command resumes a stopped experiment.
 """
 
 import importlib
@@ -32,10 +32,14 @@ NAMES = (
     "joint_seeds",
 )
 
-_SCALE = flags.DEFINE_enum("scale", "small", SCALES, "For two cores, or for accelerators.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "By default runs/experiments_<scale>.")
-_DATA_DIR = flags.DEFINE_string("data_dir", "~/tensorflow_datasets", "Prepared data sets.")
-_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Archives that are fetched by hand.")
+_SCALE = flags.DEFINE_enum("scale", "small", SCALES, "small for two cores, full for accelerators.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Output directory; by default runs/experiments_<scale>."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", "~/tensorflow_datasets", "Directory of prepared data sets."
+)
+_MANUAL_DIR = flags.DEFINE_string("manual_dir", None, "Directory of manually downloaded archives.")
 
 
 def run(name: str, scale: str, runner: Runner) -> str:
@@ -44,17 +48,17 @@ def run(name: str, scale: str, runner: Runner) -> str:
     Args:
         name: one of NAMES.
         scale: one of SCALES.
-        runner: what trains and measures.
+        runner: trains and measures the trials.
 
     Returns:
-        The table, in Markdown; it is in the runner's folder, too.
+        The table, in Markdown; also written to the runner's folder.
     """
     experiment = importlib.import_module(f"experiments.{name}")
     trials = experiment.trials(scale)
     for number, trial in enumerate(trials, 1):
-        began = time.perf_counter()
+        start = time.perf_counter()
         runner.train(trial)
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - start
         print(f"{name} {number}/{len(trials)}: {trial.name} after {seconds:.0f} s", flush=True)
     text: str = experiment.report(scale, runner)
     (runner.folder / f"{name}.md").write_text(text + "\n")
@@ -64,7 +68,7 @@ def run(name: str, scale: str, runner: Runner) -> str:
 def main(argv: list[str]) -> None:
     """Runs the command."""
     if len(argv) != 2 or argv[1] not in NAMES:
-        raise app.UsageError(f"name one experiment: {', '.join(NAMES)}")
+        raise app.UsageError(f"expected one experiment of {', '.join(NAMES)}; got {argv[1:]}")
     logging.set_verbosity(logging.WARNING)
     cache.enable_cache(None)
     folder = Path(_WORKDIR.value or f"runs/experiments_{_SCALE.value}").expanduser()

@@ -1,4 +1,4 @@
-"""How large an experiment is: `small` for two cores, minutes a trial; `full` for accelerators."""
+"""Scales of an experiment: `small` for two cores, minutes per trial; `full` for accelerators."""
 
 from ml_collections import ConfigDict
 
@@ -8,7 +8,7 @@ SCALES = ("small", "full")
 
 
 def paper(scale: str) -> ConfigDict:
-    """The paper's system: on drawn faces, or on all of CelebAMask-HQ."""
+    """Returns the paper's config: for drawn faces, or at full scale for all of CelebAMask-HQ."""
     if scale == "full":
         return celebamask.get_config()
     config = synthetic_nine.get_config()
@@ -18,14 +18,14 @@ def paper(scale: str) -> ConfigDict:
 
 
 def real(scale: str) -> ConfigDict:
-    """The paper's system on real faces, at the small scale in small frames."""
+    """Returns the paper's config for CelebAMask-HQ, at the small scale in small frames."""
     if scale == "full":
         return celebamask.get_config()
     return _in_small_frames(celebamask.get_config())
 
 
-def whole(scale: str) -> ConfigDict:
-    """The whole face in nineteen classes on real faces, at the small scale in small frames."""
+def full_face(scale: str) -> ConfigDict:
+    """Returns the nineteen-class config for CelebAMask-HQ, at the small scale in small frames."""
     if scale == "full":
         return celebamask_whole.get_config()
     config = _in_small_frames(whole_face.apply(celebamask.get_config()))

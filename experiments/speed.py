@@ -1,4 +1,4 @@
-"""How long a trained trial takes: a step of its training, and a parse of one face."""
+"""Measures a trained trial: the time of a training step, and of parsing one face."""
 
 import itertools
 import time
@@ -21,10 +21,10 @@ REPEATS = 10
 
 
 def parse_ms(directory: Path) -> float:
-    """Milliseconds of a parse of a photo that is one face of the frame's size.
+    """Returns the milliseconds of parsing a photo that consists of one face of the frame's size.
 
     Args:
-        directory: of the trained run.
+        directory: the directory of the training run.
 
     Returns:
         The median of ten parses.
@@ -35,11 +35,11 @@ def parse_ms(directory: Path) -> float:
 
 
 def step_ms(config: ConfigDict, directory: Path) -> float:
-    """Milliseconds of a training step of a run's last stage, on labelled faces.
+    """Returns the milliseconds of a training step of a run's last stage, on labeled faces.
 
     Args:
-        config: the run's.
-        directory: of the trained run, from whose weights the steps go on; nothing is written there.
+        config: the run's config.
+        directory: the run's directory, for its weights; nothing is written to it.
 
     Returns:
         The median of ten steps.
@@ -74,19 +74,19 @@ def step_ms(config: ConfigDict, directory: Path) -> float:
         photo=configs.make_strengths(config),
     )
 
-    def take() -> None:
+    def train_step() -> None:
         nonlocal state
         state, _ = step(state, next(batches))
         jax.block_until_ready(state)
 
-    return _median_ms(take)
+    return _median_ms(train_step)
 
 
 def _median_ms(call: Callable[[], object]) -> float:
-    """Of the calls after the first, which compiles."""
-    taken = []
+    """Returns the median time of the calls after the first, which compiles."""
+    times = []
     for _ in range(1 + REPEATS):
-        began = time.perf_counter()
+        start = time.perf_counter()
         call()
-        taken.append(time.perf_counter() - began)
-    return 1e3 * float(np.median(taken[1:]))
+        times.append(time.perf_counter() - start)
+    return 1e3 * float(np.median(times[1:]))

@@ -1,9 +1,9 @@
-"""The paper's transfer: a parser of other faces, trained further on few of CelebAMask-HQ.
+"""The paper's transfer: a parser of another data set, fine-tuned on few faces of CelebAMask-HQ.
 
     python -m experiments.run transfer --manual_dir DIR_OF_THE_ARCHIVE
 
-The paper starts from HELEN. So does the full scale; at the small one drawn faces stand for it, of
-which nothing has to be fetched.
+The paper and the full scale start from HELEN; the small scale from drawn faces, which need no
+download.
 """
 
 from ml_collections import ConfigDict
@@ -17,14 +17,14 @@ COLUMNS = ("brows", "eyes", "nose", "mouth", "overall", "mean_of_eight")
 
 
 def trials(scale: str) -> list[Trial]:
-    """What is started from; and the same few faces, from there and from random parameters."""
+    """Returns the other data set's trial, and the few faces from random and from its parameters."""
     return [_other(scale), Trial("few", _few(scale)), Trial("few_from_other", _few(scale), "other")]
 
 
 def _other(scale: str) -> Trial:
     if scale == "full":
         return Trial("other", helen.get_config())
-    config = scales.real(scale)  # The same frame and windows, so that its weights fit.
+    config = scales.real(scale)  # The same frame and windows, so that the weights fit.
     config.dataset.name = "synthetic_faces"
     config.dataset.train = "train[:344]"
     return Trial("other", config)
@@ -37,14 +37,19 @@ def _few(scale: str) -> ConfigDict:
 
 
 def report(scale: str, runner: Runner) -> str:
-    """The scores of all three on the real faces."""
+    """Returns the scores of the three trials on CelebAMask-HQ."""
     other, few, from_other = trials(scale)
     rows = []
-    names = ("from random parameters", "from the other faces")
-    for name, trial in zip(names, (few, from_other), strict=True):
-        found = runner.evaluate(trial, Evaluation())
-        rows.append([name, *(score(found, column) for column in COLUMNS)])
-    faces = few.config.dataset
-    found = runner.evaluate(other, Evaluation(dataset=faces.name, frame_size=faces.frame_size))
-    rows.append(["(the other faces' parser on its own)", *(score(found, c) for c in COLUMNS)])
+    dataset = few.config.dataset
+    for name, trial, evaluation in (
+        ("from random parameters", few, Evaluation()),
+        ("from the other data set", from_other, Evaluation()),
+        (
+            "the other data set alone, not fine-tuned",
+            other,
+            Evaluation(dataset=dataset.name, frame_size=dataset.frame_size),
+        ),
+    ):
+        scores = runner.evaluate(trial, evaluation)
+        rows.append([name, *(score(scores, column) for column in COLUMNS)])
     return table([f"F1, {FACES[scale]} faces", *COLUMNS], rows)

@@ -1,7 +1,7 @@
-"""A parser trained for an experiment, and what is measured of it.
+"""A parser trained for an experiment, and its measurements.
 
-Both are kept in the trial's directory, so what is there already is neither trained nor measured
-again, and a trial that was stopped goes on.
+Both are stored in the trial's directory, so a finished trial is neither trained nor measured again,
+and a stopped trial resumes.
 """
 
 import contextlib
@@ -25,17 +25,17 @@ from tfds_builders.prepare import prepare
 TRIALS = "trials"
 LOG = "log.txt"
 
-Found = dict[str, Any]
+Scores = dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What is trained.
+    """A training run.
 
     Attributes:
-        name: of its directory; the same name in several experiments is the same trial.
-        config: as for `train.py`, but for where data lies.
-        start: the trial whose weights it starts from, or a file in that trial's directory; empty:
+        name: name of its directory; the same name in several experiments is the same trial.
+        config: training config without the directories of data.
+        start: the trial with the initial weights, or a file in that trial's directory; empty for
             random parameters.
     """
 
@@ -46,14 +46,14 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """What is measured on the test split.
+    """An evaluation on the test split.
 
     Attributes:
-        weights: the file in the trial's directory.
-        cropper: if not the model's own.
-        occlude: how many parts of each face are covered before it is parsed.
-        dataset: whose test split, if not the trial's own.
-        frame_size: side of the frames that its pictures become, if not the trial's own.
+        weights: the weights file in the trial's directory.
+        cropper: the cropper; empty for the model's.
+        occlude: number of parts occluded in each face.
+        dataset: the data set; empty for the trial's.
+        frame_size: side of the frames in pixels; 0 for the trial's.
     """
 
     weights: str = WEIGHTS
@@ -64,56 +64,56 @@ class Evaluation:
 
 
 class Runner:
-    """Trains and measures the trials of experiments, in one directory."""
+    """Trains and measures the trials of experiments in one directory."""
 
     def __init__(self, folder: Path, data_dir: Path, manual_dir: Path | None):
-        """Says where things lie.
+        """Stores the directories.
 
         Args:
-            folder: gets a directory for each trial.
-            data_dir: where TFDS keeps its data sets.
-            manual_dir: where archives lie that have to be fetched by hand; None: TFDS's default.
+            folder: the directory of the trials' directories.
+            data_dir: the directory of prepared data sets.
+            manual_dir: the directory of manually downloaded archives; None for TFDS's default.
         """
         self.folder = folder
         self._data_dir, self._manual_dir = data_dir, manual_dir
 
     def train(self, trial: Trial) -> None:
-        """Trains a trial, or what is left of it; its words go to a file beside its weights.
+        """Trains a trial, or resumes it; its output is written to a file beside its weights.
 
         Raises:
-            Interrupted: by SIGTERM or SIGINT; it has saved, and goes on the next time.
-            ValueError: the directory holds a trial of that name with another config.
+            Interrupted: on SIGTERM or SIGINT, after saving; the next call resumes.
+            ValueError: if the directory contains a trial of that name with another config.
         """
         directory = self._directory(trial.name)
         config = self._complete(trial)
         if (directory / "test.json").exists():
-            earlier = json.loads((directory / CONFIG).read_text())
-            if changed := configs.differences(config, earlier):
+            existing = json.loads((directory / CONFIG).read_text())
+            if changed := configs.differences(config, existing):
                 raise ValueError(
-                    f"{directory} holds a trial with another config; name another --workdir, or "
-                    "remove it:\n  " + "\n  ".join(changed)
+                    f"{directory} contains a trial with another config; set another --workdir, or "
+                    "remove the directory:\n  " + "\n  ".join(changed)
                 )
             return
         prepare(config.dataset.name, self._data_dir, self._manual_dir, "array_record")
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / LOG, "a") as log, contextlib.redirect_stdout(log):
             loop.train_and_evaluate(config, directory)
-        jax.clear_caches()  # Of the next trial every program is another one.
+        jax.clear_caches()  # The next trial uses other programs.
 
-    def evaluate(self, trial: Trial, evaluation: Evaluation) -> Found:
-        """Scores a trial on the test split: `Report.as_json`."""
+    def evaluate(self, trial: Trial, evaluation: Evaluation) -> Scores:
+        """Returns the scores of a trial on the test split, as `Report.as_json`."""
         fields = dataclasses.asdict(evaluation)
         name = "_".join(str(value) for value in fields.values() if value)
 
-        def measure() -> Found:
+        def measure() -> Scores:
             loaded = load_weights(self._directory(trial.name) / evaluation.weights)
             dataset = self._complete(trial).dataset
-            of = evaluation.dataset or dataset.name
-            source = open_source(dataset.data_dir, of, dataset.test)
+            dataset_name = evaluation.dataset or dataset.name
+            source = open_source(dataset.data_dir, dataset_name, dataset.test)
             model = loaded.model
             loader = loader_over(
                 source,
-                of,
+                dataset_name,
                 model.anatomy,
                 frame_size=evaluation.frame_size or dataset.frame_size,
                 batch_size=trial.config.eval_batch_size,
@@ -130,21 +130,22 @@ class Runner:
             )
             return report.as_json()
 
-        return self._kept(trial, f"test_{name}.json", measure)
+        return self._cached(trial, f"test_{name}.json", measure)
 
-    def times(self, trial: Trial) -> Found:
-        """Milliseconds of a training step of the last stage, and of a parse of one face."""
+    def times(self, trial: Trial) -> Scores:
+        """Returns the milliseconds of a step of the last stage, and of parsing one face."""
         config, directory = self._complete(trial), self._directory(trial.name)
 
-        def measure() -> Found:
+        def measure() -> Scores:
             step_ms, parse_ms = speed.step_ms(config, directory), speed.parse_ms(directory)
-            # Its programs are some 8,000 mappings of memory, of 65,530 that Linux allows a process.
+            # The programs use 8,000 memory mappings; Linux allows a process 65,530.
             jax.clear_caches()
             return {"step_ms": step_ms, "parse_ms": parse_ms}
 
-        return self._kept(trial, "times.json", measure)
+        return self._cached(trial, "times.json", measure)
 
-    def _kept(self, trial: Trial, name: str, measure: Callable[[], Found]) -> Found:
+    def _cached(self, trial: Trial, name: str, measure: Callable[[], Scores]) -> Scores:
+        """Returns the content of a file in the trial's directory; measures and writes it first."""
         path = self._directory(trial.name) / name
         if not path.exists():
             text = json.dumps(measure(), indent=2) + "\n"
@@ -157,7 +158,7 @@ class Runner:
         return self.folder / TRIALS / name
 
     def _complete(self, trial: Trial) -> ConfigDict:
-        """The config, with where things lie."""
+        """Returns the trial's config, with the directories of data."""
         config = trial.config.copy_and_resolve_references()
         config.dataset.data_dir = str(self._data_dir)
         config.dataset.manual_dir = str(self._manual_dir or "")
@@ -167,14 +168,14 @@ class Runner:
         return config
 
 
-def score(found: Found, name: str) -> float:
-    """A score of `Runner.evaluate` by its name; NaN where it does not exist."""
-    value = found["f1"].get(name, found.get(name))
+def score(scores: Scores, name: str) -> float:
+    """Returns a score of `Runner.evaluate` by its name; NaN if it does not exist."""
+    value = scores["f1"].get(name, scores.get(name))
     return float("nan") if value is None else float(value)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table in Markdown; numbers below 10 with three places, larger ones with none."""
+    """Returns a Markdown table; numbers below 10 with three decimals, larger ones with none."""
 
     def text(value: Any) -> str:
         if isinstance(value, float):

@@ -14,7 +14,7 @@ from jax_stn_icnn.train import loop
 
 @pytest.fixture
 def runner(tmp_path, monkeypatch):
-    """Trains and measures nothing, but keeps count."""
+    """A runner that records its calls instead of training and measuring."""
     runner = Runner(tmp_path, tmp_path / "data", None)
     runner.trained, runner.measured = [], []
 
@@ -23,7 +23,7 @@ def runner(tmp_path, monkeypatch):
         runner.trained.append(directory.name)
         (directory / "config.json").write_text(configs.to_json(config))
         (directory / "test.json").write_text("{}")
-        print("words of the loop")
+        print("output of the loop")
 
     def evaluated(self, one, evaluation):
         runner.measured.append((one.name, evaluation))
@@ -38,7 +38,7 @@ def runner(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("scale", scales.SCALES)
 @pytest.mark.parametrize("name", run.NAMES)
-def test_each_trains_its_trials_once_and_ends_with_a_table(name, scale, runner, capsys):
+def test_experiment_trains_each_trial_once_and_returns_a_table(name, scale, runner, capsys):
     text = run.run(name, scale, runner)
     head, rule, *rows = text.splitlines()
     assert {line.count("|") for line in (head, rule, *rows)} == {head.count("|")}
@@ -47,10 +47,10 @@ def test_each_trains_its_trials_once_and_ends_with_a_table(name, scale, runner, 
     assert runner.trained == [one.name for one in trials]
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) == len(trials) and printed[0].startswith(f"{name} 1/{len(trials)}: ")
-    # What a trial starts from is trained before it, and its networks fit.
+    # A trial's initial weights are trained before it.
     for number, one in enumerate(trials):
         if one.start:
-            assert one.start.partition("/")[0] in [earlier.name for earlier in trials[:number]]
+            assert one.start.partition("/")[0] in [previous.name for previous in trials[:number]]
     run.run(name, scale, runner)
     assert len(runner.trained) == len(trials)
 
@@ -68,11 +68,11 @@ def test_a_trial_of_another_config_is_refused(runner):
     config = scales.paper("small")
     runner.train(Trial("mine", config))
     config.seed = 7
-    with pytest.raises(ValueError, match="mine holds a trial with another config.*\n.*seed"):
+    with pytest.raises(ValueError, match="mine contains a trial with another config.*\n.*seed"):
         runner.train(Trial("mine", config))
 
 
-def test_what_was_measured_is_kept(tmp_path):
+def test_measurements_are_cached(tmp_path):
     runner = Runner(tmp_path, tmp_path, None)
     one = Trial("one", scales.paper("small"))
     directory = tmp_path / trial.TRIALS / "one"
@@ -81,7 +81,7 @@ def test_what_was_measured_is_kept(tmp_path):
     assert runner.evaluate(one, Evaluation(cropper="centroid", occlude=2)) == {"f1": {}}
 
 
-def test_faces_of_another_data_set_come_in_frames_of_their_own(tmp_path, monkeypatch):
+def test_evaluation_on_another_data_set_uses_its_frame_size(tmp_path, monkeypatch):
     frames = []
 
     def evaluate(model, variables, loader, **_):
@@ -114,6 +114,6 @@ def test_scores_and_tables():
     ]
 
 
-def test_curves_are_drawn(tmp_path):
+def test_curves_are_written(tmp_path):
     plots.curves(tmp_path / "plot.png", [1, 2], {"a": [0.1, 0.2], "b": [0.3, 0.1]}, "x", "F1")
     assert (tmp_path / "plot.png").stat().st_size > 1000
