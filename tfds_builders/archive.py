@@ -26,7 +26,7 @@ class Archive(Protocol):
     location: str
     """The path of the zip file or folder, for error messages."""
     remedy: str
-    """What the user can do about a missing or damaged member, for error messages."""
+    """How the user can fix a missing or damaged member, for error messages."""
 
     def __iter__(self) -> Iterator[str]:
         """Yields the name of each member, sorted by path."""
@@ -45,9 +45,14 @@ def error(archive: Archive, member: str, problem: str, remedy: str | None = None
       archive: the archive.
       member: the member's name, followed by the line number for a line of a text file.
       problem: the problem, as a predicate such as "is missing".
-      remedy: what the user can do; by default the archive's own remedy.
+      remedy: how the user can fix it; by default the archive's own remedy.
     """
     return ArchiveError(f"{archive.location}: {member}: {problem}; {remedy or archive.remedy}")
+
+
+def read_lines(archive: Archive, member: str) -> list[str]:
+    """Returns the lines of a text file; raises ArchiveError if it is missing or damaged."""
+    return archive.read(member).decode("utf-8", "replace").splitlines()
 
 
 def abbreviate(names: list[str]) -> str:
@@ -64,7 +69,7 @@ class ZipArchive:
         Args:
           path: the zip file.
           root: the folder in the zip file that contains all members.
-          remedy: what the user can do about a missing or damaged member.
+          remedy: how the user can fix a missing or damaged member.
 
         Raises:
           ArchiveError: if the file is not a zip file, or is truncated.
@@ -104,7 +109,7 @@ class FolderArchive:
 
         Args:
           path: the archive's root folder.
-          remedy: what the user can do about a missing or damaged member.
+          remedy: how the user can fix a missing or damaged member.
         """
         self.location = str(path)
         self.remedy = remedy
@@ -161,7 +166,7 @@ def find_archive(folder: Path, root: str, remedy: str = DOWNLOAD_AGAIN) -> Archi
     Args:
       folder: the folder to search.
       root: the name of the archive's root folder, and of the zip file without `.zip`.
-      remedy: what the user can do about a missing or damaged member.
+      remedy: how the user can fix a missing or damaged member.
 
     Returns:
       The archive; None if neither exists.

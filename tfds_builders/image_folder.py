@@ -126,7 +126,7 @@ def read_classes(archive: archive_lib.Archive) -> list[str]:
     if CLASSES not in archive:
         remedy = "write it: one class per line, in the order of the ids"
         raise archive_lib.error(archive, CLASSES, "is missing", remedy)
-    lines = archive.read(CLASSES).decode("utf-8", "replace").splitlines()
+    lines = archive_lib.read_lines(archive, CLASSES)
     names = [line.strip() for line in lines if line.strip()]
     if not 2 <= len(names) <= 256 or len(set(names)) != len(names):
         problem = f"lists {', '.join(names) or 'no class'}"

@@ -29,7 +29,7 @@ NAMES = ("celebamask_hq", "helen", "synthetic_faces")
 
 
 class PrepareError(Exception):
-    """The arguments, or what is on disk, do not allow the data set to be prepared."""
+    """The data set cannot be prepared with these arguments."""
 
 
 def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str) -> str:

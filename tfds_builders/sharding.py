@@ -45,7 +45,7 @@ def shard_iterators(
 ) -> Shards:
     """Returns the value for `tfds.core.ShardBasedBuilder._shard_iterators_per_split`.
 
-    TFDS keeps the records of one shard in memory, so the shard's size bounds the memory.
+    TFDS stores the records of one shard in memory, so the shard's size bounds the memory.
 
     Args:
       splits: for each split, the items that its records are built from, in the order on disk;

@@ -171,8 +171,7 @@ def read_mapping(archive: archive_lib.Archive) -> list[Face]:
       ArchiveError: if a row is not `number index file`, or a number occurs twice.
     """
     faces: dict[int, Face] = {}
-    lines = archive.read(_MAPPING).decode("utf-8", "replace").splitlines()
-    for line_number, line in enumerate(lines, start=1):
+    for line_number, line in enumerate(archive_lib.read_lines(archive, _MAPPING), start=1):
         fields = line.split()
         if not fields or (line_number == 1 and not fields[0].isdecimal()):
             continue  # some copies of the file have a header line

@@ -121,8 +121,7 @@ def read_lists(archive: archive_lib.Archive) -> dict[str, list[Face]]:
     seen: set[str] = set()
     for split, member in _LISTS.items():
         splits[split] = []
-        lines = archive.read(member).decode("utf-8", "replace").splitlines()
-        for line_number, line in enumerate(lines, start=1):
+        for line_number, line in enumerate(archive_lib.read_lines(archive, member), start=1):
             if not line.strip():
                 continue
             where = f"{member}, line {line_number}"

@@ -1,4 +1,4 @@
-"""Paints what is behind the head: a plain or textured background, and clothes."""
+"""Paints the background, plain or textured, and the clothes."""
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter

@@ -10,7 +10,7 @@ def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Converts a painted scene to an image with a camera's faults; moves no pixel.
 
     Args:
-      scene: float32 (3, size, size), 0 black and 1 white; highlights may lie above 1.
+      scene: float32 (3, size, size), 0 black and 1 white; highlights may exceed 1.
       rng: random number generator.
 
     Returns:
