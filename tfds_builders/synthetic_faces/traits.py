@@ -9,7 +9,7 @@ from .pose import Grid
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """Measures in face coordinates, colours as RGB in [0, 1]; of two sides, the left one first."""
+    """Measures in face coordinates, colours as RGB in [0, 1]. Side 0 is the viewer's left."""
 
     width: float
     """Half the face's width at the cheekbones."""
