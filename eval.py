@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import grain
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -29,7 +28,8 @@ from jax_stn_icnn.evaluation import draw, evaluator
 from jax_stn_icnn.evaluation.report import Report, class_table, occlusion_table, score_table
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
-from jax_stn_icnn.models.pipeline import CENTROID, STNiCNN
+from jax_stn_icnn.models.config import CENTROID
+from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import config as configs
 
 FACES_PER_PICTURE = 6
@@ -68,17 +68,19 @@ def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], STNiCNN]:
     else:
         raise FileNotFoundError(f"there is no {beside}: name the config of the weights, --config")
     configs.check(config)
-    if config.classes != loaded.model.anatomy.name:
+    anatomy = configs.model_config(config).anatomy
+    if anatomy.name != loaded.model.config.anatomy.name:
         raise ValueError(
-            f"{path} has the classes {loaded.model.anatomy.name!r}, but the config has "
-            f"classes={config.classes!r}: name the config of the weights, --config"
+            f"{path} has the classes {loaded.model.config.anatomy.name!r}, but the config has "
+            f"model.anatomy={anatomy.name!r}: name the config of the weights, --config"
         )
     if config.dataset.frame_size != loaded.frame_size:
         raise ValueError(
             f"{path} was trained at a frame of {loaded.frame_size}, but the config has "
             f"dataset.frame_size={config.dataset.frame_size}"
         )
-    return config, loaded.variables, loaded.model.clone(dtype=jnp.dtype(config.model.dtype).type)
+    options = loaded.model.config.replace(dtype=config.model.dtype)
+    return config, loaded.variables, STNiCNN(options)
 
 
 def _loader(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int]:
@@ -125,10 +127,10 @@ def _draw(
             seed=_SEED.value,
             true_centres=_TRUE_CENTRES.value,
         )
-        draw.parse_grid(folder / f"{name}.png", faces, model.anatomy)
+        draw.parse_grid(folder / f"{name}.png", faces, model.config.anatomy)
     counts = report.confusion.sum(axis=0, dtype=np.int64)
     draw.confusion_matrix(
-        folder / "confusion.png", counts, model.anatomy, title=f"{report.images} faces"
+        folder / "confusion.png", counts, model.config.anatomy, title=f"{report.images} faces"
     )
 
 
@@ -137,14 +139,14 @@ def _evaluate() -> None:
     if _OCCLUDE.value and _TRUE_CENTRES.value:
         raise ValueError("--occlude compares croppers, but --true_centres uses none: drop one")
     config, variables, model = _restore(Path(_CKPT.value).expanduser())
-    trained = model.cropper
+    trained = model.config.cropper
     cropper = _CROPPER.value or trained
     # Covered parts are what tells the two croppers apart, so both are scored.
     croppers = list(dict.fromkeys([cropper, trained, CENTROID])) if _OCCLUDE.value else [cropper]
-    loader, images = _loader(config, model.anatomy)
+    loader, images = _loader(config, model.config.anatomy)
     reports = {
         name: evaluator.evaluate(
-            model.clone(cropper=name),
+            STNiCNN(model.config.replace(cropper=name)),
             variables,
             loader(),
             images=images,
@@ -167,7 +169,8 @@ def _evaluate() -> None:
         Path(_JSON.value).expanduser().write_text(json.dumps(found, indent=2) + "\n")
     if _PICTURES.value:
         folder = Path(_PICTURES.value).expanduser()
-        _draw(folder, model.clone(cropper=cropper), variables, loader, report)
+        chosen = STNiCNN(model.config.replace(cropper=cropper))
+        _draw(folder, chosen, variables, loader, report)
 
 
 def main(argv: Sequence[str]) -> None:

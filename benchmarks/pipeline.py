@@ -6,12 +6,12 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax_stn_icnn.data.views import to_float
 
 from benchmarks import work
 from benchmarks.inputs import random_frames
 from benchmarks.rows import Row, Settings, parser
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.ops import resize_bilinear
 

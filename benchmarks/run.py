@@ -21,6 +21,7 @@ from absl import app, flags, logging
 
 from benchmarks import (
     export,
+    full_face,
     loader,
     machine,
     memory,
@@ -30,7 +31,6 @@ from benchmarks import (
     scaling,
     startup,
     training,
-    whole_face,
 )
 from benchmarks.results import Result, measure, table
 from benchmarks.rows import Row, Settings
@@ -45,15 +45,15 @@ TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "training": training.rows,
     "pipeline": pipeline.rows,
     "loader": loader.rows,
-    "whole_face": whole_face.rows,
-    "windows": whole_face.windows,
+    "full_face": full_face.rows,
+    "windows": full_face.windows,
     "export": export.rows,
     "scaling": scaling.rows,
 }
 APART: dict[str, Callable[[Settings], list[Result]]] = {
     "startup": startup.measure,
     "memory": memory.measure,
-    "whole_face": whole_face.measure,
+    "full_face": full_face.measure,
     "scaling": scaling.measure,
 }
 NAMES = tuple(dict.fromkeys([*TIMED, *APART]))

@@ -110,10 +110,10 @@ class Estimate(NamedTuple):
 
 
 def programs() -> list[Program]:
-    """Parsing, of nine classes and by the whole-face weights that ship, and each stage's step."""
+    """Parsing, of nine classes and by the full-face weights that ship, and each stage's step."""
     found = []
     for faces in (1, BATCH):
-        for name, make in (("parse", _nine), ("whole-face parse", _whole_face)):
+        for name, make in (("parse", _nine), ("full-face parse", _full_face)):
             found.append(Program(name, faces, functools.partial(_parse, make, faces)))
     for stage in STAGES:
         found.append(Program(stage, BATCH, functools.partial(_training_step, stage)))
@@ -158,7 +158,7 @@ def _nine() -> tuple[Any, Any]:
     return parser(PATCH, FRAME, DTYPE, platform=PLATFORM)
 
 
-def _whole_face() -> tuple[Any, Any]:
+def _full_face() -> tuple[Any, Any]:
     variables, model, _ = load_weights(weights_file("nineteen"))
     return model.clone(dtype=np.dtype(DTYPE), platform=PLATFORM), variables
 

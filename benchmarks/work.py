@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import jax
 from flax import linen as nn
-
 from jax_stn_icnn.models.conv import Conv
 
 # A training pass: forward, gradient of the input, gradient of the kernel.

@@ -10,11 +10,11 @@ experiments.run ablation`, docs/results.md). With all faces it is not measured.
 
 from ml_collections import ConfigDict
 
-from configs import celebamask_whole
+from configs import celebamask_full
 
 
 def get_config() -> ConfigDict:
-    """`celebamask_whole.py` with fine networks that see their context."""
-    config = celebamask_whole.get_config()
+    """`celebamask_full.py` with fine networks that see their context."""
+    config = celebamask_full.get_config()
     config.model.bridge = True
     return config

@@ -2,13 +2,13 @@
 
 from ml_collections import ConfigDict
 
+from jax_stn_icnn.models.config import ModelConfig
+
 
 def get_config() -> ConfigDict:
     """The fields and their defaults."""
     config = ConfigDict()
     config.seed = 0  # of parameters, order and augmentation
-
-    config.classes = "nine"  # or eleven, nineteen: an anatomy of jax_stn_icnn/anatomy.py
 
     config.dataset = ConfigDict()
     config.dataset.name = "synthetic_faces"  # or celebamask_hq, helen
@@ -23,29 +23,9 @@ def get_config() -> ConfigDict:
     config.dataset.frame_size = 256  # side of the square that parts are cut from, in pixels
     config.dataset.num_workers = 0  # loader processes; 0 loads in two threads
 
-    config.model = ConfigDict()
-    config.model.cropper = "vgg9"  # or small, resnet18, centroid
-    config.model.patch_size = 81  # side of the square windows in the frame, odd
-    # square; fitted: a height and a width for each part, as anatomy.py says, in proportion; or
-    # following: patches of the fitted sizes, of windows as large as the part is in the picture.
-    config.model.windows = "square"
-    config.model.coarse_network = "icnn"  # the paper's; or unet, which sees the whole picture
-    config.model.coarse_channels = (8, 16, 24, 32)  # of the coarse network's rows
-    config.model.coarse_size = 128  # side of the rough mask, in pixels
-    # Sides of the picture that the coarse network sees over those of the rough mask; 1 is
-    # the paper's. Above it, by a unet, what has no window is scored at that size.
-    config.model.coarse_stride = 1
-    # How many of a unet's lowest rows have self-attention (Han and Yoon): 2 are 16 x 16 and 8 x 8.
-    config.model.attention = 0
-    # Whether the fine networks see, besides their patches, what a unet makes of the same windows
-    # and of the whole face (CLRNet, Huang et al.).
-    config.model.bridge = False
-    # Whether the classes without a window, except in training, get the mean of the coarse network's
-    # logits of a picture and of its mirror image.
-    config.model.flip_test = False
-    config.model.fine_channels = (8, 16, 24, 32)  # of the fine networks' rows
-    config.model.interlinks = 3  # how often rows of an interlinked network exchange their features
-    config.model.dtype = "float32"  # of the computation; bfloat16 for accelerators
+    # Every option of `jax_stn_icnn.models.config.ModelConfig`, where each is documented. `anatomy`
+    # is the name of the classes: nine, eleven, nineteen, or one that the config's file registers.
+    config.model = ConfigDict(ModelConfig().to_dict() | {"anatomy": "nine"})
 
     # A run's directory or a .safetensors file to start from; empty: random parameters.
     config.init_from = ""
@@ -57,16 +37,16 @@ def get_config() -> ConfigDict:
     # Towards photos as people take them; each at most so strong, for every second face, and 0 off.
     # Units are those of `Strengths` in jax_stn_icnn/data/photometric.py.
     config.photo = ConfigDict()
-    config.photo.grey = 0.0  # share of the faces
+    config.photo.grayscale = 0.0  # share of the faces
     config.photo.colour = 0.0
     config.photo.gamma = 0.0
     config.photo.contrast = 0.0
-    config.photo.cover = 0.0
+    config.photo.occlusion = 0.0
     config.photo.blur = 0.0
     config.photo.resolution = 0.0
     config.photo.noise = 0.0
-    config.photo.blocks = 0.0
-    config.photo.turn = 0.0
+    config.photo.jpeg = 0.0
+    config.photo.rotation = 0.0
     config.photo.zoom = 0.0
     config.stages = ("coarse", "localizer", "fine", "joint")  # and "distill"
     config.halve_every_epochs = 5.0  # all learning rates

@@ -10,12 +10,12 @@ experiments.run ablation`, docs/results.md). With all faces it is not measured.
 
 from ml_collections import ConfigDict
 
-from configs import celebamask_whole
+from configs import celebamask_full
 
 
 def get_config() -> ConfigDict:
-    """`celebamask_whole.py` with regions that are to be right as a whole."""
-    config = celebamask_whole.get_config()
+    """`celebamask_full.py` with regions that are to be right as a whole."""
+    config = celebamask_full.get_config()
     config.consensus.coarse = config.consensus.fine = 0.02
     config.consensus.warmup_epochs = 2.0
     return config

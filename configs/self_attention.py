@@ -14,14 +14,15 @@ ablation`, docs/results.md). With all faces it is not measured.
 
 from ml_collections import ConfigDict
 
-from configs import celebamask_whole
+from configs import celebamask_full
 
 
 def get_config() -> ConfigDict:
-    """`celebamask_whole.py` with self-attention, an edge task, and a fifth stage."""
-    config = celebamask_whole.get_config()
+    """`celebamask_full.py` with self-attention, an edge task, and a fifth stage."""
+    config = celebamask_full.get_config()
     config.model.attention = 2
     config.edges.coarse = config.edges.fine = 0.5
+    config.model.edge_head = True
     config.edges.task = 0.2
     config.stages = ("coarse", "localizer", "fine", "joint", "distill")
     return config

@@ -8,13 +8,13 @@ and .888 mean of eight, skin .953 and hair .943, on the 200 test faces.
 
 from ml_collections import ConfigDict
 
-from configs import synthetic_nine, whole_face
+from configs import full_face, synthetic_nine
 
 
 def get_config() -> ConfigDict:
     """`synthetic_nine.py` with skin, hair and windows that fit."""
-    config = whole_face.apply(synthetic_nine.get_config())
-    config.classes = "eleven"
+    config = full_face.apply(synthetic_nine.get_config())
+    config.model.anatomy = "eleven"
     config.model.coarse_stride = 1  # The frame has 192 pixels: 128 are enough.
     config.mirror = False  # There are faces enough for so short a stage.
     config.coarse.epochs = 5  # A step of the U-Net is fast.

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax_stn_icnn.data.views import to_float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D

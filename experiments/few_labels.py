@@ -10,7 +10,7 @@ one. All trials take about the same number of steps.
 
 from ml_collections import ConfigDict
 
-from configs import whole_face
+from configs import full_face
 from experiments import scales
 from experiments.ablation import SWITCHES
 from experiments.trial import Evaluation, Runner, Trial, score, table
@@ -48,7 +48,7 @@ def _config(scale: str, faces: int, times: int) -> ConfigDict:
 
 
 def _further(scale: str, faces: int, times: int) -> ConfigDict:
-    config = whole_face.as_people_photograph(_config(scale, faces, times))
+    config = full_face.as_people_photograph(_config(scale, faces, times))
     config.augment = True
     config.stages = ("joint",)
     config.joint.epochs = FURTHER_EPOCHS * times

@@ -2,7 +2,7 @@
 
 from ml_collections import ConfigDict
 
-from configs import celebamask, celebamask_whole, common, synthetic_nine, whole_face
+from configs import celebamask, celebamask_full, common, full_face, synthetic_nine
 
 SCALES = ("small", "full")
 
@@ -27,9 +27,9 @@ def real(scale: str) -> ConfigDict:
 def full_face(scale: str) -> ConfigDict:
     """Returns the nineteen-class config for CelebAMask-HQ, at the small scale in small frames."""
     if scale == "full":
-        return celebamask_whole.get_config()
-    config = _in_small_frames(whole_face.apply(celebamask.get_config()))
-    config.classes = "nineteen"
+        return celebamask_full.get_config()
+    config = _in_small_frames(full_face.apply(celebamask.get_config()))
+    config.model.anatomy = "nineteen"
     config.model.coarse_stride = 1
     return config
 

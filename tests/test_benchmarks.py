@@ -8,15 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_variables
+from jax_stn_icnn.data.views import to_float
+from jax_stn_icnn.train.views import make_inputs
 
 from benchmarks import inputs, process, results, rows, sampler, timing, training, work
 from jax_stn_icnn import ops
-from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.models.icnn import CHANNELS, ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.train.views import make_inputs
 
 # The peers come with an extra, which CI installs before its slow tests.
 pytestmark = pytest.mark.slow

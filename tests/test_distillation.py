@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import BROWS, SMALL, random_variables
+from jax_stn_icnn.train.views import make_inputs
 from test_step import make_batch
 
 from jax_stn_icnn.data.loader import region_theta
@@ -15,7 +16,6 @@ from jax_stn_icnn.train import losses, objective, step
 from jax_stn_icnn.train.distillation import average
 from jax_stn_icnn.train.stages import DISTILLED, Consensus, Distillation, Edges, Stage
 from jax_stn_icnn.train.state import TrainState, init_variables
-from jax_stn_icnn.train.views import make_inputs
 
 SIZE, BATCH = 48, 4
 MODEL = STNiCNN(
@@ -29,7 +29,7 @@ MODEL = STNiCNN(
 )
 WEIGHTS = {"coarse": 1.0, "localizer": 2.0, "fine": 1.0}
 WEIGHTS |= {name + DISTILLED: weight for name, weight in WEIGHTS.items()}
-PHOTO = Strengths(grey=0.5, cover=0.3, resolution=1.0, noise=0.1, blocks=1.0, turn=20.0)
+PHOTO = Strengths(grayscale=0.5, occlusion=0.3, resolution=1.0, noise=0.1, jpeg=1.0, rotation=20.0)
 
 
 def make_stage(*networks):
@@ -110,7 +110,7 @@ def found(variables):
 def test_the_average_sees_faces_as_they_are():
     batch = with_unlabelled(0)
     keys = jax.random.split(jax.random.key(0), BATCH)
-    grey = Strengths(grey=1.0)
+    grey = Strengths(grayscale=1.0)
     views = jax.jit(lambda b: make_inputs(b, keys, MODEL, False, False, grey, plain=True))(batch)
     assert views.num_labelled == BATCH
     image, frame = views.plain

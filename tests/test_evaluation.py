@@ -126,14 +126,14 @@ def test_counts_equal_a_plain_loop(model, variables, report):
             report.confusion[i], count_by_hand(label_map[i], np.asarray(parse.labels[i]))
         )
         rough = np.asarray(parse.mask[i]).argmax(-1)[np.ix_(nearest, nearest)]
-        np.testing.assert_array_equal(report.rough_confusion[i], count_by_hand(label_map[i], rough))
+        np.testing.assert_array_equal(report.coarse_confusion[i], count_by_hand(label_map[i], rough))
         for box, (y, x), there in zip(boxes[i], centres.yx[i], centres.present[i], strict=True):
             if there:
                 distances.append(math.hypot((box[0] + box[2]) / 2 - x, (box[1] + box[3]) / 2 - y))
     assert len(distances) == 6 * FACES - 1
     assert report.window_error_px == pytest.approx(np.mean(distances), rel=1e-5)
     assert report.f1 == metrics.f1_scores(report.confusion.sum(0))
-    assert report.coarse_f1 == metrics.f1_scores(report.rough_confusion.sum(0))
+    assert report.coarse_f1 == metrics.f1_scores(report.coarse_confusion.sum(0))
     assert set(report.f1) == {*NINE.group_ids, "overall", "mean_of_eight"}
 
 
@@ -141,7 +141,7 @@ def test_batches_and_their_padding_do_not_matter(model, variables, report):
     other = evaluate(model, variables, loader(*drawn_faces(), 2), progress=False)
     np.testing.assert_array_equal(other.index, report.index)
     np.testing.assert_array_equal(other.confusion, report.confusion)
-    np.testing.assert_array_equal(other.rough_confusion, report.rough_confusion)
+    np.testing.assert_array_equal(other.coarse_confusion, report.coarse_confusion)
     np.testing.assert_array_equal(other.present, report.present)
     np.testing.assert_allclose(other.window_error, report.window_error, atol=1e-3)
 
@@ -150,7 +150,7 @@ def test_true_centres_put_the_windows_on_the_parts(model, variables, report):
     true = evaluate(model, variables, loader(*drawn_faces(), 5), progress=False, true_centres=True)
     assert report.window_error_px > 1
     assert true.window_error_px < 1e-4
-    np.testing.assert_array_equal(true.rough_confusion, report.rough_confusion)
+    np.testing.assert_array_equal(true.coarse_confusion, report.coarse_confusion)
     assert (true.confusion != report.confusion).any()
 
 
@@ -183,7 +183,7 @@ def test_padding_around_the_picture_is_background(model, variables):
     frame[:, ~inside], label_map[:, ~inside] = 0, 0
     found = evaluate(
         model, variables, loader(frame, label_map, 2, region), progress=False
-    ).rough_confusion[0]
+    ).coarse_confusion[0]
     picture = np.s_[:1, y0 : y0 + height, x0 : x0 + width]
     image = resize_bilinear(frame[picture].astype(np.float32) / 255, (128, 128))
     rough = np.asarray(model.apply(variables, image, method="coarse_stage")[0][0]).argmax(-1)
@@ -201,7 +201,7 @@ def test_padding_around_the_picture_is_background(model, variables):
 def test_centroid_ignores_the_localizer(variables, report):
     centroid = PixelParser(PATCH, "centroid")
     other = evaluate(centroid, variables, loader(*drawn_faces(), 5), progress=False)
-    np.testing.assert_array_equal(other.rough_confusion, report.rough_confusion)
+    np.testing.assert_array_equal(other.coarse_confusion, report.coarse_confusion)
     assert (other.window_error != report.window_error).any()
 
 
@@ -236,7 +236,7 @@ def test_occlusion_is_scored_apart_and_deterministic(model, variables, report):
     np.testing.assert_array_equal(one.covered, same.covered)
     np.testing.assert_array_equal(one.window_error, same.window_error)
     assert (one.covered != other.covered).any()
-    assert (one.rough_confusion != report.rough_confusion).any()
+    assert (one.coarse_confusion != report.coarse_confusion).any()
     covered, uncovered = one.window_error_px_covered, one.window_error_px_uncovered
     weighted = (covered * 10 + uncovered * (one.present.sum() - 10)) / one.present.sum()
     assert one.window_error_px == pytest.approx(weighted)

@@ -11,7 +11,7 @@ import pytest
 from conftest import BROWS, SMALL
 from PIL import Image
 
-from configs import common, whole_face
+from configs import common, full_face
 from jax_stn_icnn import anatomy
 from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.evaluation.report import Report
@@ -25,13 +25,13 @@ LAST = 2 * RECORDS // BATCH  # Two epochs of one stage.
 
 def make_config():
     """Of the whole face: it goes through all that the paper's nine classes do, and more."""
-    config = whole_face.apply(common.get_config())
-    config.classes = "eleven"
+    config = full_face.apply(common.get_config())
+    config.model.anatomy = "eleven"
     config.dataset.frame_size = SIZE
     config.model.patch_size = 15
     config.model.cropper = "vgg9"
     config.model.update(SMALL)
-    config.photo.grey, config.photo.noise, config.photo.turn = 0.5, 0.1, 20.0
+    config.photo.grayscale, config.photo.noise, config.photo.rotation = 0.5, 0.1, 20.0
     config.batch_size = BATCH
     config.stages = ("localizer",)
     config.localizer.epochs = 2
@@ -166,7 +166,7 @@ def test_self_distillation_goes_on_to_the_bit_and_keeps_the_average(hooks, monke
         picture = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
         Image.fromarray(picture).save(tmp_path / "photos" / f"{seed}.png")
     config = make_config()
-    config.classes, config.part_weights = "brows", (1.0, 1.0)
+    config.model.anatomy, config.part_weights = "brows", (1.0, 1.0)
     config.model.cropper = "centroid"
     config.model.bridge = True
     config.stages = ("distill",)

@@ -18,8 +18,8 @@ SMALL = jnp.float32(PICTURE[::2, ::2]) / 255
 FLOATS = jnp.float32(PICTURE) / 255
 REGION = jnp.array([[[1.0, 0, 0], [0, 1, 0]]])
 ALL = Strengths(
-    grey=0.3, colour=0.3, gamma=0.4, contrast=0.4, cover=0.3, blur=0.01, resolution=2, noise=0.05,
-    blocks=2,
+    grayscale=0.3, colour=0.3, gamma=0.4, contrast=0.4, occlusion=0.3, blur=0.01, resolution=2, noise=0.05,
+    jpeg=2,
 )  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_each_strength_changes_some_examples_and_leaves_others(name, value):
 def test_off_is_the_same_array():
     keys, frames, region = several(2)
     assert photometric.photometric(keys, frames, region, OFF) is frames
-    turned = Strengths(turn=20.0, zoom=0.2)  # They are `augment`'s.
+    turned = Strengths(rotation=20.0, zoom=0.2)  # They are `augment`'s.
     assert photometric.photometric(keys, frames, region, turned) is frames
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax_stn_icnn.data.views import coarse_view
 
 from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import NINE, NINETEEN
-from jax_stn_icnn.data.views import coarse_view
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.ops import gather, matmul
 from jax_stn_icnn.ops.paste import _by_lookups, _by_products

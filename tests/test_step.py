@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from conftest import SMALL
+from jax_stn_icnn.train.views import make_inputs
 
 from jax_stn_icnn import ops
 from jax_stn_icnn.data.loader import region_theta
@@ -18,7 +19,6 @@ from jax_stn_icnn.train.consensus import mean_consensus_loss
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Consensus, Edges, Stage
 from jax_stn_icnn.train.state import TrainState, init_variables
-from jax_stn_icnn.train.views import make_inputs
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 10

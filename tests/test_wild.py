@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import grey, wild
+from benchmarks import wild
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.faces import framing
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
@@ -84,6 +84,6 @@ def test_turned_and_grey(archive):
 
 def test_grey_pictures_agree_with_themselves(small_parser):
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 1), np.uint8)
-    counts = grey.agreement(small_parser, [picture.repeat(3, axis=2)] * 2)
+    counts = grayscale.agreement(small_parser, [picture.repeat(3, axis=2)] * 2)
     assert counts.sum() == 2 * 64 * 64
     np.testing.assert_array_equal(counts, np.diag(np.diag(counts)))

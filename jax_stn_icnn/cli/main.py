@@ -129,7 +129,7 @@ def _here(args: argparse.Namespace) -> _Run:
     outcomes: Iterator[int | str] = iter(())
     if todo:
         parser = FaceParser.load(args.ckpt, detector=args.detector)
-        parser.model.anatomy.ids(args.masks)
+        parser.model.config.anatomy.ids(args.masks)
         if is_first:
             writer.write_whole(file, lambda opened: opened.write(made_with.encode()))
         outcomes = _parse_all(parser, todo, args)
@@ -141,7 +141,7 @@ def _on_cluster(args: argparse.Namespace) -> _Run:
     from jax_stn_icnn.cli import cluster
 
     # Said here, once, rather than by every worker.
-    weights.load_weights(weights.weights_file(args.ckpt)).model.anatomy.ids(args.masks)
+    weights.load_weights(weights.weights_file(args.ckpt)).model.config.anatomy.ids(args.masks)
     made_with = settings.of(args.ckpt, args.detector, args.detect)
     system, jobs, skipped = cluster.find(args.photos, args.out, args.recursive)
     cluster.note_settings(args.out, made_with)

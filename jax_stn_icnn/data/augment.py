@@ -17,7 +17,6 @@ from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.data import keys as keys_of
-from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.geometry import Size
 
 OPERATIONS = ("rotation", "shift", "scale", "noise")
@@ -242,7 +241,7 @@ def augment(
     if turn or zoom:
         warp = jax.vmap(lambda key, one: _widened(key, one, turn, zoom))(keys, warp)
     theta = warp_matrix(warp, region, size)
-    image = ops.crop_bilinear(to_float(frame), theta, size)
+    image = ops.crop_bilinear(ops.to_float(frame), theta, size)
     image += jax.vmap(random_noise, in_axes=(0, 0, None))(keys, chosen, size)
     warped_labels = ops.crop_nearest(label_map[..., None], theta, size)[..., 0]
     within = inside(region, size)

@@ -43,35 +43,35 @@ class Strengths:
     """How strong each operation is at most; 0 leaves it out.
 
     Attributes:
-        grey: the share of examples without colour.
+        grayscale: the share of examples without colour.
         colour: logarithm of a channel's gain, either way: white balance and coloured light.
         gamma: logarithm of the exponent, either way.
         contrast: logarithm of the factor about the mean, either way.
-        cover: side of a patch that covers some of the face, as a part of the frame's.
+        occlusion: side of a patch that covers some of the face, as a part of the frame's.
         blur: standard deviation of a Gaussian, as a part of the frame's side.
         resolution: base-2 logarithm of the factor by which the frame is shrunk for a while.
         noise: standard deviation, of the range 0..1, in the shrunk picture.
-        blocks: JPEG's quantisation in the shrunk picture, as a multiple of that of quality 50.
-        turn: degrees, either way, besides what `augment` does; it is `augment` that turns.
+        jpeg: JPEG's quantisation in the shrunk picture, as a multiple of that of quality 50.
+        rotation: degrees, either way, besides what `augment` does; it is `augment` that turns.
         zoom: logarithm of the scale, either way, likewise.
     """
 
-    grey: float = 0.0
+    grayscale: float = 0.0
     colour: float = 0.0
     gamma: float = 0.0
     contrast: float = 0.0
-    cover: float = 0.0
+    occlusion: float = 0.0
     blur: float = 0.0
     resolution: float = 0.0
     noise: float = 0.0
-    blocks: float = 0.0
-    turn: float = 0.0
+    jpeg: float = 0.0
+    rotation: float = 0.0
     zoom: float = 0.0
 
     def __post_init__(self) -> None:
         """Checks that none is negative, and the share no more than 1."""
         for name, value in dataclasses.asdict(self).items():
-            if value < 0 or (name == "grey" and value > 1):
+            if value < 0 or (name == "grayscale" and value > 1):
                 raise ValueError(
                     f"{name} is {value}, but must be at least 0, and a share at most 1"
                 )
@@ -98,7 +98,7 @@ def photometric(
         ValueError: shapes do not fit.
     """
     check_shape("frame", frame, ("batch", "height", "width", 3))
-    if dataclasses.replace(strengths, turn=0.0, zoom=0.0) == OFF:
+    if dataclasses.replace(strengths, rotation=0.0, zoom=0.0) == OFF:
         return frame  # No key is needed.
     check_same_batch(keys=keys, frame=frame, region=region)
     changed = jax.vmap(lambda key, image: _one(key, image, strengths))(keys, frame)
@@ -117,26 +117,28 @@ def _one(key: jax.Array, image: jax.Array, strengths: Strengths) -> jax.Array:
         amount = jax.random.uniform(values, shape, minval=lowest) * getattr(strengths, name)
         return jnp.where(jax.random.bernoulli(on), amount, 0.0)
 
-    if strengths.cover:
-        own = jax.random.fold_in(streams["cover"], keys_of.OWN)
-        image = cover(own, image, drawn("cover"))
+    if strengths.occlusion:
+        own = jax.random.fold_in(streams["occlusion"], keys_of.OWN)
+        image = cover(own, image, drawn("occlusion"))
     if strengths.gamma:
         image = change_gamma(image, jnp.exp(drawn("gamma", lowest=-1)))
     if strengths.contrast:
         image = change_contrast(image, jnp.exp(drawn("contrast", lowest=-1)))
     if strengths.colour:
         image = image * jnp.exp(drawn("colour", (3,), lowest=-1))
-    if strengths.grey:
-        image = jnp.where(jax.random.bernoulli(streams["grey"], strengths.grey), grey(image), image)
-    if not (strengths.blur or strengths.resolution or strengths.noise or strengths.blocks):
+    if strengths.grayscale:
+        image = jnp.where(
+            jax.random.bernoulli(streams["grayscale"], strengths.grayscale), grey(image), image
+        )
+    if not (strengths.blur or strengths.resolution or strengths.noise or strengths.jpeg):
         return image
     factor, sigma = 2.0 ** drawn("resolution"), drawn("blur") * image.shape[0]
     image = shrink(image, factor, sigma)
     if strengths.noise:
         own = jax.random.fold_in(streams["noise"], keys_of.OWN)
         image = image + drawn("noise") * jax.random.normal(own, image.shape)
-    if strengths.blocks:
-        image = compress(image, drawn("blocks"))
+    if strengths.jpeg:
+        image = compress(image, drawn("jpeg"))
     return enlarge(image, factor)
 
 

@@ -33,7 +33,7 @@ DARK = 320  # Sum of a colour's channels up to which white text is legible on it
 SCORE_CURVES = {
     "f1_overall": "parse, overall",
     "f1_mean_of_eight": "parse, mean of eight",
-    "rough_f1_overall": "rough mask, overall",
+    "coarse_f1_overall": "rough mask, overall",
 }
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
@@ -44,7 +44,7 @@ class Face(NamedTuple):
     Attributes:
         title: stands beside the row.
         image: uint8 (height, width, 3).
-        rough: class ids of the rough mask, which covers the whole image, (128, 128), or of the side
+        coarse_labels: class ids of the coarse segmentation, which covers the whole image, (128, 128), or of the side
             that the model's `coarse_size` says.
         windows: boxes (x0, y0, x1, y1) of the parts in pixels of the image, (parts, 4).
         patches: what the windows cut, for each part uint8 (height, width, 3).
@@ -54,7 +54,7 @@ class Face(NamedTuple):
 
     title: str
     image: np.ndarray
-    rough: np.ndarray
+    coarse_labels: np.ndarray
     windows: np.ndarray
     patches: Sequence[np.ndarray]
     parse: np.ndarray
@@ -233,7 +233,7 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     Args:
         path: the picture to write.
         metrics: the run's `metrics.jsonl`: a record for each epoch with stage, loss, f1_overall,
-            f1_mean_of_eight, rough_f1_overall and window_error_px.
+            f1_mean_of_eight, coarse_f1_overall and window_error_px.
 
     Raises:
         ValueError: the file holds no record.
@@ -297,7 +297,9 @@ def _draw_face(axes: dict[str, "Axes"], face: Face, anatomy: Anatomy) -> None:
     whole = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes["input"].imshow(face.image)
     axes["input"].set_ylabel(face.title, fontsize=MEDIUM)
-    axes["rough mask"].imshow(colours(face.rough, anatomy), extent=whole, interpolation="nearest")
+    axes["rough mask"].imshow(
+        colours(face.coarse_labels, anatomy), extent=whole, interpolation="nearest"
+    )
     axes["windows"].imshow(face.image)
     _draw_windows(axes["windows"], face.windows, anatomy)
     axes["patches"].imshow(_mosaic(face, anatomy))

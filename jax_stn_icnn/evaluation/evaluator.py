@@ -18,12 +18,11 @@ from tqdm import tqdm
 from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.data.occlusion import occlude as cover_parts
-from jax_stn_icnn.data.views import coarse_view, to_float
 from jax_stn_icnn.evaluation import draw, metrics
 from jax_stn_icnn.evaluation.boundaries import edge_counts, stray_regions
 from jax_stn_icnn.evaluation.report import Report
-from jax_stn_icnn.geometry import invert, theta_target, unit_to_pixel, windows_from_theta
-from jax_stn_icnn.models.pipeline import Parse, STNiCNN
+from jax_stn_icnn.geometry import invert_theta, theta_target, unit_to_pixel, windows_from_theta
+from jax_stn_icnn.models.pipeline import STNiCNN, STNiCNNOutput
 
 Variables = Mapping[str, Any]
 Batch = Mapping[str, np.ndarray]
@@ -73,10 +72,10 @@ def evaluate(
     ) as bar:
         for batch in loader:
             found = _parse(model, variables, dict(batch), seed, occlude, true_centres)
-            tally = _tally(found, batch["labels"], batch["region"], model.anatomy)
+            tally = _tally(found, batch["labels"], batch["region"], model.config.anatomy)
             row = {"index": batch["index"], "mask": batch["mask"], **jax.device_get(tally)}
             if edges:
-                row |= _edge_rows(batch["labels"], np.asarray(found.labels), model.anatomy)
+                row |= _edge_rows(batch["labels"], np.asarray(found.labels), model.config.anatomy)
             rows.append(row)
             ends.append(time.perf_counter())
             bar.update(int(batch["mask"].sum()))
@@ -90,7 +89,7 @@ def evaluate(
     order = np.argsort(table["index"], kind="stable")
     order = order[table.pop("mask")[order]]
     return Report(
-        model.anatomy,
+        model.config.anatomy,
         **{name: column[order] for name, column in table.items()},
         faces_per_second=speed,
     )
@@ -148,7 +147,7 @@ class _Parsed(NamedTuple):
     Attributes:
         frame: floats (batch, size, size, 3).
         covered: which of its parts were covered, bool (batch, parts).
-        rough: the rough mask's class ids, uint8 (batch, rows, columns).
+        coarse_labels: Class ids of the coarse segmentation, uint8 (batch, rows, columns).
         theta: the windows, (batch, parts, 2, 3).
         true_theta: those that the labels ask for, of the same shape.
         present: which parts the labels hold, bool (batch, parts).
@@ -158,7 +157,7 @@ class _Parsed(NamedTuple):
 
     frame: jax.Array
     covered: jax.Array
-    rough: jax.Array
+    coarse_labels: jax.Array
     theta: jax.Array
     true_theta: jax.Array
     present: jax.Array
@@ -177,28 +176,41 @@ def _parse(
     true_centres: bool,
 ) -> _Parsed:
     """Runs the model on a batch."""
-    apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
     truth, region = batch["labels"], batch["region"]
-    frame = to_float(batch["frame"])
-    covered = jnp.zeros((frame.shape[0], model.anatomy.num_parts), bool)
+    frame = ops.to_float(batch["frame"])
+    covered = jnp.zeros((frame.shape[0], model.config.anatomy.num_parts), bool)
     if occlude:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
-        frame, covered = cover_parts(keys, frame, truth, occlude, model.anatomy)
-    coarse_image, _ = coarse_view(frame, truth, region, model.coarse_image_size)
-    true_theta, present = theta_target(truth, model.patch_size, model.anatomy, model.following)
+        frame, covered = cover_parts(keys, frame, truth, occlude, model.config.anatomy)
+    true_theta, present = theta_target(truth, model.config.patch_sizes, model.config.anatomy)
     if true_centres:
-        coarse = apply(coarse_image, method="coarse_stage")
-        patches, fine = apply(frame, true_theta, coarse, region, method="fine_stage")
-        scores = apply(fine, true_theta, coarse.whole, frame.shape[1:3], region, method="join")
-        mask = jax.nn.softmax(coarse.all)
-        found = Parse(coarse.all, coarse.whole, mask, true_theta, patches, fine, scores)
+        found = _with_windows(model, variables, frame, region, true_theta)
     else:
-        found = apply(coarse_image, frame, region)
-    rough = jnp.argmax(found.mask, axis=-1).astype(jnp.uint8)
-    patches = found.patches
-    if not isinstance(patches, tuple):
-        patches = tuple(patches[:, i] for i in range(patches.shape[1]))
-    return _Parsed(frame, covered, rough, found.theta, true_theta, present, patches, found.labels)
+        found = model.apply(variables, frame, region)
+    coarse_labels = jnp.argmax(found.coarse_probs, axis=-1).astype(jnp.uint8)
+    return _Parsed(
+        frame,
+        covered,
+        coarse_labels,
+        found.theta,
+        true_theta,
+        present,
+        found.patches,
+        found.labels,
+    )
+
+
+def _with_windows(
+    model: STNiCNN, variables: Variables, frame: jax.Array, region: jax.Array, theta: jax.Array
+) -> STNiCNNOutput:
+    """Returns the model's output for given windows."""
+    apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
+    image = ops.coarse_image(frame, region, model.config.coarse_image_size)
+    coarse = apply(image, method="coarse_stage")
+    patches, logits = apply(frame, theta, coarse, region, method="fine_stage")
+    scores = apply(logits, theta, coarse.global_logits, frame.shape[1:3], region, method="merge")
+    probs = jax.nn.softmax(coarse.logits)
+    return STNiCNNOutput(coarse.logits, coarse.global_logits, probs, theta, patches, logits, scores)
 
 
 @partial(jax.jit, static_argnames="anatomy")
@@ -207,7 +219,9 @@ def _tally(
 ) -> dict[str, jax.Array]:
     """A batch's rows of a `Report`."""
     # The same geometry as the coarse image's, backwards: zero, background, beyond the picture.
-    rough = ops.crop_nearest(parsed.rough[..., None], invert(region), truth.shape[1:])[..., 0]
+    rough = ops.crop_nearest(
+        parsed.coarse_labels[..., None], invert_theta(region), truth.shape[1:]
+    )[..., 0]
     window_yx, true_yx = (
         jnp.stack(
             [
@@ -225,7 +239,7 @@ def _tally(
     )
     return {
         "confusion": count(truth, parsed.labels),
-        "rough_confusion": count(truth, rough),
+        "coarse_confusion": count(truth, rough),
         "window_error": jnp.linalg.norm(window_yx - true_yx, axis=-1),
         "present": parsed.present,
         "covered": parsed.covered,
@@ -247,7 +261,7 @@ def _look(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, Any
     size = parsed.frame.shape[1:3]
     return {
         "image": _to_uint8(parsed.frame),
-        "rough": parsed.rough,
+        "coarse_labels": parsed.coarse_labels,
         "windows": windows_from_theta(parsed.theta, size),
         "patches": tuple(map(_to_uint8, parsed.patches)),
         "parse": parsed.labels,
@@ -267,7 +281,7 @@ def _face(seen: Mapping[str, Any], row: int, title: str) -> draw.Face:
     return draw.Face(
         title=title,
         image=seen["image"][picture],
-        rough=seen["rough"][row],
+        coarse_labels=seen["coarse_labels"][row],
         windows=seen["windows"][row] - np.array([x0, y0, x0, y0]),
         patches=[patch[row] for patch in seen["patches"]],
         parse=seen["parse"][picture],

@@ -20,7 +20,7 @@ class Report:
         anatomy: what a face consists of.
         index: the record's index in its split, (images,).
         confusion: counts of the parse, rows truth, (images, classes, classes).
-        rough_confusion: counts of the rough mask, upsampled to the frame, of the same shape.
+        coarse_confusion: counts of the rough mask, upsampled to the frame, of the same shape.
         window_error: distance in frame pixels of each window's centre from the true window's,
             (images, parts); means nothing where the part is absent.
         present: which parts the face has, bool (images, parts).
@@ -33,7 +33,7 @@ class Report:
     anatomy: Anatomy
     index: np.ndarray
     confusion: np.ndarray
-    rough_confusion: np.ndarray
+    coarse_confusion: np.ndarray
     window_error: np.ndarray
     present: np.ndarray
     covered: np.ndarray
@@ -54,7 +54,7 @@ class Report:
     @property
     def coarse_f1(self) -> dict[str, float]:
         """`metrics.f1_scores` of the rough mask."""
-        return metrics.f1_scores(self.rough_confusion.sum(axis=0, dtype=np.int64), self.anatomy)
+        return metrics.f1_scores(self.coarse_confusion.sum(axis=0, dtype=np.int64), self.anatomy)
 
     @property
     def window_error_px(self) -> float:

@@ -25,7 +25,6 @@ from PIL import Image
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.compilation.memory import compile_program
-from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.faces import detectors, framing, resample
 from jax_stn_icnn.faces.detectors import Detector
 from jax_stn_icnn.geometry import windows_from_theta
@@ -33,7 +32,6 @@ from jax_stn_icnn.inference.results import FaceResult, PhotoResult, merge_labels
 from jax_stn_icnn.inference.threads import background_threads, run_ahead
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
-from jax_stn_icnn.ops import resize_bilinear
 from jax_stn_icnn.photos.reading import to_rgb
 
 BATCH_SIZE = 4  # faces per call of the networks, where several photos are parsed
@@ -93,7 +91,7 @@ class FaceParser:
             ValueError: the variables do not fit the model, a window has an impossible size, or the
                 detector is unknown.
         """
-        for size in model.patch_sizes:
+        for size in model.config.patch_sizes:
             if min(size) < 3 or any(n % 2 == 0 for n in size) or max(size) > frame_size:
                 raise ValueError(
                     f"patches of {size[0]} x {size[1]} in a frame of {frame_size} pixels: they "
@@ -111,7 +109,7 @@ class FaceParser:
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names by id; class 0 is background."""
-        return self.model.anatomy.classes
+        return self.model.config.anatomy.classes
 
     @property
     def variables(self) -> Mapping[str, Any]:
@@ -344,7 +342,7 @@ class FaceParser:
         }
         return FaceResult.from_frame(
             **outputs,
-            anatomy=self.model.anatomy,
+            anatomy=self.model.config.anatomy,
             box=face.box,
             matrix=face.matrix,
             photo_size=face.photo_size,
@@ -358,7 +356,7 @@ class FaceParser:
             return photo.error
         faces = [face.result.result() for face in photo.faces if face.result is not None]
         labels = merge_labels(faces, photo.image.shape[:2])
-        return PhotoResult(photo.image, labels, faces, self.model.anatomy)
+        return PhotoResult(photo.image, labels, faces, self.model.config.anatomy)
 
 
 def compile_networks(
@@ -401,11 +399,10 @@ def parse_frames(
         segmentation, uint8 (batch, rows, columns); `windows` in pixels of the frame, (batch, parts,
         4).
     """
-    batch = to_float(frames)
-    output: Any = model.apply(variables, resize_bilinear(batch, model.coarse_image_size), batch)
+    output: Any = model.apply(variables, frames)
     return {
         "scores": jnp.moveaxis(output.scores, -1, 1),
-        "coarse_labels": jnp.argmax(output.mask, axis=-1).astype(jnp.uint8),
+        "coarse_labels": jnp.argmax(output.coarse_probs, axis=-1).astype(jnp.uint8),
         "windows": windows_from_theta(output.theta, frames.shape[1:3]),
     }
 

@@ -22,9 +22,9 @@ from flax import traverse_util
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import COARSE_SIZE
 from jax_stn_icnn.io.weights import check_entries, save_weights
+from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS
-from jax_stn_icnn.models.pipeline import STNiCNN
 
 _PATCH, _FRAME = 81, 1024  # sides that the original code was trained at, on HELEN
 
@@ -218,7 +218,9 @@ def _icnn(num_labels: int) -> Mapping[str, Any]:
 
 
 def _localizer(cropper: str) -> Mapping[str, Any]:
-    return _variables(LOCALIZERS[cropper](), (1, *COARSE_SIZE, NINE.num_classes))
+    return _variables(
+        LOCALIZERS[cropper](ModelConfig(cropper=cropper)), (1, *COARSE_SIZE, NINE.num_classes)
+    )
 
 
 def _variables(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
@@ -275,8 +277,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         variables, cropper = convert(read_checkpoint(args.input), args.input)
-        model = STNiCNN((_PATCH, _PATCH), cropper)
-        save_weights(args.output, variables, model, _FRAME)
+        config = ModelConfig(cropper=cropper, patch_size=_PATCH)
+        save_weights(args.output, variables, config, _FRAME)
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

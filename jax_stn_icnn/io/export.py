@@ -16,6 +16,7 @@ from jax import export as jax_export
 
 from jax_stn_icnn.io import network
 from jax_stn_icnn.io.weights import Weights
+from jax_stn_icnn.ops.platform import use_platform
 from tfds_builders.synthetic_faces.face import draw_face
 
 FORMATS = ("onnx", "stablehlo")
@@ -82,13 +83,14 @@ def _onnx(weights: Weights, path: Path) -> Labels:
         raise ModuleNotFoundError(
             f"{error.name} is not installed: `pip install 'jax-stn-icnn[onnx]'` brings it"
         ) from error
-    model = jaxpr_to_onnx.convert(
-        network.network(weights),
-        network.frames_of_any_batch(weights),
-        input_name=network.INPUT,
-        output_names=network.OUTPUTS,
-        metadata=network.metadata(weights),
-    )
+    with use_platform("onnx"):
+        model = jaxpr_to_onnx.convert(
+            network.network(weights),
+            network.frames_of_any_batch(weights),
+            input_name=network.INPUT,
+            output_names=network.OUTPUTS,
+            metadata=network.metadata(weights),
+        )
     onnx.save(model, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda frames: session.run(["labels"], {network.INPUT: frames})[0]
@@ -97,7 +99,10 @@ def _onnx(weights: Weights, path: Path) -> Labels:
 def _stablehlo(weights: Weights, path: Path) -> Labels:
     function = jax.jit(network.network(weights))
     shape = network.frames_of_any_batch(weights)
-    path.write_bytes(jax_export.export(function, platforms=PLATFORMS)(shape).serialize())
+    # One program for all platforms: the implementations that need no loop.
+    with use_platform("gpu"):
+        exported = jax_export.export(function, platforms=PLATFORMS)(shape)
+    path.write_bytes(exported.serialize())
     read = jax_export.deserialize(bytearray(path.read_bytes()))
     return lambda frames: np.asarray(read.call(frames)[0])
 

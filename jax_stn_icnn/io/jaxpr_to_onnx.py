@@ -22,9 +22,6 @@ from jax_stn_icnn.io.onnx_graph import Dim, Graph, Shape, Tensor, known
 from jax_stn_icnn.io.onnx_operations import ELEMENTWISE, NAMED, OPERATIONS
 
 OPSET = 17  # What all runtimes of recent years have.
-# Of what platforms do differently, in this order: sampling by products of matrices, and XLA's
-# convolutions; look-ups and hand-made convolutions would become loops.
-WAYS = ("tpu", None)
 SMALL = 2**16  # bytes of a constant that may be larger than what it is made from
 
 
@@ -39,7 +36,7 @@ def convert(
     """A function of one array as a model of ONNX.
 
     Args:
-        function: of JAX; what depends on the platform is taken by WAYS.
+        function: A function of JAX, traced for the platform `onnx` (`ops.platform`).
         argument: shape and type of its argument; the first size may be a symbol, the batch.
         input_name: of the argument.
         output_names: of the arrays that the function returns.
@@ -154,15 +151,6 @@ def _inlined(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
     return _evaluate(graph, inner.jaxpr, [known(value) for value in inner.consts], inputs)
 
 
-def _way(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
-    platforms = equation.params["platforms"]
-    for way in WAYS:
-        for place, names in enumerate(platforms):
-            if names is None if way is None else names is not None and way in names:
-                return [known(np.int32(place))]
-    raise NotImplementedError(f"no way of {WAYS} is among the platforms {platforms}")
-
-
 def _branch(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
     which, *rest = inputs
     if which.array is None:
@@ -175,6 +163,5 @@ CALLS: dict[str, Callable[..., list[Tensor]]] = {
     "jit": _inlined,
     "custom_jvp_call": _inlined,
     "custom_vjp_call": _inlined,
-    "platform_index": _way,
     "cond": _branch,
 }

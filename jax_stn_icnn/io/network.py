@@ -8,9 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import export
 
-from jax_stn_icnn.data.views import to_float
 from jax_stn_icnn.io.weights import Weights
-from jax_stn_icnn.ops import resize_bilinear
 
 INPUT = "frames"
 OUTPUTS = ("labels", "scores", "windows")
@@ -30,13 +28,9 @@ def network(loaded: Weights) -> Network:
         frame_size); the classes' scores, float32 (batch, frame_size, frame_size, classes); and the
         windows as thetas, float32 (batch, parts, 2, 3).
     """
-    # Whatever platform writes the file, it is the same.
-    model, variables = loaded.model.clone(platform="cpu"), loaded.variables
 
     def parse(frames: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        pixels = to_float(frames)
-        small = resize_bilinear(pixels, model.coarse_image_size)
-        found: Any = model.apply(variables, small, pixels)
+        found: Any = loaded.model.apply(loaded.variables, frames)
         return found.labels, found.scores.astype(jnp.float32), found.theta
 
     return parse
@@ -59,7 +53,7 @@ def metadata(loaded: Weights) -> Mapping[str, str]:
         `classes`, names by id; `colours`, red, green and blue of each in 0..255; `frame_size` in
         pixels; `parts`, the names of the windows.
     """
-    anatomy = loaded.model.anatomy
+    anatomy = loaded.model.config.anatomy
     said: dict[str, Any] = {
         "classes": list(anatomy.classes),
         "colours": [[int(value) for value in colour] for colour in anatomy.colours],

@@ -1,9 +1,9 @@
-"""Self-attention over a picture of features: every pixel takes in what is like it, anywhere.
+"""Self-attention over an image of features: every pixel attends to all pixels.
 
-After Han and Yoon (2024), who put self-attention over the features of a face parser so that it sees
-the context of the whole face. What their text leaves open is ours: the form is that of the
-position attention of Fu et al. (Dual Attention Network, 2019), in several heads, and its share in
-the sum starts at zero. So a network that gains it says at first what it said before.
+After Han and Yoon (2024), who apply self-attention to the features of a face parser to add the
+context of the full face. Their text leaves the form open; this one is the position attention of Fu
+et al. (Dual Attention Network, 2019) with several heads, whose share in the sum is initialized to
+zero, so that adding it to a trained network does not change the network's output.
 """
 
 import jax
@@ -11,17 +11,15 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jax_stn_icnn.checks import check_shape
-from jax_stn_icnn.models.conv import Conv
-
-HEADS = 4
-NARROWER = 4  # channels of the picture over those of queries and keys
+from jax_stn_icnn.models.config import ATTENTION_HEADS, ATTENTION_KEY_RATIO
+from jax_stn_icnn.models.layers import Conv
 
 
 class SelfAttention(nn.Module):
-    """Adds to each pixel a mean of all pixels, weighed by how like it they are.
+    """Adds to each pixel a weighted mean of all pixels.
 
     Attributes:
-        dtype: type of the computation; parameters, and the softmax, stay float32.
+        dtype: Type of the computation; parameters and the softmax are float32.
     """
 
     dtype: jnp.dtype = jnp.float32
@@ -31,20 +29,23 @@ class SelfAttention(nn.Module):
         """Maps features to features of the same shape, (batch, channels, height, width).
 
         Raises:
-            ValueError: the channels do not divide among heads.
+            ValueError: The channels are not a multiple of the heads times the key ratio.
         """
         check_shape("x", x, ("batch", "channels", "height", "width"))
         batch, channels, height, width = x.shape
-        if channels % (HEADS * NARROWER):
-            raise ValueError(f"x has {channels} channels, but must divide by {HEADS * NARROWER}")
+        multiple = ATTENTION_HEADS * ATTENTION_KEY_RATIO
+        if channels % multiple:
+            raise ValueError(f"x has {channels} channels, but must have a multiple of {multiple}")
 
-        def heads_of(name: str, features: int) -> jax.Array:
+        def project(name: str, features: int) -> jax.Array:
             out = Conv(features, 1, self.dtype, name=name)(x)
-            return out.reshape(batch, HEADS, features // HEADS, height * width).swapaxes(2, 3)
+            shape = batch, ATTENTION_HEADS, features // ATTENTION_HEADS, height * width
+            return out.reshape(shape).swapaxes(2, 3)
 
-        query, key = heads_of("query", channels // NARROWER), heads_of("key", channels // NARROWER)
-        alike = jnp.einsum("bhqc,bhkc->bhqk", query, key, preferred_element_type=jnp.float32)
-        weights = nn.softmax(alike / query.shape[-1] ** 0.5).astype(self.dtype)
-        mean = jnp.einsum("bhqk,bhkc->bhcq", weights, heads_of("value", channels))
+        query = project("query", channels // ATTENTION_KEY_RATIO)
+        key = project("key", channels // ATTENTION_KEY_RATIO)
+        similarity = jnp.einsum("bhqc,bhkc->bhqk", query, key, preferred_element_type=jnp.float32)
+        weights = nn.softmax(similarity / query.shape[-1] ** 0.5).astype(self.dtype)
+        mean = jnp.einsum("bhqk,bhkc->bhcq", weights, project("value", channels))
         share = self.param("share", nn.initializers.zeros, (1,))
         return x + (share * mean.reshape(x.shape)).astype(x.dtype)

@@ -1,12 +1,11 @@
-"""The bridge from the coarse network to a fine one: what surrounds a patch, and what it is part of.
+"""The bridge from the coarse network to a fine network: context for a patch.
 
-After CLRNet (Huang et al., 2021), who join the parser of the whole face and the one that refines a
-component by attention, so that both train as one by another way than the window, and show the
-second the context of the whole face. Of their design only that is published in words; the form is
-ours. The coarse network's scores and features of the window, cut by the window's own theta, and
-their mean over the face say how much each place of the patch counts, and add features of their own.
-The shares of its hidden channels start at zero: a network that gains a bridge says at first what it
-said before, and from there the loss decides what it hears, not random features.
+After CLRNet (Huang et al., 2021), where attention connects the parser of the full face to the one
+that refines a component: both train as one by another path than the window, and the second one sees
+the context of the full face. Only the design in words is published; the form here is ours. The
+coarse network's scores and features in the window, cropped by the window's theta, and their mean
+over the face predict a weight for each position of the patch, and features to add. The output layer
+is initialized to zero, so that adding a bridge does not change a trained network's output.
 """
 
 from typing import NamedTuple
@@ -17,21 +16,21 @@ from flax import linen as nn
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
-from jax_stn_icnn.models.conv import Conv
-from jax_stn_icnn.ops import enlarge
-from jax_stn_icnn.ops.space_to_depth import Folded, Picture, fold
+from jax_stn_icnn.models.config import BRIDGE_ROW
+from jax_stn_icnn.models.layers import Conv
+from jax_stn_icnn.ops.resize import upsample_bilinear
+from jax_stn_icnn.ops.space_to_depth import BlockFeatures, Features, to_blocks
 
-FEATURES = 8  # of the coarse network, beside its scores
-WIDTH = 16  # channels in which scores, features and face are weighed
-ROW = 2  # of the fine network: its pixels are about as large as the rough mask's
+FEATURES = 8  # channels that the coarse network adds to its scores
+WIDTH = 16  # hidden channels
 
 
 class Context(NamedTuple):
-    """What the coarse network makes of a window and of the face.
+    """Output of the coarse network for a window and for the face.
 
     Attributes:
-        window: its scores and features there, (batch, channels, height, width).
-        face: their means over the face, (batch, channels).
+        window: Its scores and features in the window, (batch, channels, height, width).
+        face: Their means over the face, (batch, channels).
     """
 
     window: jax.Array
@@ -39,42 +38,42 @@ class Context(NamedTuple):
 
 
 class BridgeOutput(NamedTuple):
-    """What a bridge says to a fine network.
+    """Output of a bridge for a fine network.
 
     Attributes:
-        weight: how much each place counts, 0..2, (batch, height, width).
-        features: to be added in row `row_of`, (batch, channels, height, width).
+        weight: Weight of each position, 0..2, (batch, height, width).
+        features: Features added to the row `bridge_row`, (batch, channels, height, width).
     """
 
     weight: jax.Array
     features: jax.Array
 
 
-def row_of(num_rows: int) -> int:
-    """The row of a fine network that a bridge leads to; row r has 1 / 2**r of the pixels a side."""
-    return min(ROW, num_rows - 1)
+def bridge_row(num_rows: int) -> int:
+    """Returns the row of a fine network that a bridge adds its features to.
+
+    Its pixels are about as large as those of the coarse segmentation.
+    """
+    return min(BRIDGE_ROW, num_rows - 1)
 
 
 def context_size(patch_size: Size, num_rows: int) -> Size:
-    """(height, width) of the context of a patch: those of the row that it is added to.
+    """Returns (height, width) of the context of a patch: the size of the row it is added to.
 
     Args:
         patch_size: (height, width) of the patch.
-        num_rows: how many rows the fine network has.
-
-    Returns:
-        The patch's height and width over 2**`row_of(num_rows)`, rounded up.
+        num_rows: Number of rows of the fine network.
     """
-    side = 2 ** row_of(num_rows)
+    side = 2 ** bridge_row(num_rows)
     return tuple(-(-length // side) for length in patch_size)
 
 
 class Bridge(nn.Module):
-    """Weighs a patch by its context.
+    """Predicts a weight for each position of a patch, and features, from its context.
 
     Attributes:
-        channels: of the row that it leads to.
-        dtype: type of the computation; parameters stay float32.
+        channels: Channels of the row that the features are added to.
+        dtype: Type of the computation; parameters are float32.
     """
 
     channels: int
@@ -82,16 +81,13 @@ class Bridge(nn.Module):
 
     @nn.compact
     def __call__(self, context: Context) -> BridgeOutput:
-        """Says what the context means for the patch.
+        """Returns weights and features of the context's size.
 
         Args:
-            context: of windows and faces.
-
-        Returns:
-            The weight of each place, and features, both of the context's size.
+            context: Context of windows and faces.
 
         Raises:
-            ValueError: shapes do not fit.
+            ValueError: Shapes do not match.
         """
         check_shape("context.window", context.window, ("batch", "channels", "height", "width"))
         check_shape("context.face", context.face, context.window.shape[:2])
@@ -105,27 +101,28 @@ class Bridge(nn.Module):
         return BridgeOutput(2 * nn.sigmoid(out[:, 0]), out[:, 1:])
 
 
-def weigh(rows: list[Picture], bridge_output: BridgeOutput) -> list[Picture]:
-    """Weighs the rows of a fine network, and adds a bridge's features to the one it leads to.
+def apply_bridge(rows: list[Features], output: BridgeOutput) -> list[Features]:
+    """Returns the rows of a fine network, weighted, with the bridge's features added to one.
 
     Args:
-        rows: features, row r of (batch, channels, height, width), or folded.
-        bridge_output: what the bridge says.
+        rows: Features of each row, (batch, channels, height, width), or blocks.
+        output: Output of the bridge.
 
     Returns:
         Rows of the same shapes.
     """
-    weight, weighed = bridge_output.weight[..., None], list[Picture]()
+    weight, weighted = output.weight[..., None], list[Features]()
     for r, row in enumerate(rows):
-        led_to = r == row_of(len(rows))
-        size = row.size if isinstance(row, Folded) else row.shape[2:]
-        of_row = weight if led_to else enlarge(weight, size)
-        if isinstance(row, Folded):
-            blocks = row.blocks * jnp.tile(fold(of_row, row.block).blocks, row.channels)
-            if led_to:
-                blocks += fold(jnp.moveaxis(bridge_output.features, 1, -1), row.block).blocks
-            weighed.append(row.of(blocks))
+        gets_features = r == bridge_row(len(rows))
+        size = row.size if isinstance(row, BlockFeatures) else row.shape[2:]
+        row_weight = weight if gets_features else upsample_bilinear(weight, size)
+        if isinstance(row, BlockFeatures):
+            blocks = row.blocks * jnp.tile(to_blocks(row_weight, row.block).blocks, row.channels)
+            if gets_features:
+                features = jnp.moveaxis(output.features, 1, -1)
+                blocks += to_blocks(features, row.block).blocks
+            weighted.append(row.of(blocks))
         else:
-            row = row * of_row[..., 0][:, None]
-            weighed.append(row + bridge_output.features if led_to else row)
-    return weighed
+            row = row * row_weight[..., 0][:, None]
+            weighted.append(row + output.features if gets_features else row)
+    return weighted

@@ -1,4 +1,4 @@
-"""Parts of networks as functions of their own, which a compiled program may keep."""
+"""Parts of networks as functions that a compiled program does not inline."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,19 +11,17 @@ Result = TypeVar("Result")
 
 
 def outlined(run: Callable[..., Result], module: nn.Module, *arrays: Any, train: bool) -> Result:
-    """Runs a part of a module as a function that `compilation.functions.prevent_inlining` finds.
+    """Returns `run(module, *arrays)`, called as a function of the traced program.
 
-    Where that is not called, it is compiled as if it were run directly.
+    `compilation.inlining.prevent_inlining` keeps XLA from inlining that function; without it, the
+    program is compiled as if `run` were called directly.
 
     Args:
-        run: takes the module and the arrays.
-        module: a Flax module.
-        *arrays: trees of arrays.
-        train: whether it is run directly: all that a gradient needs would be written at the
-            function's border.
-
-    Returns:
-        What it returns.
+        run: Function of the module and the arrays.
+        module: A Flax module.
+        *arrays: Trees of arrays.
+        train: Whether `run` is called directly, since all residuals of a gradient would have to
+            cross the function's border.
     """
     if train or module.is_initializing():
         return run(module, *arrays)

@@ -1,7 +1,7 @@
-"""The differentiable sampler: cuts patches from a frame by theta, and pastes them back.
+"""Array operations: the differentiable sampler and its inverse, resizing, convolution.
 
-All sampling pulls: an output pixel looks up where in the input it comes from; outside the image
-there is zero.
+Arrays in, arrays out; no parameters. All sampling is backward: each output pixel is computed from
+its position in the input, and zero outside of it. `platform` selects the implementations.
 """
 
 from jax_stn_icnn.ops.crop import (
@@ -11,21 +11,29 @@ from jax_stn_icnn.ops.crop import (
     crop_nearest,
     crop_part_labels,
     crop_parts,
-    enlarge,
-    resize_bilinear,
-    take_labels,
 )
 from jax_stn_icnn.ops.paste import paste
+from jax_stn_icnn.ops.resize import (
+    coarse_image,
+    coarse_labels,
+    resize_bilinear,
+    take_labels,
+    to_float,
+    upsample_bilinear,
+)
 
 __all__ = [
     "IDENTITY",
     "affine_grid",
+    "coarse_image",
+    "coarse_labels",
     "crop_bilinear",
     "crop_nearest",
     "crop_part_labels",
     "crop_parts",
-    "enlarge",
     "paste",
-    "take_labels",
     "resize_bilinear",
+    "take_labels",
+    "to_float",
+    "upsample_bilinear",
 ]

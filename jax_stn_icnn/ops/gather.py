@@ -1,9 +1,9 @@
-"""Sampling by looking up what an image holds at points between or beyond its pixels.
+"""Sampling of any window by gathering pixels.
 
-Outside the image there is zero. Bilinear look-up weighs the pixels floor and floor + 1, never floor
-and ceil, so that the gradient of theta does not vanish at whole pixels. Its gradients are written
-by hand, so that the image's, a scatter, disappears from the compiled program when only theta's is
-wanted.
+Outside the image all values are zero. Bilinear sampling weights the pixels floor and floor + 1,
+never floor and ceil, so that the gradient of theta does not vanish at whole pixels. Gradients are
+written by hand, so that the compiled program omits the image's gradient, a scatter, where only
+theta's is needed.
 """
 
 import jax
@@ -21,11 +21,11 @@ from jax_stn_icnn.ops.grid import (
 
 
 def nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """Patches of one image, by the nearest pixel.
+    """Returns patches of one image, sampled by nearest neighbour.
 
     Args:
-        image: (H, W, C), of any type.
-        theta: matrices patch -> image, (..., 2, 3).
+        image: (H, W, C), any type.
+        theta: Matrices patch -> image, (..., 2, 3).
         size: (height, width) of a patch, (h, w).
 
     Returns:
@@ -35,12 +35,12 @@ def nearest(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
 
 
 def nearest_at(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    """What an image holds at points, by the nearest pixel.
+    """Returns the pixels of an image that are nearest to points.
 
     Args:
-        image: (H, W, C), of any type.
-        x: in unit coordinates of the image, of any shape.
-        y: likewise, of the same shape.
+        image: (H, W, C), any type.
+        x: Unit coordinates in the image, any shape.
+        y: Unit coordinates of the same shape.
 
     Returns:
         (..., C) of the image's type, zero outside the image.
@@ -53,14 +53,14 @@ def nearest_at(image: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def _read(flat: jax.Array, at: jax.Array) -> jax.Array:
-    """flat[at], where every index is known to lie inside."""
+    """Returns flat[at]; all indices lie inside."""
     return flat.at[at].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def _four_pixels(
     image: jax.Array, theta: jax.Array, size: Size
 ) -> tuple[jax.Array, Neighbours, Neighbours]:
-    """The pixel (counted row by row) up and left of each sample, and its neighbours in x and y."""
+    """Returns the flat index of the pixel up and left of each sample, and its neighbours."""
     height, width = image.shape[:2]
     pixel_x, pixel_y = in_pixels(*patch_points(theta, size), (height, width))
     x = neighbours(pixel_x, width)
@@ -69,11 +69,11 @@ def _four_pixels(
 
 
 def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
-    """All patches of one image.
+    """Returns all patches of one image, sampled bilinearly.
 
     Args:
         image: floats (H, W, C).
-        theta: matrices patch -> image, (patches, 2, 3).
+        theta: Matrices patch -> image, (patches, 2, 3).
         size: (height, width) of a patch, (h, w).
 
     Returns:
@@ -95,17 +95,17 @@ def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
 def bilinear_gradients(
     image: jax.Array, theta: jax.Array, cotangent: jax.Array, size: Size
 ) -> tuple[jax.Array, jax.Array]:
-    """What a cotangent of `bilinear` gives to the image and to theta.
+    """Returns the gradients of `bilinear` with respect to the image and theta.
 
     Args:
-        image: as for `bilinear`.
-        theta: likewise.
-        cotangent: of the patches, (patches, h, w, C).
+        image: As for `bilinear`.
+        theta: As for `bilinear`.
+        cotangent: Cotangent of the patches, (patches, h, w, C).
         size: (height, width) of a patch, (h, w).
 
     Returns:
-        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3),
-        in their types.
+        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3), in
+        their types.
     """
     at, x, y = _four_pixels(image, theta, size)
     cotangent = cotangent.astype(coordinate_type(theta))
@@ -120,25 +120,25 @@ def _gradient_of_theta(
     height, width, channels = image.shape
     values = image.reshape(-1)
 
-    def towards(below: int, right: int) -> jax.Array:
-        """The cotangent times the pixel, summed over channels."""
+    def times_pixel(below: int, right: int) -> jax.Array:
+        """Returns the cotangent times a neighbouring pixel, summed over channels."""
         first = (at + below * width + right) * channels
         products = (cotangent[..., c] * _read(values, first + c) for c in range(channels))
         return sum(products, jnp.zeros((), cotangent.dtype))
 
-    corners = [(j, i, towards(j, i)) for j in (0, 1) for i in (0, 1)]
-    # What the sum grows by as a sample moves by a pixel, then by a unit of theta.
+    corners = [(j, i, times_pixel(j, i)) for j in (0, 1) for i in (0, 1)]
+    # Derivative with respect to the position of a sample, in pixels and then in unit coordinates.
     along_x = sum(pixel * y.weights[j] * x.slopes[i] for j, i, pixel in corners) * (width - 1) / 2
     along_y = sum(pixel * y.slopes[j] * x.weights[i] for j, i, pixel in corners) * (height - 1) / 2
-    # As one complex number both are made in one loop: of two arrays, XLA would read the pixels
-    # for each. And as a product of matrices the sums over x stay out of that loop, which could
-    # not be vectorised with them (docs/performance_notebook.md).
+    # As one complex number both are computed in one loop; for two arrays XLA would read the pixels
+    # twice. The matrix product keeps the sums over x out of that loop, which they would prevent
+    # from being vectorized.
     along = jax.lax.complex(along_x, along_y)
     unit_x, unit_y = (axis.reshape(-1) for axis in unit_axes(along.shape[1:], cotangent.dtype))
     factors = jnp.stack([unit_x, jnp.ones_like(unit_x)], axis=-1).astype(along.dtype)
     rows = jnp.einsum("phw,wk->phk", along, factors, precision=jax.lax.Precision.HIGHEST)
-    by_x, plain = rows[..., 0], rows[..., 1]
-    sums = jnp.stack([by_x, plain * unit_y, plain], axis=-1).sum(axis=1)
+    along_width, plain = rows[..., 0], rows[..., 1]
+    sums = jnp.stack([along_width, plain * unit_y, plain], axis=-1).sum(axis=1)
     return jnp.stack([sums.real, sums.imag], axis=-2)
 
 
@@ -146,8 +146,8 @@ def _gradient_of_image(
     image: jax.Array, at: jax.Array, x: Neighbours, y: Neighbours, cotangent: jax.Array
 ) -> jax.Array:
     height, width, channels = image.shape
-    # The transpose of the look-up: each sample gives its four pixels their share. All patches add
-    # to the one image: a copy for each would cost more than the rest.
+    # The transpose of the gather: each sample adds to its four pixels. All patches add to one
+    # image, since a copy for each of them would cost more than everything else.
     gradient = jnp.zeros((height * width, channels), cotangent.dtype)
     for j in (0, 1):
         for i in (0, 1):

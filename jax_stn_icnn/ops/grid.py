@@ -1,4 +1,4 @@
-"""The points that a patch samples, and the pixels of the image that they lie between.
+"""Sampling grids: the points that a patch samples, and the pixels between which they lie.
 
 Coordinates follow `geometry` (align_corners) and are float32 or wider whatever the image's type.
 """
@@ -13,16 +13,16 @@ from jax_stn_icnn.geometry import Size, unit_to_pixel
 
 
 def coordinate_type(array: jax.Array) -> jnp.dtype:
-    """The type of coordinates made from an array: float32 or wider."""
+    """Returns the type of coordinates computed from an array: float32 or wider."""
     return jnp.promote_types(array.dtype, jnp.float32)
 
 
 def unit_axes(size: Size, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
-    """The axes x and y of a patch, both from -1 to 1.
+    """Returns the axes x and y of a patch, both from -1 to 1.
 
     Args:
         size: (height, width) of the patch.
-        dtype: of the coordinates.
+        dtype: Type of the coordinates.
 
     Returns:
         x, (1, width), and y, (height, 1); 0 along an axis of one pixel.
@@ -31,8 +31,8 @@ def unit_axes(size: Size, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
     def axis(length: int) -> jax.Array:
         if length == 1:  # A patch of one pixel samples the window's centre.
             return jnp.zeros(1, dtype)
-        # Each half counts from its own end with a step of the coordinates' own precision, as the
-        # original does: symmetric, and equal to it to the bit.
+        # As in the original code, each half counts from its own end, with a step in the precision
+        # of the coordinates: symmetric, and equal to it to the bit.
         step = np.float64(np.asarray(2, dtype) / np.asarray(length - 1, dtype))
         steps = np.arange(length)
         from_left, from_right = -1 + step * steps, 1 - step * steps[::-1]
@@ -42,10 +42,10 @@ def unit_axes(size: Size, dtype: jnp.dtype) -> tuple[jax.Array, jax.Array]:
 
 
 def patch_points(theta: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
-    """Where each pixel of a patch lies in the frame, in unit coordinates.
+    """Returns the position of each pixel of a patch in the frame, in unit coordinates.
 
     Args:
-        theta: matrices patch -> frame, (..., 2, 3).
+        theta: Matrices patch -> frame, (..., 2, 3).
         size: (height, width) of the patch.
 
     Returns:
@@ -56,36 +56,36 @@ def patch_points(theta: jax.Array, size: Size) -> tuple[jax.Array, jax.Array]:
 
 
 def affine(theta: jax.Array, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Where theta carries the points of two axes.
+    """Returns the points of two axes, mapped by theta.
 
     Args:
-        theta: affine matrices, (..., 2, 3).
-        x: of the points' columns, (1, width), in unit coordinates.
-        y: of their rows, (height, 1), likewise.
+        theta: Affine matrices, (..., 2, 3).
+        x: Unit coordinates of the columns, (1, width).
+        y: Unit coordinates of the rows, (height, 1).
 
     Returns:
-        x and y, each (..., height, width), in unit coordinates of where theta leads.
+        x and y, each (..., height, width), in unit coordinates of the target.
     """
-    # Spelled out rather than a product of matrices, which accelerators may round to bfloat16.
+    # Not a matrix product, which accelerators may round to bfloat16.
     rows = [theta[..., i, :, None, None] for i in (0, 1)]
     to_x, to_y = (row[..., 0, :, :] * x + row[..., 1, :, :] * y + row[..., 2, :, :] for row in rows)
     return to_x, to_y
 
 
 def in_pixels(x: jax.Array, y: jax.Array, image_size: Size) -> tuple[jax.Array, jax.Array]:
-    """The same points in pixels of the image, within int32 wherever theta points.
+    """Converts points to pixels of the image, clipped so that they fit int32.
 
     Args:
-        x: in unit coordinates of the image, of any shape.
-        y: likewise, of the same shape.
+        x: Unit coordinates in the image, any shape.
+        y: Unit coordinates of the same shape.
         image_size: (height, width) of the image.
 
     Returns:
-        x and y in pixels, whole numbers at their centres, of the same shape; what lies more than
-        two pixels outside the image is put two pixels outside.
+        x and y in pixels of the same shape; whole numbers are pixel centres. Points more than two
+        pixels outside the image are moved to two pixels outside.
     """
-    # One array behind a barrier: otherwise each use is fused with, and rounds, the coordinates in
-    # its own way, and the backward pass could see other pixels than the forward one.
+    # One array behind a barrier: otherwise XLA fuses the coordinates with each use and rounds them
+    # differently, so that the backward pass could sample other pixels than the forward pass.
     x, y = jax.lax.optimization_barrier(jnp.stack([x, y]))
 
     return _in_pixels(x, image_size[1]), _in_pixels(y, image_size[0])
@@ -98,36 +98,36 @@ def _in_pixels(unit: jax.Array, length: int) -> jax.Array:
 def axis_aligned_pixels(
     theta: jax.Array, size: Size, image_size: Size
 ) -> tuple[jax.Array, jax.Array]:
-    """Where an upright window's columns and rows lie in the image.
+    """Returns the positions of an axis-aligned window's columns and rows in the image.
 
-    The same numbers as for each of its points; entries of theta off the diagonal are not looked at.
+    They equal those of its points; off-diagonal entries of theta are ignored.
 
     Args:
-        theta: matrices patch -> image, (..., 2, 3).
+        theta: Matrices patch -> image, (..., 2, 3).
         size: (height, width) of the patch.
         image_size: (height, width) of the image.
 
     Returns:
-        x of the columns, (..., width), and y of the rows, (..., height), as of `in_pixels`.
+        x of the columns, (..., width), and y of the rows, (..., height), as from `in_pixels`.
     """
     theta = theta.astype(coordinate_type(theta))
     axis_x, axis_y = unit_axes(size, theta.dtype)
-    nowhere = jnp.zeros((1, 1), theta.dtype)
-    x, y = affine(theta, axis_x, nowhere)[0][..., 0, :], affine(theta, nowhere, axis_y)[1][..., 0]
+    origin = jnp.zeros((1, 1), theta.dtype)
+    x, y = affine(theta, axis_x, origin)[0][..., 0, :], affine(theta, origin, axis_y)[1][..., 0]
     x, y = jax.lax.optimization_barrier((x, y))
     return _in_pixels(x, image_size[1]), _in_pixels(y, image_size[0])
 
 
 class Neighbours(NamedTuple):
-    """The two pixels of an axis that each sample lies between.
+    """The two pixels of an axis between which each sample lies.
 
-    Both lie in the image: beyond an edge they are its last two, of which one may still count. Along
-    an axis of one pixel there is no second, and it weighs nothing.
+    Both lie in the image: for a sample outside of it they are the last two, one of which may have a
+    weight. On an axis of one pixel, the second has no weight.
 
     Attributes:
-        first: index of the first of the two.
-        weights: what each of them weighs.
-        slopes: how their weights change as the sample moves on by a pixel.
+        first: Index of the first of the two.
+        weights: Weight of each of them.
+        slopes: Derivative of each weight with respect to the sample's position in pixels.
     """
 
     first: jax.Array
@@ -136,34 +136,34 @@ class Neighbours(NamedTuple):
 
 
 def neighbours(pixel: jax.Array, length: int) -> Neighbours:
-    """The neighbours of samples on an axis.
+    """Returns the neighbours of samples on an axis.
 
     Args:
-        pixel: where the samples lie, in pixels, whole numbers at their centres; of any shape.
-        length: pixels of the axis.
+        pixel: Positions of the samples in pixels, any shape; whole numbers are pixel centres.
+        length: Number of pixels of the axis.
 
     Returns:
-        The neighbours, their arrays of the same shape.
+        The neighbours, as arrays of the same shape.
     """
     pixel = _whole_pixels(pixel, length)
     floor = jnp.floor(pixel)
     fraction = pixel - floor
     first = jnp.clip(floor, 0, max(length - 2, 0))
     between, before, after = floor == first, floor == first - 1, floor == first + 1
-    nothing = 0 * fraction  # Not plain zero, which would hide a theta that is not a number.
+    zero = 0 * fraction  # NaN stays NaN.
 
-    def choose(here: Any, at_edge: jax.Array, there: Any) -> jax.Array:
-        return jnp.where(between, here, jnp.where(at_edge, there, nothing))
+    def select(here: Any, at_edge: jax.Array, there: Any) -> jax.Array:
+        return jnp.where(between, here, jnp.where(at_edge, there, zero))
 
-    weights = choose(1 - fraction, before, fraction), choose(fraction, after, 1 - fraction)
-    slopes = choose(-1, before, 1), choose(1, after, -1)
-    if length == 1:  # There is no second.
-        weights, slopes = (weights[0], nothing), (slopes[0], nothing)
+    weights = select(1 - fraction, before, fraction), select(fraction, after, 1 - fraction)
+    slopes = select(-1, before, 1), select(1, after, -1)
+    if length == 1:
+        weights, slopes = (weights[0], zero), (slopes[0], zero)
     return Neighbours(first.astype(jnp.int32), weights, slopes)
 
 
 def _whole_pixels(pixel: jax.Array, length: int) -> jax.Array:
-    """Coordinates closer to a whole pixel than rounding can tell become that pixel."""
+    """Rounds coordinates that differ from a whole pixel by no more than float rounding."""
     whole = jnp.round(pixel)
     rounding = length * jnp.finfo(pixel.dtype).eps
     return jnp.where(jnp.abs(pixel - whole) <= rounding, whole, pixel)

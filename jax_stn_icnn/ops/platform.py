@@ -1,34 +1,68 @@
-"""The one place that says how a platform samples: by looking pixels up, or by products.
+"""The implementations that operations use on each platform, chosen while a program is traced.
 
-Processors and GPUs look up what they need. A TPU looks up one pixel after the other, while its
-units for products of matrices are idle: there upright windows are sampled by `products`.
+Several operations have more than one implementation, and all of them return the same values: CPUs
+and GPUs gather pixels, where a TPU multiplies matrices; a CPU convolves by matrix products, where
+accelerators use XLA's convolution; a TPU computes on space-to-depth features. The choice depends on
+the platform alone and is made here, before tracing, so that a program contains one implementation.
 """
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+import contextlib
+from typing import NamedTuple
 
 import jax
 
-Sampled = TypeVar("Sampled")
+
+class Implementations(NamedTuple):
+    """The implementations of a platform.
+
+    Attributes:
+        sampling: `gather` or `matmul`; axis-aligned windows only, others are always gathered.
+        convolution: `matmul` or `xla`.
+        space_to_depth: Whether networks compute on space-to-depth features.
+    """
+
+    sampling: str
+    convolution: str
+    space_to_depth: bool
 
 
-def choose(
-    axis_aligned: bool,
-    products: Callable[..., Sampled],
-    lookups: Callable[..., Sampled],
-    *arrays: Any,
-) -> Sampled:
-    """Samples by one of two ways that give the same.
+IMPLEMENTATIONS = {
+    "cpu": Implementations("gather", "matmul", False),
+    "gpu": Implementations("gather", "xla", False),
+    "tpu": Implementations("matmul", "xla", True),
+    # ONNX runtimes have neither fast gathers nor cheap loops.
+    "onnx": Implementations("matmul", "xla", False),
+}
+
+# Part of the key of JAX's caches: a function traced for one platform is traced again for another.
+_platform = jax.make_user_context(None)
+
+
+def current_implementations() -> Implementations:
+    """Returns the implementations that programs are traced with.
+
+    They are those of the platform that `use_platform` names, by default of JAX's default backend.
+    """
+    platform = _platform.value or jax.default_backend()
+    return IMPLEMENTATIONS.get(platform, IMPLEMENTATIONS["gpu"])
+
+
+def use_platform(platform: str) -> contextlib.AbstractContextManager[None]:
+    """Returns a context manager within which programs are traced for a platform.
+
+    For programs that are compiled for devices that are not attached or for other runtimes, and for
+    comparing implementations.
 
     Args:
-        axis_aligned: whether windows are known to be, which products need.
-        products: of the arrays.
-        lookups: likewise.
-        *arrays: what they are given, or trees of them.
+        platform: A key of IMPLEMENTATIONS.
 
     Returns:
-        What the platform's way returns.
+        The context manager.
+
+    Raises:
+        ValueError: The platform is unknown.
     """
-    if not axis_aligned:
-        return lookups(*arrays)
-    return jax.lax.platform_dependent(*arrays, tpu=products, default=lookups)
+    if platform not in IMPLEMENTATIONS:
+        known = ", ".join(IMPLEMENTATIONS)
+        raise ValueError(f"platform is {platform!r}, but must be one of {known}")
+    return _platform(platform)

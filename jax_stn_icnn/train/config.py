@@ -9,19 +9,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from jax_stn_icnn import anatomy
 from jax_stn_icnn.data.photometric import Strengths
-from jax_stn_icnn.geometry import COARSE_SIZE, Size
-from jax_stn_icnn.models.attention import HEADS, NARROWER
-from jax_stn_icnn.models.localizer import LOCALIZERS
-from jax_stn_icnn.models.pipeline import CENTROID, COARSE_NETWORKS, STNiCNN
+from jax_stn_icnn.models.config import CENTROID, ModelConfig
+from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.stages import NETWORKS, PIXEL_LOSSES, REGIONS, STAGES
-
-WINDOWS = ("square", "fitted", "following")
-DTYPES = ("float32", "bfloat16")
 
 # What may differ between a run and its continuation: nothing of it reaches the parameters.
 FREE_FIELDS = (
@@ -75,20 +69,10 @@ _FLAG = _Rule(lambda value: isinstance(value, bool), "True or False")
 _POSITIVE = _Rule(lambda value: _number(value) and value > 0, "a number above 0")
 _NOT_NEGATIVE = _Rule(lambda value: _number(value) and value >= 0, "a number of at least 0")
 _SHARE = _Rule(lambda value: _number(value) and 0 <= value <= 1, "a number in 0..1")
-_ROWS = _Rule(
-    lambda value: (
-        isinstance(value, tuple | list) and 2 <= len(value) <= 6 and all(map(_whole(1).fits, value))
-    ),
-    "two to six whole numbers of at least 1, the channels of a network's rows",
-)
 
 FIELDS: dict[str, _Rule] = {
     "seed": _Rule(
         lambda value: _whole(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
-    ),
-    "classes": _Rule(
-        lambda value: value in anatomy.ANATOMIES,
-        "the name of an anatomy, one of this package or one that the config's file registers",
     ),
     "dataset.name": _Rule(
         lambda value: value in anatomy.DATA_SETS,
@@ -102,25 +86,6 @@ FIELDS: dict[str, _Rule] = {
     "dataset.unlabelled": _TEXT,
     "dataset.frame_size": _whole(2),
     "dataset.num_workers": _whole(0),
-    "model.cropper": _one_of(*LOCALIZERS, CENTROID),
-    "model.patch_size": _Rule(
-        lambda value: _whole(3).fits(value) and value % 2 == 1,
-        "an odd number of at least 3, so that windows fall on whole pixels",
-    ),
-    "model.windows": _one_of(*WINDOWS),
-    "model.coarse_network": _one_of(*COARSE_NETWORKS),
-    "model.coarse_channels": _ROWS,
-    "model.fine_channels": _ROWS,
-    "model.interlinks": _whole(1),
-    "model.coarse_size": _Rule(
-        lambda value: _whole(32).fits(value) and value % 16 == 0,
-        "a multiple of 16, at least 32",
-    ),
-    "model.coarse_stride": _whole(1),
-    "model.attention": _whole(0),
-    "model.bridge": _FLAG,
-    "model.flip_test": _FLAG,
-    "model.dtype": _one_of(*DTYPES),
     "init_from": _TEXT,
     "init_networks": _some_of(NETWORKS),
     "batch_size": _whole(1),
@@ -128,7 +93,7 @@ FIELDS: dict[str, _Rule] = {
     "augment": _FLAG,
     "mirror": _FLAG,
     **{
-        f"photo.{field.name}": _SHARE if field.name == "grey" else _NOT_NEGATIVE
+        f"photo.{field.name}": _SHARE if field.name == "grayscale" else _NOT_NEGATIVE
         for field in dataclasses.fields(Strengths)
     },
     "stages": _some_of(STAGES),
@@ -175,15 +140,16 @@ FIELDS: dict[str, _Rule] = {
 
 
 def check(config: ConfigDict) -> None:
-    """Checks a whole config, and lists all that is wrong at once.
+    """Checks a config; the message lists all problems.
 
     Args:
-        config: the config.
+        config: The config.
 
     Raises:
-        ValueError: fields are unknown, missing or impossible; the message names each.
+        ValueError: Fields are unknown, missing or impossible, or contradict each other.
     """
     values = flatten(config)
+    values = {name: value for name, value in values.items() if not name.startswith("model.")}
     problems = [f"{name} is not a field" for name in values if name not in FIELDS]
     problems += [f"{name} is missing" for name in FIELDS if name not in values]
     problems += [
@@ -191,129 +157,70 @@ def check(config: ConfigDict) -> None:
         for name, rule in FIELDS.items()
         if name in values and not rule.fits(values[name])
     ]
+    try:
+        model = model_config(config)
+    except ValueError as error:
+        problems.append(f"model: {error}")
     if not problems:
-        problems = _contradictions(values)
+        problems = _contradictions(values, model)
     if problems:
         raise ValueError("the config is wrong:\n  " + "\n  ".join(problems))
 
 
-def _contradictions(values: Mapping[str, Any]) -> list[str]:
-    """What is wrong between fields that are each possible."""
+def model_config(config: ConfigDict) -> ModelConfig:
+    """Returns the model's options in a config.
+
+    Raises:
+        ValueError: An option is unknown, impossible or contradicts another one.
+    """
+    return ModelConfig.from_dict(config.model.to_dict() if "model" in config else {})
+
+
+def make_model(config: ConfigDict) -> STNiCNN:
+    """Returns the model of a config."""
+    return STNiCNN(model_config(config))
+
+
+def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
+    """Returns a line for each pair of fields that exclude each other."""
     problems = []
-    chosen = anatomy.get_anatomy(values["classes"])
     try:
-        anatomy.data_set_class_ids(chosen, values["dataset.name"])
+        anatomy.data_set_class_ids(model.anatomy, values["dataset.name"])
     except ValueError as error:
-        problems.append(f"classes and dataset.name do not fit: {error}")
-    largest = max(max(size) for size in _patch_sizes(values, chosen))
+        problems.append(f"model.anatomy and dataset.name do not match: {error}")
+    largest = max(max(size) for size in model.patch_sizes)
     if largest > values["dataset.frame_size"]:
         problems.append(
-            f"model.patch_size is {values['model.patch_size']}, and the largest window has "
-            f"{largest} pixels a side, but the frame has "
-            f"only dataset.frame_size = {values['dataset.frame_size']} pixels a side"
+            f"model.patch_size is {model.patch_size}, and the largest window has {largest} pixels "
+            f"a side, but the frame has only dataset.frame_size = {values['dataset.frame_size']}"
         )
-    if values["model.coarse_stride"] > 1 and len(chosen.global_ids) == 1:
+    if (values["edges.task"] > 0) != model.edge_head:
         problems.append(
-            f"model.coarse_stride is {values['model.coarse_stride']}, but must be 1: of the classes "
-            f"{chosen.name!r} only background has no window"
+            f"edges.task is {values['edges.task']} and model.edge_head is {model.edge_head}, but "
+            "an edge task needs an edge head, and an edge head learns from an edge task only"
         )
-    if values["model.flip_test"] and len(chosen.global_ids) == 1:
+    if len(values["part_weights"]) != model.anatomy.num_parts:
         problems.append(
-            "model.flip_test is True, which is for classes without a window, but of the classes "
-            f"{chosen.name!r} only background has none"
+            f"part_weights holds {len(values['part_weights'])} numbers, but the anatomy "
+            f"{model.anatomy.name!r} has {model.anatomy.num_parts} parts"
         )
-    if values["model.coarse_stride"] > 1 and values["model.coarse_network"] != "unet":
-        problems.append(
-            f"model.coarse_stride is {values['model.coarse_stride']}, which only model.coarse_network='unet' "
-            f"knows, but that is {values['model.coarse_network']!r}"
-        )
-    rows = len(values["model.coarse_channels"])
-    if values["model.attention"] > (rows if values["model.coarse_network"] == "unet" else 0):
-        problems.append(
-            f"model.attention is {values['model.attention']}, but only a "
-            f"model.coarse_network='unet' has it, in at most its {rows} rows"
-        )
-    attending = values["model.coarse_channels"][rows - min(values["model.attention"], rows) :]
-    if uneven := [n for n in attending if n % (HEADS * NARROWER)]:
-        problems.append(
-            f"model.coarse_channels holds {uneven[0]} in a row that model.attention = "
-            f"{values['model.attention']} takes, but there it must divide by {HEADS * NARROWER}"
-        )
-    if values["model.cropper"] == "small" and values["model.coarse_size"] != COARSE_SIZE[0]:
-        problems.append(
-            f"model.coarse_size is {values['model.coarse_size']}, but model.cropper='small' takes "
-            f"only {COARSE_SIZE[0]}"
-        )
-    if values["model.bridge"] and values["model.coarse_network"] != "unet":
-        problems.append("model.bridge is True, but only a model.coarse_network='unet' has it")
-    smallest = min(min(size) for size in _patch_sizes(values, chosen))
-    lower = len(values["model.fine_channels"]) - 1
-    if values["model.bridge"] and -(-smallest // 2**lower) < 2:
-        problems.append(
-            f"model.fine_channels has {lower + 1} rows, of which model.bridge needs two pixels a "
-            f"side, but the smallest window has only {smallest}"
-        )
-    if values["edges.task"] and values["model.coarse_network"] != "unet":
-        problems.append(
-            f"edges.task is {values['edges.task']}, but only a model.coarse_network='unet' has it"
-        )
-    if len(values["part_weights"]) != chosen.num_parts:
-        problems.append(
-            f"part_weights holds {len(values['part_weights'])} numbers, but the classes "
-            f"{chosen.name!r} have {chosen.num_parts} parts"
-        )
-    if values["model.cropper"] == CENTROID and "localizer" in values["stages"]:
+    if model.cropper == CENTROID and "localizer" in values["stages"]:
         problems.append(
             f"stages holds 'localizer', but model.cropper = {CENTROID!r} has none to train"
-        )
-    if values["model.cropper"] == CENTROID and values["model.windows"] == "following":
-        problems.append(
-            f"model.windows is 'following', but the windows of model.cropper = {CENTROID!r} have "
-            "one size"
         )
     if not sum(values[f"{stage}.epochs"] for stage in values["stages"]):
         problems.append(f"every stage of stages = {values['stages']} has 0 epochs")
     for stage in ("joint", "distill"):
-        learning = [n for n in NETWORKS if n != "localizer" or values["model.cropper"] != CENTROID]
+        learning = [n for n in NETWORKS if n != "localizer" or model.cropper != CENTROID]
         if not any(values[f"{stage}.lr_{network}"] for network in learning):
             rates = ", ".join(f"{stage}.lr_{network}" for network in learning)
-            problems.append(f"{rates} are all 0: nothing would learn")
+            problems.append(f"{rates} are all 0: no network would learn")
     if values["dataset.unlabelled"] and "distill" not in values["stages"]:
         problems.append(
             f"dataset.unlabelled is {values['dataset.unlabelled']!r}, but only the stage 'distill' "
-            "learns from pictures without labels"
+            "learns from images without labels"
         )
     return problems
-
-
-def _patch_sizes(values: Mapping[str, Any], chosen: anatomy.Anatomy) -> tuple[Size, ...]:
-    side = values["model.patch_size"]
-    if values["model.windows"] == "square":
-        return ((side, side),) * chosen.num_parts
-    return chosen.fitted_sizes(side)
-
-
-def make_model(config: ConfigDict) -> STNiCNN:
-    """The parser that a config describes."""
-    chosen, side = anatomy.get_anatomy(config.classes), config.model.patch_size
-    windows = config.model.windows
-    return STNiCNN(
-        (side, side) if windows == "square" else chosen.fitted_sizes(side),
-        config.model.cropper,
-        anatomy=chosen,
-        coarse_network=config.model.coarse_network,
-        coarse_channels=tuple(config.model.coarse_channels),
-        coarse_stride=config.model.coarse_stride,
-        coarse_size=config.model.coarse_size,
-        attention=config.model.attention,
-        edges=config.edges.task > 0,
-        bridge=config.model.bridge,
-        flip_test=config.model.flip_test,
-        fine_channels=tuple(config.model.fine_channels),
-        interlinks=config.model.interlinks,
-        following=windows == "following",
-        dtype=jnp.dtype(config.model.dtype).type,
-    )
 
 
 def make_strengths(config: ConfigDict) -> Strengths:

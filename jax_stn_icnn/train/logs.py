@@ -105,7 +105,7 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
         f"{record['stage']:>9} {record['epoch']}/{epochs}  step {record['step']}  "
         f"loss {record['loss']:.4f}  {record['faces_per_second']:.1f} faces/s  validation: "
         f"overall {record['f1_overall']:.3f}, mean of eight {record['f1_mean_of_eight']:.3f}, "
-        f"{_mean(record)}rough mask {record['rough_f1_overall']:.3f}, "
+        f"{_mean(record)}rough mask {record['coarse_f1_overall']:.3f}, "
         f"windows off by {record['window_error_px']:.1f} px"
     )
 

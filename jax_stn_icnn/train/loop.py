@@ -24,7 +24,8 @@ from jax_stn_icnn.compilation.memory import release_memory
 from jax_stn_icnn.data.loader import Batch, Source
 from jax_stn_icnn.evaluation import draw, evaluator, report
 from jax_stn_icnn.evaluation.metrics import MEAN, MEAN_OF_EIGHT
-from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
+from jax_stn_icnn.io.weights import CONFIG, WEIGHTS, save_weights
+from jax_stn_icnn.models.pipeline import init_variables
 from jax_stn_icnn.train import batches
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.compiled_steps import StageSteps
@@ -36,8 +37,6 @@ from jax_stn_icnn.train.state import (
     Checkpoints,
     TrainState,
     enter_stage,
-    export_weights,
-    init_variables,
     load_variables,
 )
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
@@ -125,7 +124,7 @@ class Run:
             batches.training_batches(
                 config,
                 source,
-                self.model.anatomy,
+                self.model.config.anatomy,
                 unlabelled,
                 unlabelled_from=min(distilling, default=0),
             )
@@ -284,23 +283,27 @@ class Run:
     def _evaluate(self, variables: dict[str, Any], source: Source) -> report.Report:
         # Each process sees its share, and so does its bar.
         images = math.ceil(len(source) / jax.process_count())
-        loader = batches.evaluation_batches(self.config, source, self.model.anatomy)
+        loader = batches.evaluation_batches(self.config, source, self.model.config.anatomy)
         return evaluator.evaluate(self.model, variables, loader, images=images, progress=self.main)
 
     def _export(self, name: str, variables: dict[str, Any]) -> None:
         frame_size = self.config.dataset.frame_size
-        export_weights(self.workdir / name, variables, self.model, frame_size)
+        save_weights(self.workdir / name, variables, self.model.config, frame_size)
 
     def _draw_faces(self, variables: dict[str, Any], source: Source) -> None:
         count = min(self.config.pictures, len(source))
         if count == 0:
             return
         # This process alone draws, so it reads the whole split.
-        loader = batches.evaluation_batches(self.config, source, self.model.anatomy, shared=False)
+        loader = batches.evaluation_batches(
+            self.config, source, self.model.config.anatomy, shared=False
+        )
         faces = evaluator.parse_faces(self.model, variables, loader, range(count))
         folder = self.workdir / "pictures"
         folder.mkdir(exist_ok=True)
-        draw.parse_grid(folder / f"step_{int(self.state.step):06d}.png", faces, self.model.anatomy)
+        draw.parse_grid(
+            folder / f"step_{int(self.state.step):06d}.png", faces, self.model.config.anatomy
+        )
 
     def _is_due(self, step: int) -> bool:
         every = self.config.checkpoint.every_steps

@@ -120,23 +120,16 @@ def fine_losses(
     Raises:
         ValueError: shapes do not fit.
     """
-    each = each_parts(part_labels)
-    if len(each) != len(fine_logits):
-        raise ValueError(f"part_labels are of {len(each)} parts, but logits of {len(fine_logits)}")
+    if len(part_labels) != len(fine_logits):
+        raise ValueError(
+            f"part_labels are for {len(part_labels)} parts, but logits for {len(fine_logits)}"
+        )
     return jnp.stack(
         [
             cross_entropy(logits, patch_labels)
-            for logits, patch_labels in zip(fine_logits, each, strict=True)
+            for logits, patch_labels in zip(fine_logits, part_labels, strict=True)
         ]
     )
-
-
-def each_parts(part_labels: jax.Array | Sequence[jax.Array]) -> list[jax.Array]:
-    """The labels of each part's patch, (batch, height, width), as `fine_losses` takes them."""
-    if isinstance(part_labels, Sequence):
-        return list(part_labels)
-    check_shape("part_labels", part_labels, ("batch", "parts", "height", "width"))
-    return [part_labels[:, i] for i in range(part_labels.shape[1])]
 
 
 def global_cross_entropy(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from ml_collections import ConfigDict
 
 from jax_stn_icnn import anatomy
-from jax_stn_icnn.models.pipeline import CENTROID
+from jax_stn_icnn.models.config import CENTROID
 
 STAGES = ("coarse", "localizer", "fine", "joint", "distill")
 NETWORKS = ("coarse", "localizer", "fine")

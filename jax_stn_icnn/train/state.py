@@ -1,8 +1,6 @@
 """The state of a run, where it comes from, and its checkpoints."""
 
 import dataclasses
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,11 @@ from orbax.checkpoint import checkpoint_managers
 
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.io.weights import WEIGHTS
-from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+from jax_stn_icnn.models.config import ModelConfig
+from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.stages import NETWORKS
 
 CHECKPOINTS = "checkpoints"
-# The standard deviation of a standard normal distribution cut off at -2 and 2.
-CUT_OFF_DEVIATION = 0.87962566103423978
-NEUTRAL = {"bias": 0, "scale": 1, "mean": 0, "var": 1, "share": 0}
 # Modules that a config can add to a network, by how their names begin.
 ADDITIONS = ("attention_", "edges", "bridge")
 
@@ -38,20 +34,20 @@ class TrainState:
         params: network -> its parameters.
         batch_stats: network -> its running statistics.
         opt_state: of the stage's optimiser.
-        earlier: in self-distillation, the average of earlier variables; else ().
+        ema_variables: In self-distillation, the moving average of the variables; else ().
     """
 
     step: jax.Array | np.int32
     params: dict[str, Any]
     batch_stats: dict[str, Any]
     opt_state: optax.OptState
-    earlier: Any = ()
+    ema_variables: Any = ()
 
     @property
     def variables(self) -> dict[str, Any]:
         """What `model.apply` takes, on the host: what is scored and kept of this state."""
         now = {"params": self.params, "batch_stats": self.batch_stats}
-        return jax.device_get(self.earlier or now)
+        return jax.device_get(self.ema_variables or now)
 
 
 def enter_stage(
@@ -67,40 +63,11 @@ def enter_stage(
     Returns:
         The state, its optimiser's anew, and the average, which begins at the weights as they are.
     """
-    earlier: Any = ()
+    ema_variables: Any = ()
     if distilling:
         now = {"params": state.params, "batch_stats": state.batch_stats}
-        earlier = jax.tree.map(jnp.copy, now)  # Both will be overwritten in place.
-    return dataclasses.replace(state, opt_state=tx.init(state.params), earlier=earlier)
-
-
-def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
-    """Random parameters and neutral statistics, as Flax's own defaults.
-
-    `model.init` would compile a program of its own for every kernel, which takes longer than short
-    runs do; here all kernels are cut from one draw.
-
-    Args:
-        model: the parser.
-        seed: of the parameters.
-
-    Returns:
-        `{"params": ..., "batch_stats": ...}`: kernels from a normal distribution cut off at two
-        standard deviations, of variance 1 / fan-in (`lecun_normal`); scales and variances one;
-        biases and means zero.
-    """
-    flat = traverse_util.flatten_dict(variable_shapes(model))
-    total = sum(leaf.size for path, leaf in flat.items() if path[-1] == "kernel")
-    draw = np.asarray(jax.random.truncated_normal(jax.random.key(seed), -2.0, 2.0, (total,)))
-    variables, used = {}, 0
-    for path, leaf in flat.items():
-        if path[-1] == "kernel":
-            deviation = CUT_OFF_DEVIATION * np.sqrt(math.prod(leaf.shape[:-1]))
-            kernel = draw[used : used + leaf.size].reshape(leaf.shape) / deviation
-            variables[path], used = kernel.astype(leaf.dtype), used + leaf.size
-        else:
-            variables[path] = np.full(leaf.shape, NEUTRAL[path[-1]], leaf.dtype)
-    return traverse_util.unflatten_dict(variables)
+        ema_variables = jax.tree.map(jnp.copy, now)  # Both will be overwritten in place.
+    return dataclasses.replace(state, opt_state=tx.init(state.params), ema_variables=ema_variables)
 
 
 def load_variables(
@@ -127,7 +94,7 @@ def load_variables(
     if not path.exists():
         raise FileNotFoundError(f"init_from: there is no file {path}")
     found = weights.load_weights(path)
-    _check_same_kind(path, found.model, model, networks)
+    _check_same_kind(path, found.model.config, model.config, networks)
     kept = {
         collection: {name: part for name, part in tree.items() if name not in networks}
         for collection, tree in variables.items()
@@ -153,18 +120,20 @@ def _with_additions(found: Mapping[str, Any], initial: Mapping[str, Any]) -> dic
     return traverse_util.unflatten_dict({**added, **has})
 
 
-def _check_same_kind(path: Path, found: STNiCNN, wanted: STNiCNN, networks: Sequence[str]) -> None:
-    """Checks that what the networks to be taken see and say is the same."""
+def _check_same_kind(
+    path: Path, found: ModelConfig, wanted: ModelConfig, networks: Sequence[str]
+) -> None:
+    """Checks that the networks to be loaded have the same inputs and outputs."""
     if "coarse" in networks and found.anatomy != wanted.anatomy:
         raise ValueError(
             f"{path} has the classes {found.anatomy.name!r}, but the config has "
-            f"classes={wanted.anatomy.name!r}; of such weights only "
-            "init_networks=('localizer', 'fine') can be taken"
+            f"model.anatomy={wanted.anatomy.name!r}; of such weights only "
+            "init_networks=('localizer', 'fine') can be loaded"
         )
     if found.anatomy.parts != wanted.anatomy.parts:
         raise ValueError(
             f"{path} has the parts {', '.join(part.name for part in found.anatomy.parts)}, but the "
-            f"classes {wanted.anatomy.name!r} of the config have other ones, or other windows"
+            f"anatomy {wanted.anatomy.name!r} of the config has other parts or other windows"
         )
     if "coarse" in networks and found.coarse_network != wanted.coarse_network:
         raise ValueError(
@@ -175,22 +144,6 @@ def _check_same_kind(path: Path, found: STNiCNN, wanted: STNiCNN, networks: Sequ
         raise ValueError(
             f"{path} has the cropper {found.cropper!r}, but model.cropper={wanted.cropper!r}"
         )
-
-
-def export_weights(
-    path: Path, variables: Mapping[str, Any], model: STNiCNN, frame_size: int
-) -> None:
-    """Writes weights so that the file is whole at any moment, the old one or the new.
-
-    Args:
-        path: the file; its folder must exist.
-        variables: `{"params": ..., "batch_stats": ...}` of the model.
-        model: the parser.
-        frame_size: side of the frame that it was trained at, in pixels.
-    """
-    partial = path.with_name(f".{path.name}.partial")
-    weights.save_weights(partial, variables, model, frame_size)
-    os.replace(partial, path)
 
 
 class Checkpoints:

@@ -14,14 +14,14 @@ import optax
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.compilation.memory import compile_program
 from jax_stn_icnn.data.augment import example_keys
+from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.data.photometric import OFF, Strengths
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.train.distillation import average
+from jax_stn_icnn.train.distillation import update_teacher
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.state import TrainState
-from jax_stn_icnn.train.views import make_inputs
 
 AXIS = "batch"
 # What the device needs of a batch, and for self-distillation besides, if it is there.
@@ -158,8 +158,8 @@ def map_train_step(
     """
     step = functools.partial(
         train_step,
-        # No loss would see the second look of a coarse network that is frozen.
-        model=model.clone(flip_test=False),
+        # No loss depends on the second pass of a frozen coarse network.
+        model=model.clone(config=model.config.replace(flip_test=False)),
         tx=make_optimizer(stage, steps_per_epoch, halve_every_epochs),
         stage=stage,
         steps_per_epoch=steps_per_epoch,
@@ -180,7 +180,8 @@ def map_train_step(
 
 def _num_pixels(num_examples: int, model: STNiCNN) -> int:
     """What the networks see of so many examples, coarse images and patches, in pixels."""
-    return num_examples * (model.coarse_size**2 + sum(map(math.prod, model.patch_sizes)))
+    config = model.config
+    return num_examples * (config.coarse_size**2 + sum(map(math.prod, config.patch_sizes)))
 
 
 def shard(
@@ -240,23 +241,24 @@ def train_step(
     """
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
     distilling = stage.distillation
-    views = make_inputs(
-        batch, keys, model, augmented, mirrored, photo, plain=distilling is not None
+    inputs = make_inputs(
+        batch, keys, model.config, augmented, mirrored, photo, with_teacher=distilling is not None
     )
     share = consensus_share(stage.consensus, state.opt_state, steps_per_epoch)
 
     def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        given = views, keys, stage, share, state.earlier if distilling else None
-        found, updated = model.apply(
-            variables, *given, method=objective.terms, mutable=["batch_stats"]
+        arguments = inputs, keys, stage, share, state.ema_variables if distilling else None
+        terms, updated = model.apply(
+            variables, *arguments, method=objective.loss_terms, mutable=["batch_stats"]
         )
-        loss, metrics = objective.weigh(found, stage, AXIS)
+        loss, metrics = objective.weighted_sum(terms, stage, AXIS)
         return loss, (metrics | {"loss": loss}, updated["batch_stats"])
 
     after, metrics = descend(state, loss_of, tx, list(stage.learning_rates))
     if distilling:
         now = {"params": after.params, "batch_stats": after.batch_stats}
-        after = dataclasses.replace(after, earlier=average(state.earlier, now, distilling))
+        ema_variables = update_teacher(state.ema_variables, now, distilling)
+        after = dataclasses.replace(after, ema_variables=ema_variables)
     return after, metrics
 
 

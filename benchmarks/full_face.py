@@ -1,6 +1,6 @@
 """What the whole face and fitted windows cost, beside the paper's nine classes and square windows.
 
-python -m benchmarks.whole_face nineteen DIR     # the peak memory of parsing one face, in bytes,
+python -m benchmarks.full_face nineteen DIR     # the peak memory of parsing one face, in bytes,
                                                  # compiled programs being cached in DIR
 """
 
@@ -57,7 +57,7 @@ def measure(settings: Settings) -> list[Result]:
     for name in NAMES:
         with tempfile.TemporaryDirectory() as directory:
             for when in peaks:
-                asked = process.ask("-m", "benchmarks.whole_face", name, directory)
+                asked = process.ask("-m", "benchmarks.full_face", name, directory)
                 peaks[when][name] = Times(*[asked / 1e6] * 3)
     return [
         Result(

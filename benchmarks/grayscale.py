@@ -1,6 +1,6 @@
 """Whether a parser says the same of a picture in grey as in colour.
 
-    python -m benchmarks.grey --config configs/celebamask_whole.py [--ckpt PATH] [--split test]
+    python -m benchmarks.grayscale --config configs/celebamask_full.py [--ckpt PATH] [--split test]
 
 The parse in colour counts as the truth; F1 of the parse in grey against it.
 """

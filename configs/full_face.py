@@ -30,15 +30,15 @@ def as_people_photograph(config: ConfigDict) -> ConfigDict:
     Returns:
         The same config.
     """
-    config.photo.grey = 0.25
+    config.photo.grayscale = 0.25
     config.photo.colour = 0.3
     config.photo.gamma = 0.5
     config.photo.contrast = 0.4
-    config.photo.cover = 0.3
+    config.photo.occlusion = 0.3
     config.photo.blur = 0.005
     config.photo.resolution = 2.0
     config.photo.noise = 0.05
-    config.photo.blocks = 2.0
-    config.photo.turn = 15.0
+    config.photo.jpeg = 2.0
+    config.photo.rotation = 15.0
     config.photo.zoom = 0.15
     return config

@@ -1,0 +1,123 @@
+"""The inputs of training: from a batch of the loader to what networks and losses take.
+
+    uint8 batch -> mirror -> warp -> photometric -> coarse image and labels -> true windows
+
+Everything runs on the device and depends on an example's key only.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from jax_stn_icnn import ops
+from jax_stn_icnn.data import keys as keys_of
+from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
+from jax_stn_icnn.data.photometric import OFF, Strengths, photometric
+from jax_stn_icnn.geometry import theta_target
+from jax_stn_icnn.models.config import ModelConfig
+
+
+@struct.dataclass
+class Inputs:
+    """Inputs and targets of the networks for a batch.
+
+    Attributes:
+        coarse_image: (batch, *coarse_image_size, 3).
+        coarse_labels: Class ids (batch, coarse_size, coarse_size).
+        global_labels: Class ids at the size of the coarse image, by nearest neighbour.
+        frame: Floats (batch, size, size, 3).
+        labels: Class ids (batch, size, size).
+        region: Thetas of the picture's rectangle in the frame, (batch, 2, 3).
+        theta: The true windows, (batch, parts, 2, 3).
+        present: Which parts are present, bool (batch, parts).
+        teacher: Coarse image and frame before photometric augmentation, for self-distillation; None
+            if not requested.
+        num_labelled: Number of examples with labels, the first ones; None for all.
+    """
+
+    coarse_image: jax.Array
+    coarse_labels: jax.Array
+    global_labels: jax.Array
+    frame: jax.Array
+    labels: jax.Array
+    region: jax.Array
+    theta: jax.Array
+    present: jax.Array
+    teacher: tuple[jax.Array, jax.Array] | None = None
+    num_labelled: int | None = struct.field(pytree_node=False, default=None)
+
+
+def make_inputs(
+    batch: dict[str, jax.Array],
+    keys: jax.Array,
+    config: ModelConfig,
+    augmented: bool,
+    mirrored: bool,
+    photo: Strengths = OFF,
+    with_teacher: bool = False,
+) -> Inputs:
+    """Returns the inputs and targets of a batch, augmented.
+
+    Args:
+        batch: `frame` and `labels`, uint8, and `region`; possibly `unlabelled` and
+            `unlabelled_region`, which are appended with background as labels.
+        keys: A key for each example, (batch,).
+        config: Options of the model.
+        augmented: Whether each example becomes a random one of its five variants.
+        mirrored: Whether a random half of the examples is mirrored.
+        photo: Strengths of the photometric augmentation.
+        with_teacher: Whether `Inputs.teacher` is returned.
+
+    Returns:
+        The inputs.
+    """
+    pixels, label_map, region = batch["frame"], batch["labels"], batch["region"]
+    num_labelled = None
+    if "unlabelled" in batch:
+        num_labelled = len(pixels)
+        keys, pixels, label_map, region = _append_unlabelled(batch, keys)
+    if mirrored:
+        pixels, label_map, region = mirror_some(keys, pixels, label_map, region, config.anatomy)
+    frame = ops.to_float(pixels)
+    if augmented or photo.rotation or photo.zoom:
+        variants = random_variants(keys) if augmented else jnp.zeros(len(pixels), jnp.int32)
+        frame, label_map = augment(
+            keys, pixels, label_map, region, variants, photo.rotation, photo.zoom
+        )
+    label_map = label_map.astype(jnp.int32)
+    size = config.coarse_image_size
+    teacher = (ops.coarse_image(frame, region, size), frame) if with_teacher else None
+    frame = photometric(keys, frame, region, photo)
+    # Every stride-th row and column of the labels at the coarse image's size.
+    stride = config.coarse_stride
+    coarse_labels = ops.coarse_labels(label_map, region, size)[:, ::stride, ::stride]
+    # By nearest neighbour instead, since global logits are mapped back to the frame the way the
+    # coarse image was resized.
+    global_labels = ops.crop_nearest(label_map[..., None], region, size, axis_aligned=True)[..., 0]
+    theta, present = theta_target(label_map, config.patch_sizes, config.anatomy)
+    return Inputs(
+        ops.coarse_image(frame, region, size),
+        coarse_labels,
+        global_labels,
+        frame,
+        label_map,
+        region,
+        theta,
+        present,
+        teacher,
+        num_labelled,
+    )
+
+
+def _append_unlabelled(
+    batch: dict[str, jax.Array], keys: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+    """Returns keys, frames, labels and regions with the unlabelled examples at the end."""
+    count = len(batch["frame"])
+    others = jax.vmap(lambda key: jax.random.fold_in(key, keys_of.UNLABELLED))(keys)
+    return (
+        jnp.concatenate([keys, others]),
+        jnp.concatenate([batch["frame"], batch["unlabelled"]]),
+        jnp.pad(batch["labels"], [(0, count), (0, 0), (0, 0)]),
+        jnp.concatenate([batch["region"], batch["unlabelled_region"]]),
+    )

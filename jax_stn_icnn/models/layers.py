@@ -1,0 +1,193 @@
+"""Layers of all networks: convolution and BatchNorm, on channels-first arrays or BlockFeatures."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jax import lax
+
+from jax_stn_icnn.ops import space_to_depth
+from jax_stn_icnn.ops.convolution import convolve, convolve_upsampled
+from jax_stn_icnn.ops.space_to_depth import BlockFeatures, Features, repeat_channels, zero_padding
+
+# Those of the original code. Its momentum of 0.1 weights the new value, Flax's the old one.
+MOMENTUM, EPSILON = 0.9, 1e-5
+
+Activation = Callable[[jax.Array], jax.Array]
+
+
+class Conv(nn.Module):
+    """Convolution of stride 1 that preserves the size; its parameters are those of `nn.Conv`.
+
+    Attributes:
+        features: Number of output channels.
+        kernel_size: Side of the square kernel, odd.
+        dtype: Type of the computation; parameters are float32.
+        use_bias: Whether it adds a bias.
+    """
+
+    features: int
+    kernel_size: int
+    dtype: jnp.dtype = jnp.float32
+    use_bias: bool = True
+
+    @nn.compact
+    def weights(self, channels: int) -> tuple[jax.Array, jax.Array | None]:
+        """Returns the kernel (k, k, channels, features), and the bias (features,) if there is one.
+
+        Args:
+            channels: Number of input channels.
+        """
+        shape = self.kernel_size, self.kernel_size, channels, self.features
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = None
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return kernel, bias
+
+    def __call__(self, x: Features, below: Features | None = None) -> Features:
+        """Returns the convolution of `x` concatenated with `below` upsampled by two.
+
+        Args:
+            x: (batch, channels, height, width), or blocks.
+            below: (batch, more channels, ceil(height / 2), ceil(width / 2)), if any, in the layout
+                of `x`.
+
+        Returns:
+            (batch, features, height, width), or blocks.
+        """
+        channels = _channels(x) + (0 if below is None else _channels(below))
+        kernel, bias = self.weights(channels)
+        if isinstance(x, BlockFeatures):
+            return self._convolve_blocks(x, below, kernel, bias)
+        own, of_below = jnp.split(kernel, [x.shape[1]], axis=2)
+        out = convolve(x.astype(self.dtype), own.astype(self.dtype))
+        if below is not None:
+            out += convolve_upsampled(below.astype(self.dtype), of_below, x.shape[2:])
+        if bias is None:
+            return out
+        # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 stops
+        # growing at some hundred times the size of its terms.
+        return (out + bias[:, None, None]).astype(self.dtype)
+
+    def _convolve_blocks(
+        self, x: BlockFeatures, below: BlockFeatures | None, kernel: jax.Array, bias
+    ) -> BlockFeatures:
+        out = space_to_depth.convolve(x, kernel, below)
+        if bias is not None:
+            out = out.of((out.blocks + repeat_channels(bias, out.block)).astype(self.dtype))
+        return zero_padding(out)
+
+
+def _channels(x: Features) -> int:
+    return x.channels if isinstance(x, BlockFeatures) else x.shape[1]
+
+
+class ConvNorm(nn.Module):
+    """Convolution, BatchNorm and activation; preserves the size.
+
+    Attributes:
+        features: Number of output channels.
+        activation: Activation; it maps zero to zero.
+        kernel_size: Side of the square kernel, odd.
+        axis_name: Name of a mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
+    """
+
+    features: int
+    activation: Activation
+    kernel_size: int = 5
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Features, train: bool, below: Features | None = None) -> Features:
+        """Maps (batch, channels, height, width) to (batch, features, height, width), or blocks.
+
+        Args:
+            x: The features.
+            train: Whether BatchNorm uses, and records, the statistics of this batch.
+            below: Features of the row below, if any, (batch, more channels, ceil(height / 2),
+                ceil(width / 2)); they are upsampled by two and concatenated to `x`.
+
+        Returns:
+            The features, in the layout of `x`.
+        """
+        x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
+        if isinstance(x, BlockFeatures):
+            x = BlockBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
+            # The activation preserves the zeros that pad the blocks.
+            return x.of(self.activation(x.blocks))
+        x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
+        return self.activation(x)
+
+
+def batch_norm(
+    train: bool,
+    axis_name: str | None,
+    dtype: jnp.dtype,
+    name: str | None = None,
+    axis: int = -1,
+) -> nn.BatchNorm:
+    """Returns a BatchNorm with the original's constants; for use within a compact module.
+
+    Args:
+        train: Whether it uses, and records, the statistics of this batch.
+        axis_name: Name of a mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
+        name: The module's name.
+        axis: The axis of the channels.
+    """
+    return nn.BatchNorm(
+        use_running_average=not train,
+        axis=axis,
+        momentum=MOMENTUM,
+        epsilon=EPSILON,
+        axis_name=axis_name,
+        dtype=dtype,
+        name=name,
+    )
+
+
+class BlockBatchNorm(nn.Module):
+    """BatchNorm of BlockFeatures; parameters and statistics are those of `nn.BatchNorm`.
+
+    Attributes:
+        train: Whether it uses, and records, the statistics of this batch.
+        axis_name: Name of a mapped axis over which batch statistics are averaged.
+        dtype: Type of the computation; parameters and statistics are float32.
+    """
+
+    train: bool
+    axis_name: str | None
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: BlockFeatures) -> BlockFeatures:
+        """Maps features to features of the same shape."""
+        shape = (x.channels,)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, shape)
+        running_var = self.variable("batch_stats", "var", jnp.ones, shape)
+        scale = self.param("scale", nn.initializers.ones, shape)
+        bias = self.param("bias", nn.initializers.zeros, shape)
+        mean, var = running_mean.value, running_var.value
+        if self.train:
+            mean, var = self._statistics(x)
+            if not self.is_initializing():
+                for running, now in ((running_mean, mean), (running_var, var)):
+                    running.value = MOMENTUM * running.value + (1 - MOMENTUM) * now
+        factor = scale * lax.rsqrt(var + EPSILON)
+        mean, factor, bias = (repeat_channels(each, x.block) for each in (mean, factor, bias))
+        return zero_padding(x.of(((x.blocks - mean) * factor + bias).astype(self.dtype)))
+
+    def _statistics(self, x: BlockFeatures) -> tuple[jax.Array, jax.Array]:
+        """Returns mean and variance of each channel over the pixels of the images."""
+        pixels = x.blocks.astype(jnp.promote_types(x.blocks.dtype, jnp.float32))
+        # The pixels that pad the blocks are zero and add nothing.
+        sums = jnp.stack([jnp.sum(each, axis=(0, 1, 2)) for each in (pixels, pixels**2)])
+        count = pixels.shape[0] * x.size[0] * x.size[1]
+        means = jnp.sum(sums.reshape(2, x.channels, -1), axis=2) / count
+        if self.axis_name is not None and not self.is_initializing():
+            means = lax.pmean(means, self.axis_name)
+        return means[0], jnp.maximum(means[1] - means[0] ** 2, 0)
