@@ -126,7 +126,9 @@ def test_counts_equal_a_plain_loop(model, variables, report):
             report.confusion[i], count_by_hand(label_map[i], np.asarray(parse.labels[i]))
         )
         rough = np.asarray(parse.mask[i]).argmax(-1)[np.ix_(nearest, nearest)]
-        np.testing.assert_array_equal(report.coarse_confusion[i], count_by_hand(label_map[i], rough))
+        np.testing.assert_array_equal(
+            report.coarse_confusion[i], count_by_hand(label_map[i], rough)
+        )
         for box, (y, x), there in zip(boxes[i], centres.yx[i], centres.present[i], strict=True):
             if there:
                 distances.append(math.hypot((box[0] + box[2]) / 2 - x, (box[1] + box[3]) / 2 - y))

@@ -64,7 +64,7 @@ class Conv(nn.Module):
         own, of_below = jnp.split(kernel, [x.shape[1]], axis=2)
         out = convolve(x.astype(self.dtype), own.astype(self.dtype))
         if below is not None:
-            out += convolve_upsampled(below.astype(self.dtype), of_below, x.shape[2:])
+            out += convolve_upsampled(below.astype(self.dtype), of_below, tuple(x.shape[2:]))
         if bias is None:
             return out
         # Added in float32: the bias's gradient is a sum over all pixels, which in bfloat16 stops

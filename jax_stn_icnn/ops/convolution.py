@@ -8,6 +8,8 @@ shifts along x, (k * inputs) of them; the product with all k rows of the kernel 
 time, or a few small ones at once, so that all of it fits the cache.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +23,7 @@ DIMENSIONS = ("NCHW", "HWIO", "NCHW")
 MAX_COLUMNS = 2**18
 
 
+@functools.partial(jax.jit, static_argnames="size")
 def convolve_upsampled(x: jax.Array, kernel: jax.Array, size: Size) -> jax.Array:
     """Returns the convolution of an image upsampled by two (nearest), without upsampling it.
 
@@ -154,6 +157,7 @@ def _gradients_by_xla(
     return jax.vjp(_convolve_by_xla, x, kernel)[1](gradient)
 
 
+@jax.jit  # Calls of equal shapes share one function of the program.
 def _convolve_by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     side, size = kernel.shape[0], x.shape[2:]
     matrix = _matrix(kernel)
@@ -168,6 +172,7 @@ def _convolve_by_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return out.reshape(x.shape[0], -1, *size)
 
 
+@jax.jit
 def _gradients_by_matmul(
     x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
