@@ -82,7 +82,7 @@ def test_turned_and_grey(archive):
     np.testing.assert_array_equal(photo.image[..., 0], np.rot90(before))
 
 
-def test_grey_pictures_agree_with_themselves(small_parser):
+def test_grayscale_pictures_agree_with_themselves(small_parser):
     picture = np.random.default_rng(0).integers(0, 256, (64, 64, 1), np.uint8)
     counts = grayscale.agreement(small_parser, [picture.repeat(3, axis=2)] * 2)
     assert counts.sum() == 2 * 64 * 64
