@@ -267,6 +267,24 @@ def part_centres(label_map: jax.Array, anatomy: Anatomy = NINE) -> Centres:
     return Centres(jnp.stack(yx, axis=1), jnp.stack(present, axis=1))
 
 
+def bounding_boxes(mask: jax.Array) -> jax.Array:
+    """Returns the bounding boxes of masks.
+
+    Args:
+        mask: bool (..., height, width).
+
+    Returns:
+        (x0, y0, x1, y1), int32 (..., 4): the first and last column and row; those of the whole
+        array where a mask is empty.
+    """
+    firsts, lasts = [], []
+    for axis in (-2, -1):
+        occupied = jnp.any(mask, axis=axis)
+        firsts.append(jnp.argmax(occupied, axis=-1))
+        lasts.append(occupied.shape[-1] - 1 - jnp.argmax(occupied[..., ::-1], axis=-1))
+    return jnp.stack([*firsts, *lasts], axis=-1).astype(jnp.int32)
+
+
 def theta_target(
     label_map: jax.Array, sizes: Sizes, anatomy: Anatomy = NINE
 ) -> tuple[jax.Array, jax.Array]:

@@ -64,9 +64,9 @@ def pytest_unconfigure(config):
         shutil.rmtree(config.shared_programs, ignore_errors=True)
 
 
-# Of a parser: networks that compile in a small part of the time.
+# Options of a model whose networks compile in a small part of the time.
 SMALL = {"coarse_channels": (4, 4), "fine_channels": (4, 4), "interlinks": 1}
-# Two brows and what surrounds them: one fine network, which compiles in a quarter of the time.
+# Two brows and two global classes: one fine network, which compiles in a quarter of the time.
 BROWS = Anatomy(
     name="brows",
     classes=("background", "skin", "brow_1", "brow_2"),
@@ -78,7 +78,7 @@ BROWS = Anatomy(
 
 
 class Golden:
-    """The arrays of one golden file; pictures in this project's order of axes."""
+    """The arrays of a golden file; images in this project's order of axes."""
 
     def __init__(self, name: str):
         self._arrays = np.load(GOLDEN / f"{name}.npz")
@@ -93,7 +93,7 @@ class Golden:
         return np.moveaxis(self._arrays[key], -3, -1)
 
     def under(self, prefix: str) -> dict[str, np.ndarray]:
-        """All entries `prefix/name`, by name."""
+        """Returns all entries `prefix/name` by name."""
         names = [name for name in self._arrays.files if name.startswith(f"{prefix}/")]
         return {name.removeprefix(f"{prefix}/"): self._arrays[name] for name in names}
 
@@ -109,21 +109,34 @@ def x64():
         yield
 
 
-@pytest.fixture(scope="session")
-def small_parser():
-    """A parser that knows nothing, small, compiled."""
-    from jax_stn_icnn.inference.parser import FaceParser
+def small_model(**options):
+    """Returns a model of few channels; its options replace those of SMALL."""
+    from jax_stn_icnn.models.config import ModelConfig
     from jax_stn_icnn.models.pipeline import STNiCNN
 
-    inputs = np.zeros((1, 128, 128, 3), np.float32), np.zeros((1, 64, 64, 3), np.float32)
-    model = STNiCNN((15, 15), "small", **SMALL)
-    parser = FaceParser(random_variables(model, *inputs, seed=1), model, 64)
+    return STNiCNN(ModelConfig(**{"cropper": "small", "patch_size": 15, **SMALL, **options}))
+
+
+@pytest.fixture(scope="session")
+def small_parser():
+    """A parser with random weights, compiled."""
+    from jax_stn_icnn.inference.parser import FaceParser
+
+    model = small_model()
+    parser = FaceParser(random_variables(model, seed=1), model, 64)
     parser(np.zeros((64, 64, 3), np.uint8), detect=False)
     return parser
 
 
 def random_variables(model, *inputs, seed: int = 0, **arguments):
-    """Plausible variables of a module without compiling its initialisers."""
+    """Returns plausible variables of a module without compiling its initializers.
+
+    Args:
+        model: The module; of a parser no inputs are needed.
+        *inputs: Those of the module's call.
+        seed: Of the values.
+        **arguments: Keywords of the module's call; `train=False` by default.
+    """
     from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 
     rng = np.random.default_rng(seed)
@@ -135,7 +148,7 @@ def random_variables(model, *inputs, seed: int = 0, **arguments):
         fan_in = max(np.prod(leaf.shape[:-1]), 1)
         return (rng.standard_normal(leaf.shape) / np.sqrt(fan_in)).astype(np.float32)
 
-    if isinstance(model, STNiCNN) and not arguments:
+    if isinstance(model, STNiCNN):
         shapes = variable_shapes(model)  # found once in all tests: see `pytest_configure`
     else:
         shapes = jax.eval_shape(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
-from jax_stn_icnn.geometry import boxes
+from jax_stn_icnn.geometry import bounding_boxes
 
 # How far the cover reaches beyond the part's bounding box, as a share of the box's sides and, at
 # least, in pixels: far enough that the border it is filled from shows skin and no soft edge of
@@ -86,7 +86,7 @@ def occlude(
 
 def _widened_box(member: jax.Array) -> tuple[jax.Array, ...]:
     """(y0, y1, x0, x1) of the widened bounding box of a mask, whole pixels, both ends inside."""
-    x0, y0, x1, y1 = boxes(member)
+    x0, y0, x1, y1 = bounding_boxes(member)
     ends = []
     for first, last, length in zip((y0, x0), (y1, x1), member.shape, strict=True):
         margin = jnp.maximum(MIN_MARGIN, jnp.ceil(MARGIN * (last - first + 1)).astype(jnp.int32))
