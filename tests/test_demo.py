@@ -9,7 +9,7 @@ from jax_stn_icnn.cli import demo, main
 
 @pytest.fixture
 def address(tmp_path):
-    """A page of three files, served."""
+    """Serves a page of three files; returns its address."""
     (tmp_path / "index.html").write_text("<p>page")
     (tmp_path / "assets").mkdir()
     (tmp_path / "assets" / "runtime.wasm").write_bytes(b"\0asm")
@@ -30,7 +30,7 @@ def address(tmp_path):
         ("/network.onnx", "application/octet-stream", b"network"),
     ],
 )
-def test_files_come_with_what_threads_need(address, path, kind, content):
+def test_files_are_served_with_the_headers_for_threads(address, path, kind, content):
     with urllib.request.urlopen(address + path) as response:
         assert response.read() == content
         headers = response.headers
@@ -40,33 +40,33 @@ def test_files_come_with_what_threads_need(address, path, kind, content):
 
 
 @pytest.mark.parametrize("path", ["/missing.js", "/../test_demo.py", "/%2e%2e/test_demo.py"])
-def test_nothing_else_is_served(address, path):
+def test_other_paths_are_not_found(address, path):
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(address + path)
 
 
 def test_the_command_serves_until_interrupted(monkeypatch, tmp_path, capsys):
     (tmp_path / "index.html").write_text("<p>page")
-    made = demo.server(tmp_path, port=0)
+    server = demo.server(tmp_path, port=0)
 
     def interrupt():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(made, "serve_forever", interrupt)
-    monkeypatch.setattr(demo, "server", lambda port: made)
+    monkeypatch.setattr(server, "serve_forever", interrupt)
+    monkeypatch.setattr(demo, "server", lambda port: server)
     assert main.main(["demo"]) == 0
-    assert f"http://localhost:{made.server_port}/" in capsys.readouterr().out
-    assert made.socket.fileno() == -1  # closed
+    assert f"http://localhost:{server.server_port}/" in capsys.readouterr().out
+    assert server.socket.fileno() == -1  # closed
 
 
-def test_a_page_that_was_not_built(monkeypatch, tmp_path, capsys):
+def test_a_missing_page_is_an_error(monkeypatch, tmp_path, capsys):
     server = demo.server
     monkeypatch.setattr(demo, "server", lambda port: server(tmp_path, port))
     assert main.main(["demo"]) == 1
     assert "npm run build" in capsys.readouterr().err
 
 
-def test_a_port_that_is_taken(monkeypatch, tmp_path, capsys):
+def test_a_port_in_use_is_an_error(monkeypatch, tmp_path, capsys):
     (tmp_path / "index.html").write_text("<p>page")
     server = demo.server
     monkeypatch.setattr(demo, "server", lambda port: server(tmp_path, port))

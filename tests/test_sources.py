@@ -15,15 +15,15 @@ from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 
 @pytest.fixture
 def command(monkeypatch, small_parser):
-    """Runs the command with the small parser."""
+    """Returns a function that runs the command with the small parser."""
     monkeypatch.setattr(cache, "enable_cache", lambda _: None)
     monkeypatch.setattr(FaceParser, "load", lambda path, detector: small_parser)
     return lambda *given: main.main(["parse", *map(str, given), "--no-detect"])
 
 
 @pytest.fixture
-def hostile(tmp_path):
-    """A folder of one picture and of all that is no file, and folders inside it."""
+def special(tmp_path):
+    """A folder of images, links, subfolders, and everything that is not a regular file."""
     folder = tmp_path / "photos"
     (folder / "deep" / "deeper").mkdir(parents=True)
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
@@ -34,7 +34,7 @@ def hostile(tmp_path):
     os.mkfifo(folder / "fifo.png")
     with socket.socket(socket.AF_UNIX) as listener:
         here = os.getcwd()
-        os.chdir(folder)  # The path of a socket may not be long.
+        os.chdir(folder)  # The path of a socket must be short.
         try:
             listener.bind("socket.png")
         finally:
@@ -58,25 +58,23 @@ SKIPPED = {
 }
 
 
-def test_nothing_in_a_hostile_folder_hangs_or_is_passed_over_in_silence(
-    command, hostile, tmp_path, capsys
-):
+def test_special_files_in_a_folder_are_skipped_with_a_message(command, special, tmp_path, capsys):
     out = tmp_path / "out"
-    assert command(hostile, "--out", out) == 1
+    assert command(special, "--out", out) == 1
     captured = capsys.readouterr()
     for name, kind in SKIPPED.items():
         assert any(name in line and kind in line for line in captured.err.splitlines())
     assert "empty.png is not an image" in captured.err
     assert "File name too long" in captured.err
-    assert "2 parsed, 0 there already, 2 failed, 5 skipped" in captured.out
+    assert "2 parsed, 0 already done, 2 failed, 5 skipped" in captured.out
     assert (out / "good.png.json").exists() and (out / "linked.png.json").exists()
 
 
-def test_folders_inside_folders(command, hostile, capsys):
-    out = hostile / "out"  # It lies among the photos, and its pictures are none.
-    for there in (0, 4):
-        assert command(hostile, "--out", out, "--recursive") == 1
-        assert f"{4 - there} parsed, {there} there already" in capsys.readouterr().out
+def test_subfolders(command, special, capsys):
+    out = special / "out"  # inside the folder of the photos; its images are not photos
+    for done in (0, 4):
+        assert command(special, "--out", out, "--recursive") == 1
+        assert f"{4 - done} parsed, {done} already done" in capsys.readouterr().out
     assert (out / "deep" / "good.png.json").exists()
     assert (out / "deep" / "deeper" / "third.jpg.overlay.jpg").exists()
     assert (out / "good.png.labels.png").read_bytes() == (
@@ -85,26 +83,26 @@ def test_folders_inside_folders(command, hostile, capsys):
 
 
 @pytest.mark.parametrize("name", SKIPPED)
-def test_what_is_no_file_is_an_error_where_it_is_named(command, hostile, tmp_path, capsys, name):
-    assert command(hostile / name, "--out", tmp_path / "out") == 1
+def test_a_special_file_as_argument_is_an_error(command, special, tmp_path, capsys, name):
+    assert command(special / name, "--out", tmp_path / "out") == 1
     assert f"{name} is {SKIPPED[name]}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["fifo.png", "null.png"])
-def test_a_file_that_has_become_something_else_is_not_waited_for(hostile, name):
+def test_opening_a_special_file_does_not_block(special, name):
     with pytest.raises(PhotoError, match=f"{name} is not a regular file"):
-        to_rgb(hostile / name)
+        to_rgb(special / name)
 
 
-def test_a_folder_that_cannot_be_searched_is_named(hostile, monkeypatch):
+def test_an_unreadable_folder_is_named(special, monkeypatch):
     def walk(folder, onerror):
         onerror(PermissionError(13, "Permission denied", str(folder / "deep")))
         return iter([(str(folder), [], ["good.png"])])
 
     monkeypatch.setattr(files.os, "walk", walk)
-    found = files.find_files([hostile], hostile / "out", recursive=True)
+    found = files.find_files([special], special / "out", recursive=True)
     assert [file.name.name for file in found.inputs] == ["good.png"]
-    assert found.skipped == [f"{hostile / 'deep'} cannot be searched: Permission denied"]
+    assert found.skipped == [f"{special / 'deep'} cannot be searched: Permission denied"]
 
 
 def write_video(path):
@@ -115,26 +113,26 @@ def write_video(path):
     writer.release()
 
 
-def test_a_video_becomes_a_video_of_overlays(command, tmp_path, small_parser, capsys):
+def test_the_result_of_a_video_is_a_video_of_overlays(command, tmp_path, small_parser, capsys):
     write_video(tmp_path / "clip.avi")
-    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    (tmp_path / "bad.mp4").write_bytes(b"not a video")
     out = tmp_path / "out"
     assert command(tmp_path, "--out", out) == 1
     captured = capsys.readouterr()
     assert "bad.mp4 is not a video" in captured.err
-    assert "1 parsed, 0 there already, 1 failed" in captured.out
+    assert "1 parsed, 0 already done, 1 failed" in captured.out
     written = cv2.VideoCapture(str(out / "clip.avi.overlay.mp4"))
     assert written.get(cv2.CAP_PROP_FPS) == 12.5
-    seen = []
+    frames = []
     while (read := written.read())[0]:
-        seen.append(read[1])
-    assert np.shape(seen) == (7, 48, 64, 3)
+        frames.append(read[1])
+    assert np.shape(frames) == (7, 48, 64, 3)
     assert command(tmp_path, "--out", out) == 1
-    assert "0 parsed, 1 there already, 1 failed" in capsys.readouterr().out
+    assert "0 parsed, 1 already done, 1 failed" in capsys.readouterr().out
 
 
-def test_a_video_that_lacks_frames_is_not_kept(small_parser, tmp_path, monkeypatch):
-    """As where the disk is full: OpenCV's writer raises nothing then."""
+def test_an_incomplete_video_is_removed(small_parser, tmp_path, monkeypatch):
+    """On a full disk OpenCV's writer raises no error."""
     write_video(tmp_path / "clip.avi")
 
     real = cv2.VideoWriter
@@ -143,11 +141,11 @@ def test_a_video_that_lacks_frames_is_not_kept(small_parser, tmp_path, monkeypat
         fourcc = real.fourcc
 
         def __init__(self, *given):
-            self.writer, self.left = real(*given), 3
+            self.writer, self.space = real(*given), 3
 
         def write(self, picture):
-            self.left -= 1
-            if self.left >= 0:
+            self.space -= 1
+            if self.space >= 0:
                 self.writer.write(picture)
 
         def __getattr__(self, name):
@@ -160,7 +158,7 @@ def test_a_video_that_lacks_frames_is_not_kept(small_parser, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize(
-    ("said", "written"),
+    ("rate", "written"),
     [
         (24000 / 1001, 23.976),
         (70.123, 70.12),
@@ -171,13 +169,13 @@ def test_a_video_that_lacks_frames_is_not_kept(small_parser, tmp_path, monkeypat
         (float("nan"), 25),
     ],
 )
-def test_any_rate_can_be_written(said, written, tmp_path):
-    rate, path = video._writable(said), str(tmp_path / "video.mp4")
+def test_a_video_of_any_rate_is_written(rate, written, tmp_path):
+    rate, path = video.writable_rate(rate), str(tmp_path / "video.mp4")
     assert rate == written
     assert cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), rate, (64, 48)).isOpened()
 
 
-def test_a_video_that_fails_midway_leaves_nothing(small_parser, tmp_path, monkeypatch):
+def test_an_error_in_a_video_leaves_no_file(small_parser, tmp_path, monkeypatch):
     write_video(tmp_path / "clip.avi")
 
     def stream(frames, **_):

@@ -1,1 +1,1 @@
-"""The programs: the `stn-icnn` command, video, Ray cluster, browser demo. Nothing imports them."""
+"""Programs that no other module imports: the `stn-icnn` command, video, Ray cluster, demo."""

@@ -1,8 +1,8 @@
-"""The command over a Ray cluster: one actor an accelerator, or one a node where there is none.
+"""Runs the command on a Ray cluster: one actor per accelerator, or per node without one.
 
-Photos and results may lie in any file system that fsspec knows, which all nodes must reach; a local
-folder is one that all nodes share. An actor takes a few photos at a time. What an actor that dies
-had not finished, others do; a photo that has all of its files is never done again.
+Photos and results may be in any file system that fsspec supports and all nodes reach; a local
+folder must be shared by all nodes. An actor is given a few photos at a time. When an actor dies,
+other actors get its unfinished photos; photos whose output files exist are not parsed again.
 """
 
 import argparse
@@ -21,35 +21,43 @@ from jax_stn_icnn.io.weights import PRETRAINED, weights_file
 from jax_stn_icnn.photos import files
 from jax_stn_icnn.photos.reading import SUFFIXES
 
-PHOTOS_AT_A_TIME = 8
-# A photo on which actors die is left after so many of them; so is a place where none starts.
+JOBS_PER_TASK = 8
+# A photo is given up after this many actors have died on it, and no more actors are started after
+# this many per place have failed to start.
 ATTEMPTS = 3
 
 
 class Job(NamedTuple):
-    """A photo.
+    """A photo to parse.
 
     Attributes:
         photo: its path in its file system.
-        name: of its results, relative to the folder for them.
+        name: path of its results without their suffixes, relative to the output folder.
     """
 
     photo: str
     name: str
 
 
+class JobResult(NamedTuple):
+    """The number of faces in a photo, or the error of parsing it."""
+
+    num_faces: int
+    error: str | None
+
+
 class Store(NamedTuple):
-    """A folder in a file system: `fsspec`'s file system, and a path in it."""
+    """A folder or file: an fsspec file system and a path in it."""
 
     system: Any
     root: str
 
     @classmethod
-    def of(cls, url: str) -> "Store":
-        """The folder, or file, of a URL or a local path.
+    def from_url(cls, url: str) -> "Store":
+        """Opens a URL or a local path.
 
         Raises:
-            ImportError: fsspec is not installed, or what it needs for such a URL.
+            ImportError: fsspec, or what it needs for this URL, is not installed.
             ValueError: the protocol is unknown.
         """
         import fsspec
@@ -58,62 +66,59 @@ class Store(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of the machine itself."""
+        """Whether the file system is that of this machine."""
         return "file" in _protocols(self.system)
 
 
-class Finished(NamedTuple):
-    """What became of a photo: how many faces it has, or why it failed."""
-
-    faces: int
-    error: str | None
-
-
-def find(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job], list[str]]:
+def list_jobs(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job], list[str]]:
     """Lists the photos that a command's arguments name.
 
     Args:
-        urls: photos, or folders of them, all in one file system.
-        out: the folder for the results.
-        recursive: whether folders inside folders are searched.
+        urls: photos and folders of photos, all in one file system.
+        out: the output folder.
+        recursive: whether folders are searched recursively.
 
     Returns:
-        The file system, the photos, and why files were left out.
+        The file system, the photos, and a message for each file that is skipped.
 
     Raises:
-        FileNotFoundError: there is no such file or folder, or no photo in a folder.
-        ValueError: they lie in several file systems, results would mix with the photos, or two
-            photos would write the same results.
+        FileNotFoundError: an argument does not exist, or a folder contains no photo.
+        ValueError: the arguments are in several file systems, the output folder is the folder of
+            the photos, or two photos have the same output files.
     """
-    stores = [Store.of(url) for url in urls]
-    target = Store.of(out)
+    stores = [Store.from_url(url) for url in urls]
+    target = Store.from_url(out)
     if all(store.is_local for store in stores):
-        # A folder for results elsewhere has no place among local photos.
-        place = Path(target.root) if target.is_local else None
-        found = files.find_files([Path(store.root) for store in stores], place, recursive)
-        jobs = [Job(str(one.path), str(one.name)) for one in found.inputs if not one.is_video]
-        videos = [
-            f"{one.path} is a video: parse it without --ray" for one in found.inputs if one.is_video
+        # An output folder in another file system cannot be among the photos.
+        local_out = Path(target.root) if target.is_local else None
+        inputs, skipped = files.find_files(
+            [Path(store.root) for store in stores], local_out, recursive
+        )
+        jobs = [Job(str(file.path), str(file.name)) for file in inputs if not file.is_video]
+        skipped += [
+            f"{file.path} is a video: parse it without --ray" for file in inputs if file.is_video
         ]
-        return stores[0].system, jobs, found.skipped + videos
+        return stores[0].system, jobs, skipped
     if len({_protocols(store.system) for store in stores}) > 1:
-        raise ValueError(f"{', '.join(urls)} lie in several file systems: parse them apart")
-    results_root = target.root if _protocols(target.system) == _protocols(stores[0].system) else ""
+        raise ValueError(f"{', '.join(urls)} are in several file systems: parse them separately")
+    out_root = target.root if _protocols(target.system) == _protocols(stores[0].system) else ""
     jobs = []
     for store, url in zip(stores, urls, strict=True):
-        if results_root and store.root == results_root:
-            raise ValueError(f"--out is {out}, the photos' own folder: name another")
-        jobs += _in_store(store, url, results_root, recursive)
+        if out_root and store.root == out_root:
+            raise ValueError(f"--out is {out}, the folder of the photos: name another")
+        jobs += _jobs_in(store, url, out_root, recursive)
     jobs = list({job.photo: job for job in jobs}.values())
     by_name: dict[str, str] = {}
     for photo, name in jobs:
         if (other := by_name.setdefault(name, photo)) != photo:
-            raise ValueError(f"{other} and {photo} would write the same files: parse them apart")
+            raise ValueError(
+                f"{other} and {photo} have the same output files: parse them into different folders"
+            )
     return stores[0].system, jobs, []
 
 
-def _in_store(store: Store, url: str, results_root: str, recursive: bool) -> list[Job]:
-    """The photos of a URL, without those in the folder for the results."""
+def _jobs_in(store: Store, url: str, out_root: str, recursive: bool) -> list[Job]:
+    """Lists the photos of a URL, without those in the output folder."""
     system, root = store
     if not system.exists(root):
         raise FileNotFoundError(f"there is no file or folder {url}")
@@ -122,233 +127,233 @@ def _in_store(store: Store, url: str, results_root: str, recursive: bool) -> lis
     jobs = [
         Job(path, path.removeprefix(root).lstrip("/"))
         for path in sorted(system.find(root, maxdepth=None if recursive else 1))
-        if path.lower().endswith(SUFFIXES)
-        and not (results_root and path.startswith(f"{results_root}/"))
+        if path.lower().endswith(SUFFIXES) and not (out_root and path.startswith(f"{out_root}/"))
     ]
     if not jobs:
-        raise FileNotFoundError(f"{url} holds no file called *{', *'.join(SUFFIXES)}")
+        raise FileNotFoundError(f"{url} contains no file named *{', *'.join(SUFFIXES)}")
     return jobs
 
 
-def for_workers(args: argparse.Namespace) -> argparse.Namespace:
-    """The command's arguments for workers, whose current folder is another: paths in full."""
-    out = Store.of(args.out)
-    full = argparse.Namespace(**vars(args))
-    if out.is_local:
-        full.out = out.root
-    # What comes with the package may lie elsewhere there: its name goes on as it is.
-    if args.ckpt is not None and (file := weights_file(args.ckpt)).parent != PRETRAINED:
-        full.ckpt = str(file.absolute())
-    if args.detector not in detectors.NAMES:
-        full.detector = str(Path(args.detector).absolute())
-    return full
-
-
-def todo(jobs: Sequence[Job], out: str, masks: Sequence[str]) -> list[Job]:
-    """The photos that lack some of their files.
+def unfinished(jobs: Sequence[Job], out: str, masks: Sequence[str]) -> list[Job]:
+    """Returns the photos that lack output files, in the same order.
 
     Args:
         jobs: the photos.
-        out: the folder for the results, a URL or a local path; it need not exist.
-        masks: names of classes that get a file of their own.
-
-    Returns:
-        Those photos, in the same order.
+        out: the output folder, a URL or a local path; it need not exist.
+        masks: names of the classes that get a mask.
     """
-    store = Store.of(out)
-    there = set()
+    store = Store.from_url(out)
+    existing = set()
     if store.system.exists(store.root):
-        there = {
+        existing = {
             path.removeprefix(store.root).lstrip("/") for path in store.system.find(store.root)
         }
-    return [job for job in jobs if not set(writer.names(job.name, masks)) <= there]
+    return [job for job in jobs if not set(writer.file_names(job.name, masks)) <= existing]
 
 
-def note_settings(out: str, made_with: str) -> None:
-    """Writes what results are made with into their folder, or checks that it is what it says.
+def write_settings(out: str, current: str) -> None:
+    """Writes the settings into a new output folder, or checks those of an existing one.
 
     Args:
-        out: the folder.
-        made_with: of `settings.of`.
+        out: the output folder, a URL or a local path.
+        current: content of `settings.to_json`.
 
     Raises:
-        ValueError: the folder holds results that were made otherwise.
+        ValueError: the folder has results of other settings.
     """
-    system, root = Store.of(out)
+    system, root = Store.from_url(out)
     path = f"{root}/{settings.NAME}"
     if system.exists(path):
-        settings.check(out, system.cat_file(path).decode(), made_with)
+        settings.check(out, system.cat_file(path).decode(), current)
     else:
         system.makedirs(root, exist_ok=True)
-        system.pipe_file(path, made_with.encode())
+        system.pipe_file(path, current.encode())
+
+
+def absolute_paths(args: argparse.Namespace) -> argparse.Namespace:
+    """Returns the command's arguments for workers, whose working directory differs."""
+    out = Store.from_url(args.out)
+    changed = argparse.Namespace(**vars(args))
+    if out.is_local:
+        changed.out = out.root
+    # Shipped weights may have another path on other nodes, so their name is not resolved.
+    if args.ckpt is not None and (file := weights_file(args.ckpt)).parent != PRETRAINED:
+        changed.ckpt = str(file.absolute())
+    if args.detector not in detectors.NAMES:
+        changed.detector = str(Path(args.detector).absolute())
+    return changed
 
 
 def run(
     system: Any, jobs: Sequence[Job], args: argparse.Namespace
-) -> Iterator[tuple[Job, Finished]]:
+) -> Iterator[tuple[Job, JobResult]]:
     """Parses photos on the cluster.
 
     Args:
-        system: where they lie.
+        system: file system of the photos.
         jobs: the photos.
-        args: the command's: `ray`, the cluster's address, and what `FaceParser` is told.
+        args: the command's arguments, with the cluster's address as `ray`.
 
     Yields:
-        Each photo as it is finished, and what became of it.
+        Photos and their results, in the order in which they finish.
 
     Raises:
         ImportError: Ray is not installed.
-        ConnectionError: there is no such cluster.
-        ChildProcessError: no actor could be started; the message says why.
+        ConnectionError: there is no cluster at the address.
+        ChildProcessError: no actor starts; the message contains the reason.
     """
     import ray
 
     was_connected = ray.is_initialized()
     if not was_connected:
         ray.init(address=args.ray or None, log_to_driver=False)
-    actors = _Actors(ray, system, for_workers(args))
-    waiting = deque(
-        (list(jobs[i : i + PHOTOS_AT_A_TIME]), 1) for i in range(0, len(jobs), PHOTOS_AT_A_TIME)
+    actors = ActorPool(ray, system, absolute_paths(args))
+    # Tasks: photos, and how many times they have been given to an actor.
+    pending = deque(
+        (list(jobs[i : i + JOBS_PER_TASK]), 1) for i in range(0, len(jobs), JOBS_PER_TASK)
     )
     try:
-        num_actors = min(_num_actors(ray), len(waiting))
+        num_actors = min(count_actors(ray), len(pending))
         for _ in range(num_actors):
             actors.start()
-        left, failed_starts = len(waiting), 0
-        while left:
-            # Also what a dead actor leaves: a new one may never find a place.
-            while waiting and actors.resting:
-                actors.give(actors.resting.pop(), waiting.popleft())
-            ref, actor, given = actors.next()
+        unfinished_tasks, failed_starts = len(pending), 0
+        while unfinished_tasks:
+            # Idle actors also take the tasks of dead ones, since a new actor may find no place.
+            while pending and actors.idle:
+                actors.submit(actors.idle.pop(), pending.popleft())
+            ref, actor, task = actors.wait()
             try:
-                finished = ray.get(ref)
+                results = ray.get(ref)
             except ray.exceptions.RayActorError as error:
-                failed_starts = failed_starts + 1 if given is None else 0
+                failed_starts = failed_starts + 1 if task is None else 0
                 if failed_starts < ATTEMPTS * num_actors:
                     actors.start()
-                elif not actors.are_any():
-                    why = str(error).strip().splitlines()[-1]
-                    raise ChildProcessError(f"no worker could be started: {why}") from error
-                if given is None:
+                elif not actors.any_left():
+                    reason = str(error).strip().splitlines()[-1]
+                    raise ChildProcessError(f"no worker starts: {reason}") from error
+                if task is None:
                     continue
-                photos, attempt = given
+                photos, attempt = task
                 if attempt < ATTEMPTS:
-                    # One by one, so that a photo on which actors die takes no other with it.
-                    waiting.extend(([photo], attempt + 1) for photo in photos)
-                    left += len(photos) - 1
+                    # One by one, so that a photo that kills actors does not fail others with it.
+                    pending.extend(([photo], attempt + 1) for photo in photos)
+                    unfinished_tasks += len(photos) - 1
                 else:
-                    left -= 1
-                    message = f"its worker died, {ATTEMPTS} times"
+                    unfinished_tasks -= 1
+                    message = f"{ATTEMPTS} workers died while parsing it"
                     yield from (
-                        (photo, Finished(0, f"{photo.photo}: {message}")) for photo in photos
+                        (photo, JobResult(0, f"{photo.photo}: {message}")) for photo in photos
                     )
                 continue
-            if given is not None:
-                left -= 1
-                yield from zip(given[0], finished, strict=True)
-            actors.resting.append(actor)
+            if task is not None:
+                unfinished_tasks -= 1
+                yield from zip(task[0], results, strict=True)
+            actors.idle.append(actor)
     finally:
-        actors.stop()
+        actors.kill()
         if not was_connected:
             ray.shutdown()
 
 
-class _Actors:
-    """The actors of a run, and what each is at."""
+def count_actors(ray: Any) -> int:
+    """Returns the number of GPUs, or without GPUs the number of nodes that have a CPU."""
+    gpus = int(ray.cluster_resources().get("GPU", 0))
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+    return gpus or max(len(nodes), 1)
+
+
+class ActorPool:
+    """The actors of a run: those that are idle, and those that start or work."""
 
     def __init__(self, ray: Any, system: Any, args: argparse.Namespace):
         on_gpu = ray.cluster_resources().get("GPU", 0) >= 1
         options = {"num_gpus": 1} if on_gpu else {"num_cpus": 1}
         self._ray = ray
-        self._make = ray.remote(_Worker).options(scheduling_strategy="SPREAD", **options)
-        self._given = (system, vars(args))
+        self._actor_class = ray.remote(Worker).options(scheduling_strategy="SPREAD", **options)
+        self._actor_args = (system, vars(args))
         self._busy: dict[Any, tuple[Any, Any]] = {}
-        self.resting: list[Any] = []
+        self.idle: list[Any] = []
 
     def start(self) -> None:
-        """Asks for one more; it is given work once it stands, which needs a free place."""
-        actor = self._make.remote(*self._given)
+        """Requests another actor; `wait` returns it once it has found a place and started."""
+        actor = self._actor_class.remote(*self._actor_args)
         self._busy[actor.is_ready.remote()] = actor, None
 
-    def give(self, actor: Any, work: tuple[list[Job], int]) -> None:
-        self._busy[actor.parse.remote(work[0])] = actor, work
+    def submit(self, actor: Any, task: tuple[list[Job], int]) -> None:
+        """Gives a task to an actor."""
+        self._busy[actor.parse.remote(task[0])] = actor, task
 
-    def are_any(self) -> bool:
-        """Whether any rests, works, or is about to stand."""
-        return bool(self.resting or self._busy)
+    def any_left(self) -> bool:
+        """Whether any actor is idle, working or starting."""
+        return bool(self.idle or self._busy)
 
-    def next(self) -> tuple[Any, Any, Any]:
-        """Waits for an actor to be done, or dead: the reference, the actor, and its work."""
+    def wait(self) -> tuple[Any, Any, Any]:
+        """Waits until an actor finishes or dies; returns the reference, the actor, and its task."""
         (ref, *_), _ = self._ray.wait(list(self._busy), num_returns=1)
         return ref, *self._busy.pop(ref)
 
-    def stop(self) -> None:
-        for actor in self.resting + [actor for actor, _ in self._busy.values()]:
+    def kill(self) -> None:
+        """Ends all actors."""
+        for actor in self.idle + [actor for actor, _ in self._busy.values()]:
             self._ray.kill(actor)
 
 
-class _Worker:
-    """A parser on one of the cluster's nodes."""
+class Worker:
+    """The class of the actors: a parser on one of the cluster's nodes."""
 
     def __init__(self, system: Any, args: dict[str, Any]):
         self._system = system
         self._args = argparse.Namespace(**args)
-        self._out = Store.of(self._args.out)
+        self._out = Store.from_url(self._args.out)
         cache.enable_cache(None)
         self._parser = FaceParser.load(self._args.ckpt, detector=self._args.detector)
 
     def is_ready(self) -> bool:
+        """Returns once the parser is loaded."""
         return True
 
-    def parse(self, jobs: list[Job]) -> list[Finished]:
-        """Parses photos and writes their files."""
+    def parse(self, jobs: list[Job]) -> list[JobResult]:
+        """Parses photos and writes their output files."""
         args = self._args
-        missing = set(todo(jobs, args.out, args.masks))  # Some may be an actor's that died since.
-        outcomes = {job: Finished(0, None) for job in jobs}
+        todo = set(unfinished(jobs, args.out, args.masks))  # A dead actor may have finished some.
+        results = {job: JobResult(0, None) for job in jobs}
         with tempfile.TemporaryDirectory() as folder:
             local: dict[Job, Path] = {}
-            for number, job in enumerate(job for job in jobs if job in missing):
+            for number, job in enumerate(job for job in jobs if job in todo):
                 try:
-                    local[job] = self._fetched(job, Path(folder, str(number)))
+                    local[job] = self._fetch(job, Path(folder, str(number)))
                 except OSError as error:
-                    outcomes[job] = Finished(0, f"{job.photo}: {error}")
-            parses = self._parser.stream(
+                    results[job] = JobResult(0, f"{job.photo}: {error}")
+            photo_results = self._parser.stream(
                 local.values(), detect=args.detect, batch_size=args.batch, errors="yield"
             )
-            for (job, path), parse in zip(local.items(), parses, strict=True):
+            for (job, path), result in zip(local.items(), photo_results, strict=True):
                 try:
-                    if isinstance(parse, Exception):
-                        raise parse
-                    self._write(job, parse)
-                    outcomes[job] = Finished(len(parse.faces), None)
+                    if isinstance(result, Exception):
+                        raise result
+                    self._write(job, result)
+                    results[job] = JobResult(len(result.faces), None)
                 except (OSError, ValueError) as error:
-                    outcomes[job] = Finished(0, str(error).replace(str(path), job.photo))
-        return [outcomes[job] for job in jobs]
+                    results[job] = JobResult(0, str(error).replace(str(path), job.photo))
+        return [results[job] for job in jobs]
 
-    def _fetched(self, job: Job, path: Path) -> Path:
-        """Where on this machine a photo lies, which may first have to be brought there."""
+    def _fetch(self, job: Job, path: Path) -> Path:
+        """Returns the local path of a photo, after copying it to `path` if it is remote."""
         if Store(self._system, "").is_local:
             return Path(job.photo)
         self._system.get_file(job.photo, str(path))
         return path
 
-    def _write(self, job: Job, parse: PhotoResult) -> None:
+    def _write(self, job: Job, result: PhotoResult) -> None:
         if self._out.is_local:
-            writer.write(Path(self._out.root) / job.name, parse, self._args.masks)
+            writer.write_result(Path(self._out.root) / job.name, result, self._args.masks)
             return
         with tempfile.TemporaryDirectory() as folder:
-            writer.write(Path(folder) / job.name, parse, self._args.masks)
-            for name in writer.names(job.name, self._args.masks):
+            writer.write_result(Path(folder) / job.name, result, self._args.masks)
+            for name in writer.file_names(job.name, self._args.masks):
                 target = f"{self._out.root}/{name}"
                 self._out.system.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
                 self._out.system.put_file(f"{folder}/{name}", target)
-
-
-def _num_actors(ray: Any) -> int:
-    """One for each GPU, or for each node that has a CPU."""
-    gpus = int(ray.cluster_resources().get("GPU", 0))
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
-    return gpus or max(len(nodes), 1)
 
 
 def _protocols(system: Any) -> tuple[str, ...]:

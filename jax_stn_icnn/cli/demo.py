@@ -1,7 +1,7 @@
-"""The page that parses photos in a browser, served on this machine.
+"""Serves the page that parses photos in a browser, on this machine only.
 
-The page is made of files only, which `page/` builds into this package; nothing of a photo ever
-comes here.
+The page consists of static files, which `page/` builds into this package; photos stay in the
+browser.
 """
 
 from functools import partial
@@ -14,36 +14,36 @@ PORT = 8000
 
 
 def server(files: Path = FILES, port: int = PORT) -> ThreadingHTTPServer:
-    """Makes a server of the page, for this machine only.
+    """Creates a server of the page.
 
     Args:
-        files: the folder of the built page.
-        port: where it listens; 0 takes any that is free.
+        files: folder of the built page.
+        port: port on this machine; 0 uses any free port.
 
     Returns:
-        The server, which listens; `serve_forever` answers.
+        The listening server; its `serve_forever` handles requests.
 
     Raises:
         FileNotFoundError: the page has not been built.
-        OSError: the port is taken, or not allowed.
+        OSError: the port is in use or not allowed.
     """
     if not (files / "index.html").is_file():
         raise FileNotFoundError(
-            f"there is no page in {files}: this installation was made without it. In a checkout, "
-            "build it by `pip install -e '.[onnx]' && cd page && npm ci && npm run build`"
+            f"there is no page in {files}: this installation lacks it. Build it in a checkout with "
+            "`pip install -e '.[onnx]' && cd page && npm ci && npm run build`"
         )
     try:
         return ThreadingHTTPServer(("127.0.0.1", port), partial(_Handler, directory=str(files)))
     except (OSError, OverflowError) as error:
         raise OSError(
-            f"the page cannot be served at port {port} ({error}): name another by --port"
+            f"the page cannot be served at port {port} ({error}): name another with --port"
         ) from error
 
 
 class _Handler(SimpleHTTPRequestHandler):
-    """Serves files with the headers that let the page use several threads."""
+    """Serves files with the headers that allow the page to use several threads."""
 
-    # Said here, for what a machine says of these endings differs.
+    # Explicit, because the types of these suffixes differ between machines.
     extensions_map = SimpleHTTPRequestHandler.extensions_map | {
         ".js": "text/javascript",
         ".mjs": "text/javascript",
@@ -55,15 +55,15 @@ class _Handler(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         self.send_header("Cross-Origin-Opener-Policy", "same-origin")
         self.send_header("Cross-Origin-Embedder-Policy", "require-corp")
-        # A page built anew is shown anew.
+        # A rebuilt page replaces the one in the browser's cache.
         self.send_header("Cache-Control", "no-cache")
         super().end_headers()
 
     def copyfile(self, source: Any, outputfile: Any) -> None:
         try:
             super().copyfile(source, outputfile)
-        except ConnectionError:  # The visitor has left the page, which is no fault.
+        except ConnectionError:  # The visitor has left the page.
             self.close_connection = True
 
     def log_message(self, *args: object) -> None:
-        """Says nothing: the browser shows what went wrong."""
+        """Logs nothing: the browser shows errors."""

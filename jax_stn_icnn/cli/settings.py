@@ -1,6 +1,7 @@
-"""What the results in a folder were made with: a file beside them, so that no two kinds mix.
+"""The file `settings.json` in an output folder: the weights and detector of the results in it.
 
-The command goes on where it was stopped, and would take what other weights left for its own.
+The command skips photos whose results exist. The file keeps it from taking results of other weights
+for those of the current ones.
 """
 
 import hashlib
@@ -11,50 +12,50 @@ from jax_stn_icnn.faces import detectors
 from jax_stn_icnn.io.weights import weights_file
 
 NAME = "settings.json"
-_WHOLE_PHOTO = "the whole photo"
+_NO_DETECTION = "one per photo, not detected"
 
 
-def of(ckpt: str | Path | None, detector: str, detect: bool) -> str:
-    """The text of the file.
+def to_json(ckpt: str | Path | None, detector: str, detect: bool) -> str:
+    """Returns the content of the file for a command's options.
 
     Args:
-        ckpt: the weights, as `FaceParser.load` takes them.
-        detector: what finds the faces, as there.
-        detect: whether it does; otherwise each photo is one face.
+        ckpt: the weights, as in `FaceParser.load`.
+        detector: the detector, as in `FaceParser.load`.
+        detect: whether faces are detected; otherwise each photo is one face.
 
     Raises:
-        FileNotFoundError: there is no such file of weights or of a detector.
-        ValueError: there is no such detector.
+        FileNotFoundError: the file of the weights or of the detector does not exist.
+        ValueError: the detector is unknown.
     """
     detectors.make_detector(detector)
     file = weights_file(ckpt)
-    made_with = {
+    settings = {
         "weights": file.name,
         "sha256 of the weights": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "faces": detector if detect else _WHOLE_PHOTO,
+        "faces": detector if detect else _NO_DETECTION,
     }
-    return json.dumps(made_with, indent=2) + "\n"
+    return json.dumps(settings, indent=2) + "\n"
 
 
-def check(folder: str | Path, earlier: str, now: str) -> None:
-    """Checks that results may lie beside those that are there.
+def check(folder: str | Path, stored: str, current: str) -> None:
+    """Checks that the results in a folder have the current settings.
 
     Args:
-        folder: where they are.
-        earlier: the text of its file.
-        now: what it would be for the results to come.
+        folder: the output folder.
+        stored: content of its file.
+        current: content of `to_json` for the current options.
 
     Raises:
-        ValueError: they are made with something else, or the file is none of these.
+        ValueError: the settings differ, or the file cannot be read.
     """
-    advice = "name another --out, or remove what is there"
+    advice = "name another --out, or remove its content"
     try:
-        before = dict(json.loads(earlier))
+        before = dict(json.loads(stored))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{folder} holds a {NAME} that cannot be read: {advice}") from error
-    after = json.loads(now)
+        raise ValueError(f"{folder} has a {NAME} that cannot be read: {advice}") from error
+    after = json.loads(current)
     if changed := [name for name in after if before.get(name) != after[name]]:
         differences = "; ".join(
-            f"{name}: {before.get(name)} there, {after[name]} now" for name in changed
+            f"{name}: {before.get(name)} in the folder, {after[name]} now" for name in changed
         )
-        raise ValueError(f"{folder} holds results made otherwise ({differences}): {advice}")
+        raise ValueError(f"{folder} has results of other settings ({differences}): {advice}")

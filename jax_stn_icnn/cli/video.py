@@ -1,4 +1,4 @@
-"""A video in, a video of overlays out; its sound is left behind."""
+"""Parses a video and writes a video of overlays, without sound."""
 
 import os
 from collections.abc import Iterator
@@ -11,89 +11,89 @@ from tqdm import tqdm
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.photos.reading import PhotoError
 
-ENDING = ".overlay.mp4"
-_CODEC = "mp4v"  # of all that OpenCV's wheels can write the one that most players know
+SUFFIX = ".overlay.mp4"
+_CODEC = "mp4v"  # of the codecs in OpenCV's wheels, the one that most players decode
 
 
 def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_size: int) -> int:
-    """Writes a video of a video's overlays, whole or not at all.
+    """Writes the overlays of a video as a video, atomically.
 
     Args:
         parser: the parser.
-        path: of the video.
-        base: of the result, without its ending; its folder is made if need be.
-        detect: whether faces are looked for; otherwise each frame is one.
-        batch_size: how many faces go through the networks at once.
+        path: path of the video.
+        base: path of the result without its suffix; missing folders are created.
+        detect: whether faces are detected; otherwise each frame is one face.
+        batch_size: faces per call of the networks.
 
     Returns:
-        How many faces its frames have.
+        The number of faces in all frames.
 
     Raises:
-        PhotoError: it is no video, or has no frame.
+        PhotoError: the file is not a video or has no frames.
         OSError: the result cannot be written.
     """
     base.parent.mkdir(parents=True, exist_ok=True)
-    target = base.with_name(base.name + ENDING)
-    partial = target.with_name(f".{target.stem}.partial.mp4")
+    target = base.with_name(base.name + SUFFIX)
+    temporary = target.with_name(f".{target.stem}.partial.mp4")
     video, writer = cv2.VideoCapture(str(path)), None
     try:
         if not video.isOpened():
             raise PhotoError(f"{path} is not a video of a known format")
         rate = video.get(cv2.CAP_PROP_FPS)
         expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        parses = parser.stream(_frames(video), detect=detect, batch_size=batch_size)
+        results = parser.stream(_frames(video), detect=detect, batch_size=batch_size)
         num_frames = num_faces = 0
-        for parse in tqdm(
-            parses, path.name, expected if expected > 0 else None, unit="frame", leave=False
+        for result in tqdm(
+            results, path.name, expected if expected > 0 else None, unit="frame", leave=False
         ):
-            picture = cv2.cvtColor(parse.overlay(), cv2.COLOR_RGB2BGR)
+            picture = cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR)
             if writer is None:
                 fourcc = cv2.VideoWriter.fourcc(*_CODEC)
                 size = picture.shape[1::-1]
-                writer = cv2.VideoWriter(str(partial), fourcc, _writable(rate), size)
+                writer = cv2.VideoWriter(str(temporary), fourcc, writable_rate(rate), size)
                 if not writer.isOpened():
-                    raise OSError(f"{partial} cannot be written by the installed OpenCV")
+                    raise OSError(f"{temporary} cannot be written by the installed OpenCV")
             writer.write(picture)
             num_frames += 1
-            num_faces += len(parse.faces)
+            num_faces += len(result.faces)
         if writer is None:
-            raise PhotoError(f"{path} holds no frame that can be read")
+            raise PhotoError(f"{path} has no frame that can be read")
         writer.release()
-        _check_whole(partial, num_frames)
-        os.replace(partial, target)
+        _check_complete(temporary, num_frames)
+        os.replace(temporary, target)
         return num_faces
     finally:
         video.release()
         if writer is not None:
             writer.release()
-            partial.unlink(missing_ok=True)  # what an error has left
+            temporary.unlink(missing_ok=True)  # exists only after an error
 
 
-def is_there(base: Path) -> bool:
-    """Whether a video has its result."""
-    return os.path.exists(base.with_name(base.name + ENDING))
+def is_complete(base: Path) -> bool:
+    """Whether the result of a video exists."""
+    return os.path.exists(base.with_name(base.name + SUFFIX))
 
 
-def _writable(rate: float) -> float:
-    """The rate to write for what a video says its frames a second are."""
+def writable_rate(rate: float) -> float:
+    """Rounds a frame rate to one that MPEG-4 stores; returns 25 for an implausible rate."""
     if not 0.01 <= rate <= 1000:
         return 25.0
-    # MPEG-4 holds a rate as a fraction of whole numbers of 16 bits.
+    # MPEG-4 stores a rate as a ratio of 16-bit integers.
     return round(rate, 3 if rate < 65 else 2 if rate < 650 else 1)
 
 
-def _check_whole(path: Path, num_frames: int) -> None:
-    """Raises if a video lacks frames that were written: OpenCV's writer says nothing of errors."""
+def _check_complete(path: Path, num_frames: int) -> None:
+    """Raises an error if frames are missing in a written video: OpenCV's writer reports none."""
     video = cv2.VideoCapture(str(path))
-    there = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
+    written = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
     video.release()
-    if there != num_frames:
-        raise OSError(f"{path} holds {there} of {num_frames} frames: is the disk full?")
+    if written != num_frames:
+        raise OSError(f"{path} has {written} of {num_frames} frames: is the disk full?")
 
 
 def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:
     while True:
-        read, frame = video.read()
-        if not read:
+        success, frame = video.read()
+        if not success:
             return
         yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
