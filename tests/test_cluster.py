@@ -29,7 +29,7 @@ def picture(seed):
 @pytest.fixture(scope="module")
 def ckpt(small_parser, tmp_path_factory):
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    weights.save_weights(path, small_parser.variables, small_parser.model, 64)
+    weights.save_weights(path, small_parser.variables, small_parser.model.config, 64)
     return path
 
 

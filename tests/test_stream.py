@@ -125,7 +125,7 @@ class TestBounds:
 
     @pytest.fixture
     def networks(self, small_parser, monkeypatch):
-        anatomy = small_parser.model.anatomy
+        anatomy = small_parser.model.config.anatomy
         networks = FakeNetworks(anatomy.num_classes, len(anatomy.parts))
         monkeypatch.setattr(parser_module, "compile_networks", lambda *_: networks)
         return networks

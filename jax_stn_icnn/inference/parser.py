@@ -88,15 +88,15 @@ class FaceParser:
 
         Raises:
             FileNotFoundError: the file of the detector does not exist.
-            ValueError: the variables do not fit the model, a window has an impossible size, or the
-                detector is unknown.
+            ValueError: the variables do not fit the model, a window is larger than the frame, or
+                the detector is unknown.
         """
-        for size in model.config.patch_sizes:
-            if min(size) < 3 or any(n % 2 == 0 for n in size) or max(size) > frame_size:
-                raise ValueError(
-                    f"patches of {size[0]} x {size[1]} in a frame of {frame_size} pixels: they "
-                    "must be odd, at least 3, and no larger than the frame"
-                )
+        largest = max(max(size) for size in model.config.patch_sizes)
+        if largest > frame_size:
+            raise ValueError(
+                f"frame_size is {frame_size}, but must be at least {largest}, the side of the "
+                "largest window"
+            )
         expected = weights.shapes(variable_shapes(model))
         weights.check_entries("the tree of variables", weights.shapes(variables), expected)
         self.model = model
