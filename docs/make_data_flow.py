@@ -10,21 +10,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax_stn_icnn.data.views import to_float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import FancyArrowPatch, Rectangle
 from PIL import Image
 
-from jax_stn_icnn import FaceParser
+from jax_stn_icnn import FaceParser, ops
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.faces import resample
 from jax_stn_icnn.geometry import windows_from_theta
 from jax_stn_icnn.io.weights import load_weights, weights_file
 from jax_stn_icnn.models.pipeline import STNiCNNOutput
-from jax_stn_icnn.ops import resize_bilinear
 
 DOCS = Path(__file__).parent
 WIDTH, HEIGHT = 18.0, 5.4  # inches
@@ -37,7 +35,8 @@ def compute(parser: FaceParser) -> tuple[np.ndarray, np.ndarray, STNiCNNOutput]:
     variables, model, side = load_weights(weights_file(None))
     photo = np.asarray(Image.open(DOCS / "photo.jpg"))
     frame = resample.warp(photo, parser(photo).faces[0].matrix, (side, side))
-    coarse = resize_bilinear(np.float32(frame)[None] / 255, model.config.coarse_image_size)
+    size = model.config.coarse_image_size
+    coarse = ops.coarse_image(ops.to_float(frame[None]), None, size)
     output: Any = jax.jit(model.apply)(variables, frame[None])
     return frame, np.asarray(coarse[0]), output
 
