@@ -45,6 +45,7 @@ def _attention(config: ConfigDict) -> None:
 def _edges(config: ConfigDict) -> None:
     config.edges.coarse = config.edges.fine = 0.5
     config.edges.task = 0.2
+    config.model.edge_head = True
 
 
 def _distill(config: ConfigDict) -> None:
@@ -67,7 +68,7 @@ SWITCHES: dict[str, Callable[[ConfigDict], None]] = {
 
 def trials(scale: str) -> list[Trial]:
     """Returns the base trial and the trials that start from it."""
-    base = scales.full_face(scale)
+    base = scales.nineteen(scale)
     base.stages = ("coarse", "localizer", "fine")
     result = [Trial(BASE, base), *(_further(scale, "none", (), seed) for seed in SEEDS)]
     result += [_further(scale, name, (name,), SEEDS[0]) for name in SWITCHES]
@@ -76,7 +77,7 @@ def trials(scale: str) -> list[Trial]:
 
 
 def _further(scale: str, name: str, switches: Sequence[str], seed: int) -> Trial:
-    config = scales.full_face(scale)
+    config = scales.nineteen(scale)
     config.seed = seed
     config.stages = ("coarse", "fine", "joint")
     config.coarse.epochs, config.fine.epochs, config.joint.epochs = 3, 1, 1

@@ -5,7 +5,7 @@ python -m experiments.run baseline
 
 from experiments import scales
 from experiments.trial import Evaluation, Runner, Trial, score, table
-from jax_stn_icnn.models.pipeline import CENTROID
+from jax_stn_icnn.models.config import CENTROID
 
 BEFORE, AFTER = "weights_fine.safetensors", "weights_joint.safetensors"
 ROWS = {

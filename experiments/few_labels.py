@@ -38,7 +38,7 @@ def trials(scale: str) -> list[Trial]:
 
 
 def _config(scale: str, faces: int, times: int) -> ConfigDict:
-    config = scales.full_face(scale)
+    config = scales.nineteen(scale)
     config.dataset.train = f"train[:{faces}]"
     for stage in ("coarse", "localizer", "fine", "joint"):
         # The schedule is for half of the faces; all faces take half as many epochs.

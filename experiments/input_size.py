@@ -9,7 +9,7 @@ one on STN-iCNN.
 from experiments import plots, scales
 from experiments.baseline import AFTER, BEFORE
 from experiments.trial import Evaluation, Runner, Trial, score, table
-from jax_stn_icnn.models.pipeline import CENTROID
+from jax_stn_icnn.models.config import CENTROID
 
 SIZES = (64, 96, 128)
 

@@ -8,7 +8,7 @@ Occluded parts are missing from the coarse segmentation, so the centroid cropper
 from experiments import plots, scales
 from experiments.baseline import AFTER, BEFORE
 from experiments.trial import Evaluation, Runner, Trial, score, table
-from jax_stn_icnn.models.pipeline import CENTROID
+from jax_stn_icnn.models.config import CENTROID
 
 OCCLUDED = (0, 1, 2, 3)
 

@@ -8,7 +8,7 @@ Patches have odd sides, as the paper recommends, so that their centres are on pi
 from experiments import plots, scales
 from experiments.baseline import AFTER, BEFORE
 from experiments.trial import Evaluation, Runner, Trial, score, table
-from jax_stn_icnn.models.pipeline import CENTROID
+from jax_stn_icnn.models.config import CENTROID
 
 SIZES = {"small": (37, 45, 53, 61), "full": (95, 111, 127, 143)}
 

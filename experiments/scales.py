@@ -24,7 +24,7 @@ def real(scale: str) -> ConfigDict:
     return _in_small_frames(celebamask.get_config())
 
 
-def full_face(scale: str) -> ConfigDict:
+def nineteen(scale: str) -> ConfigDict:
     """Returns the nineteen-class config for CelebAMask-HQ, at the small scale in small frames."""
     if scale == "full":
         return celebamask_full.get_config()

@@ -11,10 +11,11 @@ from ml_collections import ConfigDict
 
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.data.loader import loader_over, open_source
+from jax_stn_icnn.models.pipeline import init_variables
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import plan
-from jax_stn_icnn.train.state import TrainState, enter_stage, init_variables, load_variables
+from jax_stn_icnn.train.state import TrainState, enter_stage, load_variables
 from jax_stn_icnn.train.step import AXIS, compile_train_step
 
 REPEATS = 10
@@ -50,7 +51,7 @@ def step_ms(config: ConfigDict, directory: Path) -> float:
     loader = loader_over(
         source,
         dataset.name,
-        model.anatomy,
+        model.config.anatomy,
         frame_size=dataset.frame_size,
         batch_size=config.batch_size,
         seed=config.seed,

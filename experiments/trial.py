@@ -18,6 +18,7 @@ from experiments import speed
 from jax_stn_icnn.data.loader import loader_over, open_source
 from jax_stn_icnn.evaluation.evaluator import evaluate
 from jax_stn_icnn.io.weights import CONFIG, WEIGHTS, load_weights
+from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from tfds_builders.prepare import prepare
@@ -111,17 +112,19 @@ class Runner:
             dataset_name = evaluation.dataset or dataset.name
             source = open_source(dataset.data_dir, dataset_name, dataset.test)
             model = loaded.model
+            if evaluation.cropper:
+                model = STNiCNN(model.config.replace(cropper=evaluation.cropper))
             loader = loader_over(
                 source,
                 dataset_name,
-                model.anatomy,
+                model.config.anatomy,
                 frame_size=evaluation.frame_size or dataset.frame_size,
                 batch_size=trial.config.eval_batch_size,
                 seed=trial.config.seed,
                 train=False,
             )
             report = evaluate(
-                model.clone(cropper=evaluation.cropper or model.cropper),
+                model,
                 loaded.variables,
                 loader,
                 images=len(source),
