@@ -107,7 +107,7 @@ def test_complete_results_are_skipped(loads, folder, tmp_path, capsys):
             "nineteen.safetensors in the folder, nine.safetensors now",
         ),
         (["--detector", "cascade"], "one per photo, not detected in the folder, cascade now"),
-        (["--no-detect", "--ckpt", "nothing"], "no file of weights nothing"),
+        (["--no-detect", "--ckpt", "nothing"], "nothing: there is no such weights file"),
         (["--no-detect", "--detector", "nothing"], "nothing"),
     ],
 )
@@ -201,4 +201,4 @@ def test_invalid_arguments_are_named(loads, folder, tmp_path, capsys, photos, ou
 def test_missing_weights_are_named(folder, tmp_path, capsys):
     command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", "nothing"]
     assert main.main(command) == 1
-    assert "no file of weights nothing" in capsys.readouterr().err
+    assert "nothing: there is no such weights file" in capsys.readouterr().err
