@@ -34,13 +34,13 @@ def main() -> None:
     side = parser.frame_size
     frame = resample.warp(photo, found[0].matrix, (side, side))
     (face,) = parser(frame, detect=False).faces
-    row = draw.Face(
+    row = draw.FaceRow(
         title="",
         image=frame,
-        rough=face.coarse_labels,
+        coarse_labels=face.coarse_labels,
         windows=np.array([face.windows[part.name] for part in parser.model.config.anatomy.parts]),
         patches=_patches(frame, face, parser),
-        parse=face.labels,
+        labels=face.labels,
         truth=None,
     )
     draw.parse_grid(args.out, [row], parser.model.config.anatomy)

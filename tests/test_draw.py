@@ -15,13 +15,13 @@ def drawn_face(height=96, width=96, patch=21):
     for c in range(1, 9):
         label_map[8 * c : 8 * c + 6, 20:50] = c
     corner = rng.integers(0, width - patch, (6, 2))
-    return draw.Face(
+    return draw.FaceRow(
         title="face 7",
         image=rng.integers(0, 256, (height, width, 3), np.uint8),
-        rough=rng.integers(0, 9, (128, 128), np.uint8),
+        coarse_labels=rng.integers(0, 9, (128, 128), np.uint8),
         windows=np.concatenate([corner, corner + patch - 1], axis=1).astype(np.float32),
         patches=rng.integers(0, 256, (6, patch, patch, 3), np.uint8),
-        parse=label_map,
+        labels=label_map,
         truth=label_map[::-1],
     )
 
@@ -46,13 +46,13 @@ def test_overlay_at_known_pixels():
             draw.overlay(image, label_map, NINE, alpha)
 
 
-def test_colours_are_the_palette_and_told_apart():
+def test_colours_are_the_distinct_colours_of_the_anatomy():
     np.testing.assert_array_equal(draw.colours(np.arange(9), NINE), NINE.colours)
     assert len(set(NINE.colours)) == NINE.num_classes
 
 
 @pytest.mark.parametrize("rows, height, width", [(1, 96, 96), (3, 96, 96), (2, 120, 96)])
-def test_parse_grid_has_a_row_for_each_face(tmp_path, rows, height, width):
+def test_parse_grid_has_a_row_per_face(tmp_path, rows, height, width):
     path = tmp_path / "grid.png"
     draw.parse_grid(path, [drawn_face(height, width)] * rows, NINE)
     with Image.open(path) as picture:
@@ -60,13 +60,13 @@ def test_parse_grid_has_a_row_for_each_face(tmp_path, rows, height, width):
         assert abs(picture.size[0] - columns * draw.DPI) <= 2
         assert picture.size[1] == round((rows * draw.ROW_INCHES + 0.6) * draw.DPI)
         shown = np.asarray(picture.convert("RGB"))
-    # Little is left white: the columns fill the picture.
+    # Little is white: the columns fill the figure.
     assert (shown == 255).all(axis=-1).mean() < 0.25
     for colour in NINE.colours:
         assert (shown == colour).all(axis=-1).any(), colour
 
 
-def test_parse_grid_without_truth_has_a_column_less(tmp_path):
+def test_parse_grid_without_truth_has_no_column_for_it(tmp_path):
     path = tmp_path / "grid.png"
     draw.parse_grid(path, [drawn_face()._replace(truth=None)], NINE)
     with Image.open(path) as picture:
@@ -79,17 +79,17 @@ def test_parse_grid_without_faces(tmp_path):
     assert not (tmp_path / "grid.png").exists()
 
 
-def test_confusion_matrix_is_dark_where_the_pixels_are(tmp_path):
-    def ink(counts):
+def test_confusion_matrix_depends_on_the_shares_only(tmp_path):
+    def draw_counts(counts):
         draw.confusion_matrix(tmp_path / "confusion.png", counts, NINE, title="split")
         with Image.open(tmp_path / "confusion.png") as picture:
             assert picture.size == (960, 870)
             return np.asarray(picture.convert("RGB"), int)
 
     right, wrong = np.eye(9, dtype=np.int64), np.eye(9, dtype=np.int64)[::-1]
-    assert (ink(right) != ink(wrong)).any()
-    np.testing.assert_array_equal(ink(right), ink(1000 * right))
-    ink(np.zeros((9, 9), np.int64))  # a class without a pixel is no error
+    assert (draw_counts(right) != draw_counts(wrong)).any()
+    np.testing.assert_array_equal(draw_counts(right), draw_counts(1000 * right))
+    draw_counts(np.zeros((9, 9), np.int64))  # a class without pixels is not an error
 
 
 def records(stages):
@@ -116,11 +116,11 @@ def test_curves(tmp_path):
         rgb = [int(line[i : i + 2], 16) for i in (1, 3, 5)]
         assert (shown == rgb).all(axis=-1).any(), line
     metrics.write_text("")
-    with pytest.raises(ValueError, match="metrics.jsonl holds no record"):
+    with pytest.raises(ValueError, match="metrics.jsonl contains no record"):
         draw.curves(tmp_path / "curves.png", metrics)
 
 
-def test_threads_draw_the_same(tmp_path):
+def test_threads_draw_equal_files(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     threads = [
         threading.Thread(target=draw.confusion_matrix, args=(path, np.eye(9, dtype=int), NINE))

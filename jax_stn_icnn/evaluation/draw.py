@@ -1,7 +1,7 @@
-"""Pictures: overlays, windows, a parse step by step, learning curves, confusion matrices.
+"""Draws overlays, steps of the model, training curves and confusion matrices.
 
-Pixels in, files out; matplotlib's objects without its global state, so any thread may draw. It is
-imported when something is drawn: a run starts without it.
+Figures are created without Matplotlib's global state, so functions are safe in threads. Matplotlib
+is imported on first use.
 """
 
 import json
@@ -21,35 +21,35 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 150
-COLUMNS = ("input", "rough mask", "windows", "patches", "parse", "truth")
+COLUMNS = ("input", "coarse segmentation", "windows", "patches", "labels", "truth")
 ROW_INCHES = 2.4
-PATCH_COLUMNS = 2  # Side 1 and side 2; nose and mouth below them.
-GAP = 4  # Pixels between and around patches.
+PATCH_COLUMNS = 2  # side 1 and side 2; nose and mouth below them
+GAP = 4  # pixels between and around patches
 LEGEND_COLUMNS = 9
-SMALL, MEDIUM = 6, 9  # Font sizes.
-DARK = 320  # Sum of a colour's channels up to which white text is legible on it.
+SMALL, MEDIUM = 6, 9  # font sizes
+DARK = 320  # sum of a colour's channels up to which white text is legible on it
 
-# What the score panel shows, and Okabe and Ito's blue, orange and green for lines.
+# Fields and legend of the score panel; blue, orange and green of Okabe and Ito for lines.
 SCORE_CURVES = {
-    "f1_overall": "parse, overall",
-    "f1_mean_of_eight": "parse, mean of eight",
-    "coarse_f1_overall": "rough mask, overall",
+    "f1_overall": "overall",
+    "f1_mean_of_eight": "mean of eight",
+    "coarse_f1_overall": "coarse segmentation, overall",
 }
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
-class Face(NamedTuple):
-    """One face on its way through the parser; what `parse_grid` shows in a row.
+class FaceRow(NamedTuple):
+    """A face in `parse_grid`: the steps of the model.
 
     Attributes:
-        title: stands beside the row.
+        title: label of the row.
         image: uint8 (height, width, 3).
-        coarse_labels: class ids of the coarse segmentation, which covers the whole image, (128, 128), or of the side
-            that the model's `coarse_size` says.
+        coarse_labels: class ids of the coarse segmentation, which covers the image, of shape
+            (128, 128) or as `coarse_size` of the model.
         windows: boxes (x0, y0, x1, y1) of the parts in pixels of the image, (parts, 4).
-        patches: what the windows cut, for each part uint8 (height, width, 3).
-        parse: class ids, (height, width).
-        truth: likewise; None where it is not known.
+        patches: patch of each window, uint8 (height, width, 3).
+        labels: predicted class ids, (height, width).
+        truth: true class ids, (height, width), or None.
     """
 
     title: str
@@ -57,16 +57,16 @@ class Face(NamedTuple):
     coarse_labels: np.ndarray
     windows: np.ndarray
     patches: Sequence[np.ndarray]
-    parse: np.ndarray
+    labels: np.ndarray
     truth: np.ndarray | None
 
 
 def colours(label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
-    """Class ids as colours.
+    """Converts class ids to colours.
 
     Args:
         label_map: class ids, integers of any shape.
-        anatomy: whose classes and colours they are.
+        anatomy: the classes and their colours.
 
     Returns:
         RGB, uint8 (..., 3).
@@ -75,16 +75,13 @@ def colours(label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
 
 
 def ids_in(label_map: np.ndarray, num_classes: int) -> list[int]:
-    """Those ids below a number of classes that a label map holds.
+    """Returns the class ids that a label map contains, in ascending order.
 
     Args:
         label_map: integers in 0..255, of any shape.
-        num_classes: ids from this one on are not looked for.
-
-    Returns:
-        The ids, in ascending order.
+        num_classes: ids of at least this value are ignored.
     """
-    # A search for a byte ends where the first is found: quicker than to sort or count a photo's.
+    # A search ends at the first match, so it is faster than sorting or counting all pixels.
     data = np.asarray(label_map, np.uint8).tobytes()
     return [i for i in range(num_classes) if i in data]
 
@@ -92,13 +89,13 @@ def ids_in(label_map: np.ndarray, num_classes: int) -> list[int]:
 def overlay(
     image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy, alpha: float = 0.6
 ) -> np.ndarray:
-    """Lays the classes' colours over a picture; where there is background, it stays as it is.
+    """Blends an image with the colours of its classes, except where there is background.
 
     Args:
         image: uint8 (height, width, 3).
         label_map: class ids (height, width).
-        anatomy: whose classes and colours they are.
-        alpha: 0 shows the picture only, 1 the colours only.
+        anatomy: the classes and their colours.
+        alpha: opacity of the colours, 0..1.
 
     Returns:
         uint8 (height, width, 3).
@@ -110,10 +107,10 @@ def overlay(
         raise ValueError(f"alpha is {alpha}, but must lie in 0..1")
     if image.shape != (*label_map.shape, 3):
         raise ValueError(
-            f"image has shape {image.shape}, but label_map {label_map.shape} "
-            f"asks for {(*label_map.shape, 3)}"
+            f"image has shape {image.shape}, but must have shape {(*label_map.shape, 3)} for a "
+            f"label_map of shape {label_map.shape}"
         )
-    # By OpenCV, several times as fast as by NumPy's indices: photos are large.
+    # OpenCV is several times as fast as NumPy's indexing on large photos.
     label_map = np.asarray(label_map, np.uint8)
     table = np.zeros((3, 256), np.uint8)
     table[:, : anatomy.num_classes] = np.transpose(anatomy.colours)
@@ -123,16 +120,15 @@ def overlay(
 
 
 def with_legend(image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy) -> np.ndarray:
-    """Puts a legend of the classes that are in a label map under a picture of it.
+    """Appends a legend of the classes of a label map below an image.
 
     Args:
         image: uint8 (height, width, 3).
         label_map: class ids (height, width).
-        anatomy: whose classes and colours they are.
+        anatomy: the classes and their colours.
 
     Returns:
-        uint8 (more rows, width, 3): the picture, and names in their colours below it. A label map
-        of background only gives the picture as it is.
+        uint8 (more rows, width, 3); the image itself if all labels are background.
     """
     shown = [i for i in ids_in(label_map, anatomy.num_classes) if i > 0]
     if not shown:
@@ -157,15 +153,15 @@ def with_legend(image: np.ndarray, label_map: np.ndarray, anatomy: Anatomy) -> n
     return np.concatenate([image, np.asarray(strip)])
 
 
-def parse_grid(path: str | Path, faces: Sequence[Face], anatomy: Anatomy) -> None:
-    """Draws each face as a row: input, rough mask, windows, patches, parse, truth.
+def parse_grid(path: str | Path, faces: Sequence[FaceRow], anatomy: Anatomy) -> None:
+    """Draws a row per face: input, coarse segmentation, windows, patches, labels, truth.
 
-    Where no face's truth is known, its column is left out.
+    The column of the truth is omitted if no face has one.
 
     Args:
-        path: the picture to write; its ending gives the format.
-        faces: from top to bottom.
-        anatomy: what they consist of.
+        path: the file to write; its suffix selects the format.
+        faces: rows from top to bottom.
+        anatomy: the classes and parts.
 
     Raises:
         ValueError: there is no face.
@@ -176,7 +172,7 @@ def parse_grid(path: str | Path, faces: Sequence[Face], anatomy: Anatomy) -> Non
         raise ValueError("faces is empty: there is nothing to draw")
     known = any(face.truth is not None for face in faces)
     columns = COLUMNS if known else COLUMNS[:-1]
-    # Columns as wide as the widest picture is at the rows' common height, the patches' apart.
+    # Columns have the width of the widest image at the rows' height, except that of the patches.
     aspect = max(face.image.shape[1] / face.image.shape[0] for face in faces)
     patches_aspect = max(
         mosaic.shape[1] / mosaic.shape[0] for mosaic in (_mosaic(face, anatomy) for face in faces)
@@ -199,13 +195,13 @@ def parse_grid(path: str | Path, faces: Sequence[Face], anatomy: Anatomy) -> Non
 def confusion_matrix(
     path: str | Path, counts: np.ndarray, anatomy: Anatomy, *, title: str = ""
 ) -> None:
-    """Draws what each class was taken for, in percent of its pixels.
+    """Draws a confusion matrix in percent of the pixels of each true class.
 
     Args:
-        path: the picture to write.
-        counts: pixels (classes, classes), rows truth, columns prediction.
-        anatomy: what the classes are.
-        title: stands above.
+        path: the file to write.
+        counts: number of pixels (classes, classes), rows truth, columns prediction.
+        anatomy: the classes.
+        title: title of the figure.
     """
     total = counts.sum(axis=1, keepdims=True)
     share = 100.0 * counts / np.maximum(total, 1)
@@ -220,7 +216,7 @@ def confusion_matrix(
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=MEDIUM)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="parsed as", ylabel="truth", title=title)
+    axes.set(xlabel="prediction", ylabel="truth", title=title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     figure.colorbar(image, label="% of the class's pixels", shrink=0.8)
@@ -228,26 +224,26 @@ def confusion_matrix(
 
 
 def curves(path: str | Path, metrics: str | Path) -> None:
-    """Draws loss, validation F1 and window placement of a run over its epochs, stage by stage.
+    """Draws loss, validation F1 and window error of a training run over its epochs.
 
     Args:
-        path: the picture to write.
-        metrics: the run's `metrics.jsonl`: a record for each epoch with stage, loss, f1_overall,
+        path: the file to write.
+        metrics: `metrics.jsonl` of the run: a record per epoch with stage, loss, f1_overall,
             f1_mean_of_eight, coarse_f1_overall and window_error_px.
 
     Raises:
-        ValueError: the file holds no record.
+        ValueError: the file contains no record.
     """
     from matplotlib.ticker import LogFormatter
 
     records = [json.loads(line) for line in Path(metrics).read_text().splitlines()]
     if not records:
-        raise ValueError(f"{metrics} holds no record: there is nothing to draw")
+        raise ValueError(f"{metrics} contains no record: there is nothing to draw")
     figure = _figure(8, 7.5)
     loss, score, window = figure.subplots(3, 1, sharex=True)
     stages = [record["stage"] for record in records]
     starts = [i for i, stage in enumerate(stages) if i == 0 or stage != stages[i - 1]]
-    # Each stage has a loss of its own, so the curve breaks between them.
+    # Each stage has another loss, so the curve is interrupted between stages.
     for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
         _curve(loss, records[start:end], "loss", start, color=LINE_COLOURS[0])
     for field, colour in zip(SCORE_CURVES, LINE_COLOURS, strict=True):
@@ -256,8 +252,8 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     loss.set(ylabel="training loss", yscale="log")
     score.set(ylabel="validation F1", ylim=(0, 1))
     score.legend(loc="lower right", fontsize=MEDIUM)
-    window.set(ylabel="windows off by, px", yscale="log", xlabel="epoch of the run")
-    # Pixels as plain numbers, not as powers of ten.
+    window.set(ylabel="window error, px", yscale="log", xlabel="epoch")
+    # Pixels are plain numbers, not powers of ten.
     for ticks in (window.yaxis.set_major_formatter, window.yaxis.set_minor_formatter):
         ticks(LogFormatter(labelOnlyBase=False))
     window.set_xlim(0.5, len(records) + 0.5)
@@ -278,32 +274,34 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     figure.savefig(path)
 
 
-def _curve(axes: "Axes", records: Sequence[dict[str, Any]], field: str, start: int, **how) -> None:
-    """A field over epochs, counted from 1; a null leaves a gap."""
+def _curve(
+    axes: "Axes", records: Sequence[dict[str, Any]], field: str, start: int, **style
+) -> None:
+    """Plots a field over epochs, counted from 1; a null is a gap."""
     values = [np.nan if record[field] is None else record[field] for record in records]
     epochs = range(start + 1, start + 1 + len(records))
-    axes.plot(epochs, values, marker="o", markersize=3, **how)
+    axes.plot(epochs, values, marker="o", markersize=3, **style)
 
 
 def _percent(value: float) -> str:
-    """Two or three figures; nothing where there is nothing."""
+    """Formats a percentage with one decimal; zero is empty."""
     if value == 0:
         return ""
     return "<.1" if value < 0.05 else f"{value:.1f}"
 
 
-def _draw_face(axes: dict[str, "Axes"], face: Face, anatomy: Anatomy) -> None:
+def _draw_face(axes: dict[str, "Axes"], face: FaceRow, anatomy: Anatomy) -> None:
     height, width = face.image.shape[:2]
-    whole = (-0.5, width - 0.5, height - 0.5, -0.5)
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes["input"].imshow(face.image)
     axes["input"].set_ylabel(face.title, fontsize=MEDIUM)
-    axes["rough mask"].imshow(
-        colours(face.coarse_labels, anatomy), extent=whole, interpolation="nearest"
+    axes["coarse segmentation"].imshow(
+        colours(face.coarse_labels, anatomy), extent=extent, interpolation="nearest"
     )
     axes["windows"].imshow(face.image)
     _draw_windows(axes["windows"], face.windows, anatomy)
     axes["patches"].imshow(_mosaic(face, anatomy))
-    axes["parse"].imshow(overlay(face.image, face.parse, anatomy))
+    axes["labels"].imshow(overlay(face.image, face.labels, anatomy))
     if face.truth is not None:
         axes["truth"].imshow(overlay(face.image, face.truth, anatomy))
     for each in axes.values():
@@ -312,7 +310,7 @@ def _draw_face(axes: dict[str, "Axes"], face: Face, anatomy: Anatomy) -> None:
 
 
 def _draw_windows(axes: "Axes", windows: np.ndarray, anatomy: Anatomy) -> None:
-    """Each window in its part's colour, with its name in the corner away from the middle."""
+    """Draws windows in the colours of their parts, with names in the outer corners."""
     from matplotlib.patches import Rectangle
 
     for i, (part, (x0, y0, x1, y1)) in enumerate(zip(anatomy.parts, windows, strict=True)):
@@ -332,8 +330,8 @@ def _draw_windows(axes: "Axes", windows: np.ndarray, anatomy: Anatomy) -> None:
         )
 
 
-def _mosaic(face: Face, anatomy: Anatomy) -> np.ndarray:
-    """The patches, two in a row, each framed in its part's colour; uint8 RGB."""
+def _mosaic(face: FaceRow, anatomy: Anatomy) -> np.ndarray:
+    """Returns the patches in two columns with borders in their parts' colours, uint8 RGB."""
     cell_height, cell_width = (
         max(patch.shape[axis] for patch in face.patches) + 2 * GAP for axis in (0, 1)
     )
@@ -358,12 +356,12 @@ def _part_colour(part: Part, anatomy: Anatomy) -> tuple[float, ...]:
 
 
 def _figure(width: float, height: float, layout: Any = "constrained") -> "Figure":
-    """An empty figure of so many inches."""
+    """Returns an empty figure of a size in inches."""
     from matplotlib.figure import Figure
 
-    # A little above whole pixels: older Matplotlib rounds down, and 7.8 inches are not exact.
-    wide, high = ((round(inches * DPI) + 0.01) / DPI for inches in (width, height))
-    return Figure(figsize=(wide, high), dpi=DPI, layout=layout)
+    # Slightly above integer pixels: older Matplotlib rounds down, and 7.8 inches are not exact.
+    size = [(round(inches * DPI) + 0.01) / DPI for inches in (width, height)]
+    return Figure(figsize=(size[0], size[1]), dpi=DPI, layout=layout)
 
 
 def _class_legend(figure: "Figure", anatomy: Anatomy) -> None:

@@ -105,7 +105,7 @@ def parse_faces(
     occlude: int = 0,
     seed: int = 0,
     true_centres: bool = False,
-) -> list[draw.Face]:
+) -> list[draw.FaceRow]:
     """Parses some faces of a split and keeps what `draw.parse_grid` shows of them.
 
     Args:
@@ -126,7 +126,7 @@ def parse_faces(
     """
     variables = jax.device_put(variables)
     wanted: set[int] = set(indices)
-    found: dict[int, draw.Face] = {}
+    found: dict[int, draw.FaceRow] = {}
     for batch in loader:
         hits = [row for row in np.flatnonzero(batch["mask"]) if int(batch["index"][row]) in wanted]
         if hits:
@@ -257,14 +257,14 @@ def _edge_rows(truth: np.ndarray, found: np.ndarray, anatomy: Anatomy) -> dict[s
 
 @jax.jit
 def _look(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, Any]:
-    """What `draw.Face` shows of a batch, in frame pixels."""
+    """What `draw.FaceRow` shows of a batch, in frame pixels."""
     size = parsed.frame.shape[1:3]
     return {
         "image": _to_uint8(parsed.frame),
         "coarse_labels": parsed.coarse_labels,
         "windows": windows_from_theta(parsed.theta, size),
         "patches": tuple(map(_to_uint8, parsed.patches)),
-        "parse": parsed.labels,
+        "labels": parsed.labels,
         "truth": truth,
         "picture": windows_from_theta(region, size),
     }
@@ -274,17 +274,17 @@ def _to_uint8(image: jax.Array) -> jax.Array:
     return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
 
 
-def _face(seen: Mapping[str, Any], row: int, title: str) -> draw.Face:
+def _face(seen: Mapping[str, Any], row: int, title: str) -> draw.FaceRow:
     """One face of a batch, the padding around its picture cut off."""
     x0, y0, x1, y1 = np.round(seen["picture"][row]).astype(int)
     picture = np.s_[row, y0 : y1 + 1, x0 : x1 + 1]
-    return draw.Face(
+    return draw.FaceRow(
         title=title,
         image=seen["image"][picture],
         coarse_labels=seen["coarse_labels"][row],
         windows=seen["windows"][row] - np.array([x0, y0, x0, y0]),
         patches=[patch[row] for patch in seen["patches"]],
-        parse=seen["parse"][picture],
+        labels=seen["labels"][picture],
         truth=seen["truth"][picture],
     )
 
