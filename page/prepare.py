@@ -1,4 +1,4 @@
-"""Writes what the page loads beside its own program, into `public/`.
+"""Writes the networks that the page loads into `public/`.
 
     python prepare.py
 
@@ -27,19 +27,19 @@ def main() -> None:
     command = ["stn-icnn", "export", "--format", "onnx", "--out", str(path)]
     subprocess.run(command, check=True)
     network = onnx.load(path)
-    said = {entry.key: json.loads(entry.value) for entry in network.metadata_props}
+    metadata = {entry.key: json.loads(entry.value) for entry in network.metadata_props}
     onnx.save(_for_webgpu(network), path)
-    known = {name: said[name] for name in ("classes", "colours", "frame_size")}
-    known |= {"bytes": path.stat().st_size, "trial": _trial(path, said["frame_size"])}
-    (PUBLIC / "network.json").write_text(json.dumps(known) + "\n")
+    facts = {name: metadata[name] for name in ("classes", "colours", "frame_size")}
+    facts |= {"bytes": path.stat().st_size, "trial": _trial(path, metadata["frame_size"])}
+    (PUBLIC / "network.json").write_text(json.dumps(facts) + "\n")
     onnx.save(_any_size(onnx.load(detectors.yunet_file())), PUBLIC / "yunet.onnx")
 
 
 def _for_webgpu(network: onnx.ModelProto) -> onnx.ModelProto:
-    """The same network, of convolutions that ONNX Runtime computes rightly on graphics cards.
+    """Pads the inputs of convolutions with channels of zeros to a multiple of four channels.
 
-    Version 1.30 does not where the input has over four channels, but no multiple of four
-    (microsoft/onnxruntime#29651): they get channels of zeros.
+    ONNX Runtime 1.30 computes other convolutions of more than four channels incorrectly on GPUs
+    (microsoft/onnxruntime#29651).
     """
     graph = network.graph
     weights = {entry.name: entry for entry in graph.initializer}
@@ -64,7 +64,7 @@ def _for_webgpu(network: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _trial(path: Path, frame_size: int) -> dict[str, Any]:
-    """What the network makes of a made-up frame: a graphics card must come to the same."""
+    """Returns the outputs for a synthetic frame, with which the page checks the GPU."""
     frame = (np.arange(frame_size**2 * 3) % 251).astype(np.uint8)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     scores, windows = session.run(
@@ -74,13 +74,13 @@ def _trial(path: Path, frame_size: int) -> dict[str, Any]:
 
 
 def _any_size(yunet: onnx.ModelProto) -> onnx.ModelProto:
-    """YuNet for pictures of any size: only its declared shapes keep it to 640 x 640."""
+    """Removes the declared shapes, which alone restrict YuNet to images of 640 x 640."""
     (image,) = yunet.graph.input
     for axis, name in ((2, "height"), (3, "width")):
         image.type.tensor_type.shape.dim[axis].dim_param = name
     for output in yunet.graph.output:
         output.type.tensor_type.shape.dim[1].dim_param = f"cells of {output.name}"
-    del yunet.graph.value_info[:]  # what is between them
+    del yunet.graph.value_info[:]  # shapes of intermediate values
     onnx.checker.check_model(yunet, full_check=True)
     return yunet
 

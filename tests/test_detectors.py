@@ -50,8 +50,8 @@ def test_landmarks_rotate_with_the_face(degrees):
     image[150:406, 150:406] = draw_face("train", 7).image
     (expected,) = detectors.make_detector("yunet")(image)
     matrix = cv2.getRotationMatrix2D((277.5, 277.5), degrees, 1.0)
-    turned = cv2.warpAffine(image, matrix, (556, 556), borderValue=(128, 128, 128))
-    (found,) = detectors.make_detector("yunet")(turned)
+    rotated = cv2.warpAffine(image, matrix, (556, 556), borderValue=(128, 128, 128))
+    (found,) = detectors.make_detector("yunet")(rotated)
     near = 0.3 * np.linalg.norm(expected[1] - expected[0])
     distance = np.linalg.norm(found - (expected @ matrix[:, :2].T + matrix[:, 2]), axis=-1)
     assert distance.max() < near

@@ -1,4 +1,4 @@
-"""Opening what TFDS has prepared."""
+"""Opening data sets that TFDS has prepared."""
 
 import io
 
@@ -19,7 +19,7 @@ def png(array):
 
 
 def build(data_dir, class_names, name="synthetic_faces", count=5):
-    """Writes a data set of drawn records as the real builders do."""
+    """Writes a data set in the format of the real builders."""
 
     def records():
         for index in range(count):
@@ -59,7 +59,7 @@ def test_prepared_data_set(tmp_path):
     build(tmp_path, list(DATA_SETS["helen"].classes))
     source = open_source(tmp_path, "synthetic_faces", "train")
     assert len(source) == 5
-    assert isinstance(source[0]["soft"]["value"], bytes)  # What nobody asks for is not decoded.
+    assert isinstance(source[0]["soft"]["value"], bytes)  # decoded only on access
     options = {"frame_size": SIZE, "batch_size": 2, "seed": 0, "train": False}
     batches = list(make_loader(tmp_path, "synthetic_faces", "train", NINE, **options))
     assert_equal(batches, list(loader_over(Drawn(5), "synthetic_faces", NINE, **options)))
@@ -69,7 +69,7 @@ def test_prepared_data_set(tmp_path):
         open_source(tmp_path, "synthetic_faces", "validation")
 
 
-def test_data_set_in_a_format_that_has_no_index(tmp_path):
+def test_data_set_in_a_format_without_an_index(tmp_path):
     build(tmp_path, list(DATA_SETS["helen"].classes))
     info = tmp_path / "synthetic_faces" / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
@@ -83,7 +83,7 @@ def test_data_set_with_other_classes(tmp_path):
         open_source(tmp_path, "synthetic_faces", "train")
 
 
-def test_data_set_that_is_not_prepared(tmp_path):
+def test_missing_data_set(tmp_path):
     (tmp_path / "helen" / "incomplete.x_1.0.0").mkdir(parents=True)
     command = f"python -m tfds_builders.prepare helen --data_dir {tmp_path}"
     with pytest.raises(FileNotFoundError, match=command):

@@ -390,7 +390,8 @@ def test_importing_the_package_imports_no_training_library():
 import sys, jax_stn_icnn
 assert not {"jax", "numpy"} & set(sys.modules)
 from jax_stn_icnn import FaceParser
-heavy = {"tensorflow", "tensorflow_datasets", "grain", "orbax", "orbax.checkpoint", "torch"}
+heavy = {"tensorflow", "tensorflow_datasets", "grain", "orbax", "optax", "torch"}
+heavy |= {"matplotlib", "ml_collections", "tqdm"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)

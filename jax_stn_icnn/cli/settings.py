@@ -1,7 +1,6 @@
 """The file `settings.json` in an output folder: the weights and detector of the results in it.
 
-The command skips photos whose results exist. The file keeps it from taking results of other weights
-for those of the current ones.
+The command skips photos whose results exist. With this file it detects results of other weights.
 """
 
 import hashlib

@@ -4,8 +4,8 @@
     networks                    device      batches of frames of several photos -> class scores
     resample, merge             threads     class scores -> labels of the photo's pixels
 
-`FaceParser._parse` holds these steps together. Frames have the same size in all photos, so one
-compiled program serves them all; a photo itself is never sent to the device.
+`FaceParser._parse` connects these steps. Frames have the same size for all photos, so one compiled
+program serves them all; only frames are sent to the device.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.photos.reading import to_rgb
 
 BATCH_SIZE = 4  # faces per call of the networks, where several photos are parsed
-THREADS = 2  # that read photos, and as many that resample labels
-# Another photo is read only while the photos in memory, those whose results have not been taken,
-# have fewer pixels than this, and fewer faces than this or than two batches. A photo without a face
-# counts as one face. The scores of a face take 20 MB.
+THREADS = 2  # number of threads that read photos, and of threads that resample labels
+# Another photo is read only while the photos whose results have not been taken have fewer than
+# MAX_PIXELS pixels and fewer than MAX_FACES faces, or than the faces of two batches. A photo without
+# faces counts as one face. The scores of a face take 20 MB.
 MAX_PIXELS = 32_000_000
 MAX_FACES = 32
 MAX_BATCHES = 2  # on the device: one that runs, and one that waits
@@ -262,8 +262,8 @@ class FaceParser:
             errors: as in `stream`.
         """
         photos: deque[_Photo] = deque()  # read, but their results have not been taken
-        batch: list[_Face] = []  # faces of these photos that the networks have not been given
-        on_device: deque[Any] = deque()  # outputs of the last batches
+        batch: list[_Face] = []  # faces of these photos for the next call of the networks
+        on_device: deque[Any] = deque()  # outputs of the last calls
 
         with background_threads(THREADS) as readers, background_threads(THREADS) as finishers:
 
@@ -367,7 +367,7 @@ def compile_networks(
     Args:
         model: the networks.
         variables: the variables of the model, on the device.
-        shape: of the frames, (batch, S, S, 3).
+        shape: shape of the frames, (batch, S, S, 3).
 
     Returns:
         A function of variables and frames.
@@ -387,7 +387,7 @@ def compile_networks(
 def parse_frames(
     model: STNiCNN, variables: Mapping[str, Any], frames: jax.Array
 ) -> dict[str, jax.Array]:
-    """Computes what a `FaceResult` needs of the networks' outputs.
+    """Computes the outputs of the networks that `FaceResult.from_frame` takes.
 
     Args:
         model: the networks.

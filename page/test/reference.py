@@ -1,8 +1,9 @@
-"""Writes what Python says of some photos into `test/.reference/`, for the page to be compared to.
+"""Writes the results of the Python parser for some photos into `test/.reference/`.
 
     python test/reference.py
 
-`cases.json` holds numbers, and names arrays by (file, shape); the files hold their bytes.
+The page's tests compare its results to them. `cases.json` contains numbers, and the file and shape
+of each array; the files contain the bytes of the arrays.
 """
 
 import importlib.util
@@ -42,7 +43,7 @@ def main() -> None:
 
 
 def _group() -> np.ndarray:
-    """The README's picture of several drawn faces, turned ones among them."""
+    """Returns the photo of several drawn faces, some of them rotated, of the README."""
     path = PAGE.parent / "docs" / "make_group.py"
     spec = importlib.util.spec_from_file_location("make_group", path)
     assert spec is not None and spec.loader is not None
@@ -52,7 +53,7 @@ def _group() -> np.ndarray:
 
 
 def _frames(photo: np.ndarray, landmarks: np.ndarray) -> list[dict[str, Any]]:
-    """Frames of both kinds, finer and coarser than the photo, and some beyond its edges."""
+    """Crops frames of boxes and landmarks, finer and coarser than the photo or at its edge."""
     boxes = np.array([(-60, 20, 180, 250), (500.5, 380, 760, 655), (300, 130, 340, 168)])
     cases = []
     for name, given, place in (
@@ -68,7 +69,7 @@ def _frames(photo: np.ndarray, landmarks: np.ndarray) -> list[dict[str, Any]]:
 
 
 def _scores() -> dict[str, Any]:
-    """Scores of a frame, carried to photos by several matrices; faces in front of each other."""
+    """Resamples scores of a frame to a photo by several matrices, and merges the faces."""
     side, size, num_classes = 64, (150, 190), len(NINE.classes)
     noise = np.random.default_rng(0).normal(size=(num_classes, 9, 9)).astype(np.float32)
     scores = np.stack([cv2.resize(plane, (side, side)) for plane in noise])
@@ -102,7 +103,7 @@ def _scores() -> dict[str, Any]:
 
 
 def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
-    """What goes into YuNet's network and comes out of it, by OpenCV."""
+    """Returns the input and the outputs of YuNet's network in OpenCV."""
     factor = 640 / max(photo.shape)
     small = cv2.resize(
         photo,
@@ -125,7 +126,7 @@ def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
 
 
 def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The parser's labels."""
+    """Returns the parser's labels."""
     parser = FaceParser.load()
     found = {}
     for name, photo in photos.items():
@@ -135,7 +136,7 @@ def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
 
 
 def _array(name: str, values: np.ndarray) -> dict[str, Any]:
-    """Writes an array's bytes; gives where they are."""
+    """Writes the bytes of an array; returns its file and shape."""
     (OUT / f"{name}.bin").write_bytes(np.ascontiguousarray(values).tobytes())
     return {"file": f"{name}.bin", "shape": values.shape}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image, ImageOps
 
-from jax_stn_icnn.photos import reading as photos
+from jax_stn_icnn.photos import reading
 from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 
 HEIGHT, WIDTH = 24, 36
@@ -263,7 +263,7 @@ def test_damaged_bytes_give_an_image_or_a_photo_error(tmp_path, monkeypatch, kin
 def test_suffixes_are_those_of_the_formats():
     Image.init()
     known = {suffix for suffix, kind in Image.registered_extensions().items()}
-    assert set(photos.SUFFIXES) <= known
-    assert {Image.registered_extensions()[suffix] for suffix in photos.SUFFIXES} == set(
-        photos.FORMATS
+    assert set(reading.SUFFIXES) <= known
+    assert {Image.registered_extensions()[suffix] for suffix in reading.SUFFIXES} == set(
+        reading.FORMATS
     )
