@@ -113,7 +113,14 @@ def test_folder_without_images(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("your_faces", "got 'your_faces', and --manual_dir is"), ("My faces", "lower-case letters")],
+    [
+        (
+            "hellen",
+            "expected one of celebamask_hq, helen, synthetic_faces, or the name of a folder .*; "
+            "got 'hellen', and --manual_dir is /",
+        ),
+        ("My faces", "lower-case letters"),
+    ],
 )
 def test_no_such_folder(tmp_path, name, message):
     with pytest.raises(prepare.PrepareError, match=message):

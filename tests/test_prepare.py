@@ -133,7 +133,8 @@ def test_a_build_in_another_process_is_refused(manual_dir, tmp_path, monkeypatch
     monkeypatch.setattr(images, "encode_png", encode_during_another_build)
     prepare.prepare("helen", tmp_path, manual_dir, "array_record")
     assert results[0].returncode == 1
-    assert "error: another process is preparing" in results[0].stderr
+    assert "error: another process is preparing" in results[0].stderr.splitlines()[-1]
+    assert "Traceback" not in results[0].stderr
 
 
 @pytest.mark.parametrize(
@@ -169,12 +170,6 @@ def test_command_prints_one_line_and_fails(tmp_path):
     assert result.returncode == 1
     assert result.stderr.splitlines()[-1].startswith(f"error: {path}: images/7_1.jpg: cannot be")
     assert "Traceback" not in result.stderr
-
-
-def test_command_with_an_unknown_name():
-    result = command("hellen")
-    assert result.returncode != 0
-    assert "expected one of celebamask_hq, helen, synthetic_faces, or the name" in result.stderr
 
 
 @pytest.mark.parametrize("limit_32_bits", [None, 1000])
