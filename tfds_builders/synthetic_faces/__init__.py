@@ -1,4 +1,8 @@
-"""Synthetic faces: importing this package registers the builder with TFDS."""
+"""Synthetic faces: importing this package registers the builder where TFDS is installed."""
 
-# Relative, because TFDS's tools import this folder under another name and must register it once.
-from .synthetic_faces_dataset_builder import Builder as Builder
+import importlib.util
+
+# The drawings alone also verify exported files, which does not require the extra `train`.
+if importlib.util.find_spec("tensorflow_datasets"):
+    # Relative: TFDS imports this folder under another name and must register the builder once.
+    from .synthetic_faces_dataset_builder import Builder as Builder
