@@ -100,12 +100,16 @@ class YuNet:
         """
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file} for the face detector")
+        # OpenCV 5 warns that its engine for the CPU has no other targets; the CPU is what is used.
+        log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
             self._network = cv2.FaceDetectorYN.create(
                 str(file), "", (320, 320), _YUNET_SCORE, _YUNET_OVERLAP
             )
         except cv2.error as error:
             raise ValueError(f"{file} is not a YuNet network that OpenCV reads: {error}") from error
+        finally:
+            cv2.utils.logging.setLogLevel(log_level)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Detects faces.
