@@ -1,12 +1,12 @@
-"""Scores a trained STN-iCNN: the paper's table, as text, JSON and pictures.
+"""Evaluates a trained STN-iCNN: the paper's table as text, the scores as JSON, pictures.
 
-    python eval.py --ckpt runs/synthetic                    # the best weights of a run
+    python eval.py --ckpt runs/synthetic                      # the best weights of a run
     python eval.py --ckpt runs/celebamask/weights_fine.safetensors --split validation
-    python eval.py --ckpt runs/celebamask --cropper centroid # the baseline that STN replaced
-    python eval.py --ckpt runs/celebamask --occlude 2        # parts covered, both croppers
+    python eval.py --ckpt runs/celebamask --cropper centroid  # the baseline without a localizer
+    python eval.py --ckpt runs/celebamask --occlude 2         # occluded parts, both croppers
     python eval.py --ckpt helen.safetensors --config configs/helen.py
 
-Weights that lie in a run's directory bring their config along; others need --config.
+Weights outside the directory of a run need --config.
 """
 
 import json
@@ -35,48 +35,61 @@ from jax_stn_icnn.train import config as configs
 FACES_PER_PICTURE = 6
 
 _CKPT = flags.DEFINE_string(
-    "ckpt", None, "A run's directory, or weights in .safetensors.", required=True
+    "ckpt", None, "Directory of a run, or a weights file (.safetensors).", required=True
 )
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config, where the run has none.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "Prepared data sets; by default the run's.")
-_SPLIT = flags.DEFINE_string("split", None, "Such as test[:100]; by default the run's test split.")
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Config; by default that of the run.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Directory of prepared data sets; by default that of the config."
+)
+_SPLIT = flags.DEFINE_string(
+    "split", None, "Split, such as test[:100]; by default the test split of the config."
+)
 _CROPPER = flags.DEFINE_enum(
-    "cropper", None, [CENTROID], "Cut around the rough mask's centroids, not by the localizer."
+    "cropper",
+    None,
+    [CENTROID],
+    "Crop around the centroids of the coarse segmentation instead of the localizer's windows.",
 )
-_TRUE_CENTRES = flags.DEFINE_bool("true_centres", False, "Cut the true windows.")
-_OCCLUDE = flags.DEFINE_integer("occlude", 0, "Parts to cover in each face.", 0, 6)
-_SEED = flags.DEFINE_integer("seed", 0, "Of covered parts and randomly drawn faces.", 0, 2**31 - 1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", None, "By default the run's.", 1)
-_JSON = flags.DEFINE_string("json", None, "File to write the scores to.")
-_PICTURES = flags.DEFINE_string("pictures", None, "Directory for pictures.")
+_TRUE_CENTRES = flags.DEFINE_bool(
+    "true_centres", False, "Crop the windows of the labels instead of predicted ones."
+)
+_OCCLUDE = flags.DEFINE_integer("occlude", 0, "Number of parts to occlude in each face.", 0, 6)
+_SEED = flags.DEFINE_integer(
+    "seed", 0, "Seed of the occluded parts and of the random faces in pictures.", 0, 2**31 - 1
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size", None, "Batch size; by default that of the config.", 1
+)
+_JSON = flags.DEFINE_string("json", None, "File that the scores are written to.")
+_PICTURES = flags.DEFINE_string("pictures", None, "Directory that pictures are written to.")
 _COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, cache.HELP)
 
 Loader = Callable[[], grain.IterDataset]
 
 
 def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], STNiCNN]:
-    """Config, variables and model of a run's directory or of a file of weights."""
+    """Returns config, variables and model of a run's directory or of a weights file."""
     path = ckpt / WEIGHTS if ckpt.is_dir() else ckpt
     if not path.exists():
-        raise FileNotFoundError(f"--ckpt: there is no file {path}")
+        raise FileNotFoundError(f"--ckpt: the file {path} does not exist")
     loaded = weights.load_weights(path)
-    beside = path.parent / CONFIG
+    run_config = path.parent / CONFIG
     if _CONFIG.value is not None:
         config = _CONFIG.value
-    elif beside.exists():
-        config = ConfigDict(json.loads(beside.read_text()))
+    elif run_config.exists():
+        config = ConfigDict(json.loads(run_config.read_text()))
     else:
-        raise FileNotFoundError(f"there is no {beside}: name the config of the weights, --config")
+        raise FileNotFoundError(f"{run_config} does not exist: set --config to the weights' config")
     configs.check(config)
     anatomy = configs.model_config(config).anatomy
     if anatomy.name != loaded.model.config.anatomy.name:
         raise ValueError(
             f"{path} has the classes {loaded.model.config.anatomy.name!r}, but the config has "
-            f"model.anatomy={anatomy.name!r}: name the config of the weights, --config"
+            f"model.anatomy={anatomy.name!r}: set --config to the weights' config"
         )
     if config.dataset.frame_size != loaded.frame_size:
         raise ValueError(
-            f"{path} was trained at a frame of {loaded.frame_size}, but the config has "
+            f"{path} was trained at a frame size of {loaded.frame_size}, but the config has "
             f"dataset.frame_size={config.dataset.frame_size}"
         )
     options = loaded.model.config.replace(dtype=config.model.dtype)
@@ -84,12 +97,12 @@ def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], STNiCNN]:
 
 
 def _loader(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int]:
-    """What makes a pass over the split, and how many faces it has."""
+    """Returns a function that opens a pass over the split, and the split's number of faces."""
     dataset = config.dataset
     source = open_source(
         _DATA_DIR.value or dataset.data_dir, dataset.name, _SPLIT.value or dataset.test
     )
-    make = partial(
+    open_loader = partial(
         loader_over,
         source,
         dataset.name,
@@ -99,16 +112,16 @@ def _loader(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int]:
         seed=config.seed,
         train=False,
     )
-    return make, len(source)
+    return open_loader, len(source)
 
 
 def _draw(
     folder: Path, model: STNiCNN, variables: dict[str, Any], loader: Loader, report: Report
 ) -> None:
-    """Best, worst and random faces, and the confusion matrix."""
+    """Draws the best, the worst and random faces, and the confusion matrix."""
     folder.mkdir(parents=True, exist_ok=True)
     scores = report.mean_of_eight_by_face
-    order = np.argsort(scores)  # Faces without a score come last.
+    order = np.argsort(scores)  # NaN is last.
     order = order[~np.isnan(scores[order])]
     count = min(FACES_PER_PICTURE, len(order))
     random = np.random.default_rng(_SEED.value).choice(order, count, replace=False)
@@ -135,13 +148,15 @@ def _draw(
 
 
 def _evaluate() -> None:
-    """Scores, prints and writes what the flags ask for."""
+    """Evaluates the model, prints the tables and writes the files that flags name."""
     if _OCCLUDE.value and _TRUE_CENTRES.value:
-        raise ValueError("--occlude compares croppers, but --true_centres uses none: drop one")
+        raise ValueError(
+            "--occlude compares croppers, but --true_centres uses none: remove one of them"
+        )
     config, variables, model = _restore(Path(_CKPT.value).expanduser())
     trained = model.config.cropper
     cropper = _CROPPER.value or trained
-    # Covered parts are what tells the two croppers apart, so both are scored.
+    # Occlusion is where the two croppers differ, so both are evaluated.
     croppers = list(dict.fromkeys([cropper, trained, CENTROID])) if _OCCLUDE.value else [cropper]
     loader, images = _loader(config, model.config.anatomy)
     reports = {
@@ -158,15 +173,15 @@ def _evaluate() -> None:
         for name in croppers
     }
     report = reports[cropper]
-    print(f"{report.images} faces, {report.faces_per_second:.1f} a second\n")
+    print(f"{report.images} faces, {report.faces_per_second:.1f} faces/s\n")
     print(score_table({"true centres": report} if _TRUE_CENTRES.value else reports))
     print(f"\n{class_table(reports)}")
-    found = report.as_json()
+    scores = report.as_json()
     if _OCCLUDE.value:
         print(f"\n{occlusion_table(reports)}")
-        found["occlusion"] = {name: each.occlusion_as_json() for name, each in reports.items()}
+        scores["occlusion"] = {name: one.occlusion_as_json() for name, one in reports.items()}
     if _JSON.value:
-        Path(_JSON.value).expanduser().write_text(json.dumps(found, indent=2) + "\n")
+        Path(_JSON.value).expanduser().write_text(json.dumps(scores, indent=2) + "\n")
     if _PICTURES.value:
         folder = Path(_PICTURES.value).expanduser()
         chosen = STNiCNN(model.config.replace(cropper=cropper))
@@ -174,7 +189,7 @@ def _evaluate() -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
+    """Runs the program."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)

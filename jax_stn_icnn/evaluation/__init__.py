@@ -1,1 +1,1 @@
-"""Scores of a parser: confusion counts, F1, evaluation of a split, tables and pictures."""
+"""Evaluation: confusion counts, F1, boundary scores, reports on a split, drawings."""

@@ -1,10 +1,12 @@
-"""What F1 hardly sees: how well edges lie, and regions that stand where nothing of theirs is.
+"""Boundary F of each class and stray regions, two errors that F1 hardly shows.
 
-On the host, by OpenCV. Counts add up over faces; divide once.
+Both are computed on the host by OpenCV. Counts are summed over faces before scores are computed.
 """
 
 import cv2
 import numpy as np
+
+from jax_stn_icnn.checks import check_shape
 
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
@@ -12,65 +14,65 @@ _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 def edge_counts(
     truth: np.ndarray, prediction: np.ndarray, num_classes: int, within: float = 2.0
 ) -> np.ndarray:
-    """Counts the pixels of each class's edge, and those that have an edge of the other near.
+    """Counts the edge pixels of each class, and those near an edge of the other label map.
 
-    A pixel lies on its class's edge if one of its four neighbours is of another class; the
-    picture's border is no edge.
+    A pixel is an edge pixel of its class if one of its four neighbors has another class; the
+    border of the image is not an edge.
 
     Args:
-        truth: class ids (height, width).
-        prediction: likewise.
-        num_classes: how many classes there are.
-        within: how near, in pixels from centre to centre.
+        truth: Class ids (height, width).
+        prediction: Class ids of the same shape.
+        num_classes: Number of classes.
+        within: Largest distance that counts as near, in pixels from center to center.
 
     Returns:
-        int64 (classes, 4): the prediction's edge pixels, those of them near the true edge, the true
-        edge's pixels, those of them near the predicted edge.
+        int64 (classes, 4): predicted edge pixels, those of them near a true edge pixel, true edge
+        pixels, those of them near a predicted edge pixel.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: The shapes differ.
     """
     _check(truth, prediction)
     near = _disc(within)
     counts = np.zeros((num_classes, 4), np.int64)
     for c in range(num_classes):
-        true, found = _edge(truth == c), _edge(prediction == c)
-        counts[c, 0], counts[c, 2] = np.count_nonzero(found), np.count_nonzero(true)
+        true, predicted = _edge(truth == c), _edge(prediction == c)
+        counts[c, 0], counts[c, 2] = np.count_nonzero(predicted), np.count_nonzero(true)
         if counts[c, 0] and counts[c, 2]:
-            counts[c, 1] = np.count_nonzero(found & cv2.dilate(true, near))
-            counts[c, 3] = np.count_nonzero(true & cv2.dilate(found, near))
+            counts[c, 1] = np.count_nonzero(predicted & cv2.dilate(true, near))
+            counts[c, 3] = np.count_nonzero(true & cv2.dilate(predicted, near))
     return counts
 
 
 def boundary_f(counts: np.ndarray) -> np.ndarray:
-    """Each class's boundary F, the harmonic mean of precision and recall of its edge.
+    """Computes the boundary F of each class, the harmonic mean of edge precision and edge recall.
 
     Args:
-        counts: of `edge_counts`, summed, (classes, 4).
+        counts: Summed counts of `edge_counts`, (classes, 4).
 
     Returns:
-        float64 (classes,); NaN where neither has an edge.
+        float64 (classes,); NaN for a class without an edge in truth and prediction.
     """
-    found, found_near, true, true_near = np.asarray(counts, np.float64).T
+    predicted, predicted_near, true, true_near = np.asarray(counts, np.float64).T
     with np.errstate(invalid="ignore", divide="ignore"):
-        precision, recall = found_near / found, true_near / true
+        precision, recall = predicted_near / predicted, true_near / true
         score = 2 * precision * recall / (precision + recall)
-    return np.where((found_near == 0) & (found + true > 0), 0.0, score)
+    return np.where((predicted_near == 0) & (predicted + true > 0), 0.0, score)
 
 
 def stray_regions(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -> int:
-    """Counts the 4-connected regions of a class that hold no true pixel of it.
+    """Counts the predicted regions, 4-connected, that contain no true pixel of their class.
 
     Args:
-        truth: class ids (height, width).
-        prediction: likewise.
-        num_classes: how many classes there are; background, 0, does not count.
+        truth: Class ids (height, width).
+        prediction: Class ids of the same shape.
+        num_classes: Number of classes; regions of background, class 0, are not counted.
 
     Returns:
-        How many regions.
+        The number of regions.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: The shapes differ.
     """
     _check(truth, prediction)
     stray = 0
@@ -82,21 +84,18 @@ def stray_regions(truth: np.ndarray, prediction: np.ndarray, num_classes: int) -
     return stray
 
 
+def _check(truth: np.ndarray, prediction: np.ndarray) -> None:
+    check_shape("truth", truth, ("height", "width"))
+    check_shape("prediction", prediction, truth.shape)
+
+
 def _edge(mask: np.ndarray) -> np.ndarray:
-    """1 where a mask's pixel has a neighbour outside it, uint8."""
-    there = mask.astype(np.uint8)
-    inner = cv2.erode(there, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=(1,))
-    return there - np.asarray(inner, np.uint8)
+    """Returns 1 at the pixels of a mask with a neighbor outside it, uint8."""
+    pixels = mask.astype(np.uint8)
+    inner = cv2.erode(pixels, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=(1,))
+    return pixels - np.asarray(inner, np.uint8)
 
 
 def _disc(radius: float) -> np.ndarray:
-    reach = np.arange(-int(radius), int(radius) + 1)
-    return np.asarray(reach[:, None] ** 2 + reach**2 <= radius**2, np.uint8)
-
-
-def _check(truth: np.ndarray, prediction: np.ndarray) -> None:
-    if truth.ndim != 2 or truth.shape != prediction.shape:
-        raise ValueError(
-            f"truth has shape {truth.shape} and prediction {prediction.shape}, but both must be "
-            "(height, width)"
-        )
+    offsets = np.arange(-int(radius), int(radius) + 1)
+    return np.asarray(offsets[:, None] ** 2 + offsets**2 <= radius**2, np.uint8)

@@ -1,11 +1,11 @@
-"""Scores a model on a split: F1 of parse and rough mask, and how far off the windows are.
+"""Evaluates a model on a split: F1 of label maps and coarse segmentations, window errors.
 
-The device counts for every face by itself; the host keeps those counts, and `report` adds them up
-once, in int64. So neither the batch size nor the number of processes can change a score.
+The devices count the pixels of each face; `Report` sums the counts of all faces on the host, in
+int64. Scores therefore depend neither on the batch size nor on the number of processes.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import Anatomy
-from jax_stn_icnn.data.occlusion import occlude as cover_parts
+from jax_stn_icnn.data.occlusion import occlude as occlude_parts
 from jax_stn_icnn.evaluation import draw, metrics
 from jax_stn_icnn.evaluation.boundaries import edge_counts, stray_regions
 from jax_stn_icnn.evaluation.report import Report
@@ -40,59 +40,54 @@ def evaluate(
     true_centres: bool = False,
     edges: bool = False,
 ) -> Report:
-    """Scores a model at the size of the frame.
+    """Evaluates a model on the frames of a loader.
 
-    With several processes, each evaluates its share and all return the report of the whole; their
-    loaders must give equally many batches of one size.
+    With several processes, each evaluates its share, and all return the report on all faces; their
+    loaders must return equally many batches of one size.
 
     Args:
-        model: the parser; with the centroid cropper, a localizer's variables are left unused.
+        model: The model. One with the centroid cropper ignores the variables of a localizer.
         variables: `{"params": ..., "batch_stats": ...}`.
-        loader: one pass over a split, in batches of frame, labels, region, index and mask; examples
-            outside the mask do not count.
-        images: how many examples the loader holds, for the time left on the bar.
-        progress: whether to show a bar on the terminal.
-        occlude: how many parts of each face to cover before it is parsed. The truth stays that of
-            the uncovered face.
-        seed: of the choice of parts to cover; a record's choice depends on it and its index only.
-        true_centres: cut the true windows instead of where the model puts them.
-        edges: count edges and stray regions too, on the host.
+        loader: One pass over a split, in batches of frame, labels, region, index and mask; examples
+            outside the mask are not counted.
+        images: Number of examples of the loader, for the progress bar.
+        progress: Whether to show a progress bar.
+        occlude: Number of parts to occlude in each face before it is parsed. The labels are those
+            of the face without occlusion.
+        seed: Seed of the choice of occluded parts, which depends on it and the record's index only.
+        true_centres: Whether to crop the windows of the labels instead of the predicted ones.
+        edges: Whether to count edges and stray regions, on the host.
 
     Returns:
         The report.
 
     Raises:
-        ValueError: the loader gave no batch.
+        ValueError: The loader returned no batch.
     """
     variables = jax.device_put(variables)
-    rows: list[dict[str, np.ndarray]] = []
+    tables: list[dict[str, np.ndarray]] = []
     ends = [time.perf_counter()]
     with tqdm(
         total=images, desc="evaluating", unit="face", disable=not progress, leave=False
     ) as bar:
         for batch in loader:
-            found = _parse(model, variables, dict(batch), seed, occlude, true_centres)
-            tally = _tally(found, batch["labels"], batch["region"], model.config.anatomy)
-            row = {"index": batch["index"], "mask": batch["mask"], **jax.device_get(tally)}
+            prediction = _predict(model, variables, dict(batch), seed, occlude, true_centres)
+            counts = _count(prediction, batch["labels"], batch["region"], model.config.anatomy)
+            table = {"index": batch["index"], "mask": batch["mask"], **jax.device_get(counts)}
             if edges:
-                row |= _edge_rows(batch["labels"], np.asarray(found.labels), model.config.anatomy)
-            rows.append(row)
+                labels = np.asarray(prediction.labels)
+                table |= _count_edges(batch["labels"], labels, model.config.anatomy)
+            tables.append(table)
             ends.append(time.perf_counter())
             bar.update(int(batch["mask"].sum()))
-    if not rows:
-        raise ValueError("the loader gave no batch: is the split empty?")
-    # The first batch compiles, so it is left out of the clock where there are others.
-    start = 1 if len(rows) > 1 else 0
-    speed = sum(int(row["mask"].sum()) for row in rows[start:]) / (ends[-1] - ends[start])
-    table = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    speed, table = _gather_processes(speed, table)
+    if not tables:
+        raise ValueError("the loader returned no batch: the split is empty")
+    table = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
+    faces_per_second, table = _gather_processes(_faces_per_second(tables, ends), table)
     order = np.argsort(table["index"], kind="stable")
     order = order[table.pop("mask")[order]]
-    return Report(
-        model.config.anatomy,
-        **{name: column[order] for name, column in table.items()},
-        faces_per_second=speed,
-    )
+    columns = {name: column[order] for name, column in table.items()}
+    return Report(model.config.anatomy, **columns, faces_per_second=faces_per_second)
 
 
 def parse_faces(
@@ -106,57 +101,58 @@ def parse_faces(
     seed: int = 0,
     true_centres: bool = False,
 ) -> list[draw.FaceRow]:
-    """Parses some faces of a split and keeps what `draw.parse_grid` shows of them.
+    """Parses some faces of a split and returns them with the intermediates for `draw.parse_grid`.
 
     Args:
-        model: the parser.
+        model: The model.
         variables: `{"params": ..., "batch_stats": ...}`.
-        loader: one pass over the split, as for `evaluate`; read no further than needed.
-        indices: which records, by their index in the split.
-        titles: a title for each index; its number by default.
-        occlude: as for `evaluate`.
-        seed: as for `evaluate`.
-        true_centres: as for `evaluate`.
+        loader: One pass over the split, as for `evaluate`; iterated no further than necessary.
+        indices: Indices of the records in the split.
+        titles: A title for each index; by default the index.
+        occlude: As for `evaluate`.
+        seed: As for `evaluate`.
+        true_centres: As for `evaluate`.
 
     Returns:
-        The faces, in the order of `indices`, padding around the picture cut off.
+        The faces in the order of `indices`, without the padding around the picture.
 
     Raises:
-        ValueError: the split lacks an index.
+        ValueError: The split has no record of an index.
     """
     variables = jax.device_put(variables)
-    wanted: set[int] = set(indices)
-    found: dict[int, draw.FaceRow] = {}
+    missing = set(indices)
+    faces: dict[int, draw.FaceRow] = {}
     for batch in loader:
-        hits = [row for row in np.flatnonzero(batch["mask"]) if int(batch["index"][row]) in wanted]
-        if hits:
-            parsed = _parse(model, variables, dict(batch), seed, occlude, true_centres)
-            seen = jax.device_get(_look(parsed, batch["labels"], batch["region"]))
-        for row in hits:
+        rows = [r for r in np.flatnonzero(batch["mask"]) if int(batch["index"][r]) in missing]
+        if rows:
+            prediction = _predict(model, variables, dict(batch), seed, occlude, true_centres)
+            arrays = jax.device_get(_drawn_arrays(prediction, batch["labels"], batch["region"]))
+        for row in rows:
             index = int(batch["index"][row])
             title = titles[index] if titles else f"face {index}"
-            found[index] = _face(seen, int(row), title)
-        if found.keys() == wanted:
-            return [found[index] for index in indices]
-    raise ValueError(f"the split has no records {sorted(wanted - found.keys())}")
+            faces[index] = _drawn_face(arrays, int(row), title)
+            missing.remove(index)
+        if not missing:
+            return [faces[index] for index in indices]
+    raise ValueError(f"the split has no records {sorted(missing)}")
 
 
-class _Parsed(NamedTuple):
-    """A batch as the model saw it, and what it found.
+class _Prediction(NamedTuple):
+    """The model's input and output for a batch, and the true windows.
 
     Attributes:
-        frame: floats (batch, size, size, 3).
-        covered: which of its parts were covered, bool (batch, parts).
+        frame: Floats in 0..1, (batch, size, size, 3), with occlusion.
+        occluded: Which parts are occluded, bool (batch, parts).
         coarse_labels: Class ids of the coarse segmentation, uint8 (batch, rows, columns).
-        theta: the windows, (batch, parts, 2, 3).
-        true_theta: those that the labels ask for, of the same shape.
-        present: which parts the labels hold, bool (batch, parts).
-        patches: for each part (batch, height, width, 3).
-        labels: the parse, uint8 (batch, size, size).
+        theta: The windows, (batch, parts, 2, 3).
+        true_theta: The windows of the labels, (batch, parts, 2, 3).
+        present: Which parts the labels contain, bool (batch, parts).
+        patches: For each part (batch, height, width, 3).
+        labels: The label map, class ids, uint8 (batch, size, size).
     """
 
     frame: jax.Array
-    covered: jax.Array
+    occluded: jax.Array
     coarse_labels: jax.Array
     theta: jax.Array
     true_theta: jax.Array
@@ -165,135 +161,135 @@ class _Parsed(NamedTuple):
     labels: jax.Array
 
 
-# By itself, not within `_tally` and `_look`: the networks are compiled once for both.
+# A program of its own, so that `evaluate` and `parse_faces` compile the networks once.
 @partial(jax.jit, static_argnames=("model", "occlude", "true_centres"))
-def _parse(
+def _predict(
     model: STNiCNN,
     variables: Variables,
     batch: Mapping[str, jax.Array],
     seed: int,
     occlude: int,
     true_centres: bool,
-) -> _Parsed:
-    """Runs the model on a batch."""
-    truth, region = batch["labels"], batch["region"]
+) -> _Prediction:
+    """Returns the model's predictions for a batch."""
+    config, truth, region = model.config, batch["labels"], batch["region"]
     frame = ops.to_float(batch["frame"])
-    covered = jnp.zeros((frame.shape[0], model.config.anatomy.num_parts), bool)
+    occluded = jnp.zeros((frame.shape[0], config.anatomy.num_parts), bool)
     if occlude:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
-        frame, covered = cover_parts(keys, frame, truth, occlude, model.config.anatomy)
-    true_theta, present = theta_target(truth, model.config.patch_sizes, model.config.anatomy)
+        frame, occluded = occlude_parts(keys, frame, truth, occlude, config.anatomy)
+    true_theta, present = theta_target(truth, config.patch_sizes, config.anatomy)
     if true_centres:
-        found = _with_windows(model, variables, frame, region, true_theta)
+        output: Any = model.apply(variables, frame, region, true_theta, method=_parse_windows)
     else:
-        found = model.apply(variables, frame, region)
-    coarse_labels = jnp.argmax(found.coarse_probs, axis=-1).astype(jnp.uint8)
-    return _Parsed(
+        output = model.apply(variables, frame, region)
+    coarse_labels = jnp.argmax(output.coarse_probs, axis=-1).astype(jnp.uint8)
+    return _Prediction(
         frame,
-        covered,
+        occluded,
         coarse_labels,
-        found.theta,
+        output.theta,
         true_theta,
         present,
-        found.patches,
-        found.labels,
+        output.patches,
+        output.labels,
     )
 
 
-def _with_windows(
-    model: STNiCNN, variables: Variables, frame: jax.Array, region: jax.Array, theta: jax.Array
+def _parse_windows(
+    model: STNiCNN, frame: jax.Array, region: jax.Array, theta: jax.Array
 ) -> STNiCNNOutput:
-    """Returns the model's output for given windows."""
-    apply: Callable[..., Any] = partial(model.apply, variables)  # one type whatever the method
-    image = ops.coarse_image(frame, region, model.config.coarse_image_size)
-    coarse = apply(image, method="coarse_stage")
-    patches, logits = apply(frame, theta, coarse, region, method="fine_stage")
-    scores = apply(logits, theta, coarse.global_logits, frame.shape[1:3], region, method="merge")
-    probs = jax.nn.softmax(coarse.logits)
-    return STNiCNNOutput(coarse.logits, coarse.global_logits, probs, theta, patches, logits, scores)
+    """Returns the model's output for given windows, without its localizer."""
+    coarse = model.coarse_stage(ops.coarse_image(frame, region, model.config.coarse_image_size))
+    patches, fine_logits = model.fine_stage(frame, theta, coarse, region)
+    scores = model.merge(fine_logits, theta, coarse.global_logits, frame.shape[1:3], region)
+    coarse_probs = jax.nn.softmax(coarse.logits)
+    return STNiCNNOutput(
+        coarse.logits, coarse.global_logits, coarse_probs, theta, patches, fine_logits, scores
+    )
 
 
 @partial(jax.jit, static_argnames="anatomy")
-def _tally(
-    parsed: _Parsed, truth: jax.Array, region: jax.Array, anatomy: Anatomy
+def _count(
+    prediction: _Prediction, truth: jax.Array, region: jax.Array, anatomy: Anatomy
 ) -> dict[str, jax.Array]:
-    """A batch's rows of a `Report`."""
-    # The same geometry as the coarse image's, backwards: zero, background, beyond the picture.
-    rough = ops.crop_nearest(
-        parsed.coarse_labels[..., None], invert_theta(region), truth.shape[1:]
+    """Returns the columns of a `Report` for a batch, without those of `_count_edges`."""
+    # The inverse of the coarse image's crop; outside the picture it samples 0, background.
+    coarse_labels = ops.crop_nearest(
+        prediction.coarse_labels[..., None], invert_theta(region), truth.shape[1:]
     )[..., 0]
-    window_yx, true_yx = (
-        jnp.stack(
-            [
-                unit_to_pixel(theta[..., axis, 2], truth.shape[image_axis])
-                for axis, image_axis in ((1, 1), (0, 2))
-            ],
-            axis=-1,
-        )
-        for theta in (parsed.theta, parsed.true_theta)
+    centers, true_centers = (
+        unit_to_pixel(theta[..., 2], truth.shape[1])  # Frames are square.
+        for theta in (prediction.theta, prediction.true_theta)
     )
-    count = jax.vmap(
-        lambda truth, found: metrics.confusion(
-            truth[None], found[None], num_classes=anatomy.num_classes
-        )
+    confusion = jax.vmap(
+        lambda truth, labels: metrics.confusion(truth[None], labels[None], anatomy.num_classes)
     )
     return {
-        "confusion": count(truth, parsed.labels),
-        "coarse_confusion": count(truth, rough),
-        "window_error": jnp.linalg.norm(window_yx - true_yx, axis=-1),
-        "present": parsed.present,
-        "covered": parsed.covered,
+        "confusion": confusion(truth, prediction.labels),
+        "coarse_confusion": confusion(truth, coarse_labels),
+        "window_error": jnp.linalg.norm(centers - true_centers, axis=-1),
+        "present": prediction.present,
+        "occluded": prediction.occluded,
     }
 
 
-def _edge_rows(truth: np.ndarray, found: np.ndarray, anatomy: Anatomy) -> dict[str, np.ndarray]:
-    """The rest of a batch's rows of a `Report`."""
-    pairs = list(zip(np.asarray(truth), found, strict=True))
+def _count_edges(truth: np.ndarray, labels: np.ndarray, anatomy: Anatomy) -> dict[str, np.ndarray]:
+    """Returns the columns `edges` and `stray` of a `Report` for a batch."""
+    pairs = list(zip(np.asarray(truth), labels, strict=True))
     return {
         "edges": np.stack([edge_counts(*pair, anatomy.num_classes) for pair in pairs]),
         "stray": np.array([stray_regions(*pair, anatomy.num_classes) for pair in pairs]),
     }
 
 
+def _faces_per_second(tables: Sequence[Mapping[str, np.ndarray]], ends: Sequence[float]) -> float:
+    """Returns the speed; the first batch, which compiles, is excluded unless it is the only one."""
+    first = 1 if len(tables) > 1 else 0
+    return sum(int(table["mask"].sum()) for table in tables[first:]) / (ends[-1] - ends[first])
+
+
+def _gather_processes(
+    faces_per_second: float, table: dict[str, np.ndarray]
+) -> tuple[float, dict[str, np.ndarray]]:
+    """Returns the sum of the speeds of all processes, and their tables concatenated."""
+    if jax.process_count() == 1:
+        return faces_per_second, table
+    speeds, tables = multihost_utils.process_allgather((np.float32(faces_per_second), table))
+    return float(speeds.sum()), {name: np.concatenate(rows) for name, rows in tables.items()}
+
+
 @jax.jit
-def _look(parsed: _Parsed, truth: jax.Array, region: jax.Array) -> dict[str, Any]:
-    """What `draw.FaceRow` shows of a batch, in frame pixels."""
-    size = parsed.frame.shape[1:3]
+def _drawn_arrays(
+    prediction: _Prediction, truth: jax.Array, region: jax.Array
+) -> dict[str, jax.Array | tuple[jax.Array, ...]]:
+    """Returns the arrays of `draw.FaceRow` for a batch, in frame pixels, and the picture's box."""
+    size = prediction.frame.shape[1:3]
     return {
-        "image": _to_uint8(parsed.frame),
-        "coarse_labels": parsed.coarse_labels,
-        "windows": windows_from_theta(parsed.theta, size),
-        "patches": tuple(map(_to_uint8, parsed.patches)),
-        "labels": parsed.labels,
+        "image": _to_uint8(prediction.frame),
+        "coarse_labels": prediction.coarse_labels,
+        "windows": windows_from_theta(prediction.theta, size),
+        "patches": tuple(map(_to_uint8, prediction.patches)),
+        "labels": prediction.labels,
         "truth": truth,
         "picture": windows_from_theta(region, size),
     }
 
 
-def _to_uint8(image: jax.Array) -> jax.Array:
-    return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)
-
-
-def _face(seen: Mapping[str, Any], row: int, title: str) -> draw.FaceRow:
-    """One face of a batch, the padding around its picture cut off."""
-    x0, y0, x1, y1 = np.round(seen["picture"][row]).astype(int)
+def _drawn_face(arrays: Mapping[str, Any], row: int, title: str) -> draw.FaceRow:
+    """Returns one face of a batch without the padding around its picture."""
+    x0, y0, x1, y1 = np.round(arrays["picture"][row]).astype(int)
     picture = np.s_[row, y0 : y1 + 1, x0 : x1 + 1]
     return draw.FaceRow(
         title=title,
-        image=seen["image"][picture],
-        coarse_labels=seen["coarse_labels"][row],
-        windows=seen["windows"][row] - np.array([x0, y0, x0, y0]),
-        patches=[patch[row] for patch in seen["patches"]],
-        labels=seen["labels"][picture],
-        truth=seen["truth"][picture],
+        image=arrays["image"][picture],
+        coarse_labels=arrays["coarse_labels"][row],
+        windows=arrays["windows"][row] - np.array([x0, y0, x0, y0]),
+        patches=[patch[row] for patch in arrays["patches"]],
+        labels=arrays["labels"][picture],
+        truth=arrays["truth"][picture],
     )
 
 
-def _gather_processes(
-    speed: float, table: dict[str, np.ndarray]
-) -> tuple[float, dict[str, np.ndarray]]:
-    """Joins what all processes counted; their speeds add up."""
-    if jax.process_count() == 1:
-        return speed, table
-    speeds, tables = multihost_utils.process_allgather((np.float32(speed), table))
-    return float(speeds.sum()), {name: np.concatenate(rows) for name, rows in tables.items()}
+def _to_uint8(image: jax.Array) -> jax.Array:
+    return jnp.round(jnp.clip(image, 0, 1) * 255).astype(jnp.uint8)

@@ -1,6 +1,7 @@
-"""Scores: confusion counts that add up over batches and devices, and F1 from them.
+"""Confusion counts and the F1 scores computed from them.
 
-Sum the counts first, divide once: the mean of batches' F1 is not the data set's F1.
+Counts are summed over batches and devices before F1 is computed: the mean of the batches' F1 is not
+the F1 of the data set.
 """
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 from jax_stn_icnn.anatomy import NINE, Anatomy
 from jax_stn_icnn.checks import check_labels, check_shape
 
-# Over the classes that have a window, eight in all of ours; and over all but background.
+# F1 over the classes of the parts, and over all classes but background.
 OVERALL = "overall"
 MEAN_OF_EIGHT = "mean_of_eight"
 MEAN = "mean"
@@ -21,19 +22,19 @@ def confusion(
     prediction: jax.Array,
     num_classes: int = NINE.num_classes,
 ) -> jax.Array:
-    """Counts how often each class was called each.
+    """Returns the confusion counts of label maps.
 
     Args:
-        truth: class ids, integers (batch, height, width).
-        prediction: likewise.
-        num_classes: how many classes there are.
+        truth: Class ids, integers (batch, height, width).
+        prediction: Class ids of the same shape.
+        num_classes: Number of classes.
 
     Returns:
-        int32 (classes, classes), rows truth, columns prediction. Add up on the host, in int64, what
-        may pass 2**31 pixels in all.
+        Numbers of pixels, int32 (classes, classes), rows truth, columns prediction. Sums that may
+        exceed 2**31 - 1 pixels belong on the host, in int64.
 
     Raises:
-        ValueError: shapes differ, or a label is no class.
+        ValueError: Shapes differ, or a label is not a class id.
     """
     check_shape("truth", truth, ("batch", "height", "width"))
     check_shape("prediction", prediction, truth.shape)
@@ -45,25 +46,25 @@ def confusion(
 
 
 def f1_scores(counts: np.ndarray, anatomy: Anatomy = NINE) -> dict[str, float]:
-    """F1 = 2 TP / (2 TP + FP + FN) of every group, and the mean of single classes.
+    """Computes F1 = 2 TP / (2 TP + FP + FN) of each group of classes, and means over classes.
 
-    The classes of a group become one before counting. `overall`, the field's convention, does so
-    with all that have a window: a brow called an eye costs nothing; `mean_of_eight`, over the same
-    classes, eight in the paper, is the honest one beside it. Where there are classes without a
-    window, `mean` is that over all but background.
+    The classes of a group are merged into one before counting. `overall` merges all classes of
+    parts, as the literature does; a brow that is labeled as an eye costs nothing there.
+    `mean_of_eight` is the mean F1 of the same classes, eight in the paper, without merging. `mean`,
+    for an anatomy with global classes besides background, is the mean over all classes but
+    background.
 
     Args:
-        counts: summed confusion counts (classes, classes), rows truth.
-        anatomy: what the face consists of.
+        counts: Summed confusion counts (classes, classes), rows truth.
+        anatomy: The classes and their groups.
 
     Returns:
-        Group name -> F1 in 0..1, NaN where a group is in neither truth nor prediction.
+        Group name -> F1 in 0..1; NaN if neither truth nor prediction contains the group.
 
     Raises:
-        ValueError: the shape is not (classes, classes).
+        ValueError: The shape is not (classes, classes).
     """
     check_shape("counts", counts, (anatomy.num_classes, anatomy.num_classes))
-    counts = np.asarray(counts, np.int64)
     scores = {name: _f1(counts, group) for name, group in anatomy.group_ids.items()}
     scores[OVERALL] = _f1(counts, anatomy.part_class_ids)
     scores[MEAN_OF_EIGHT] = _mean_f1(counts, anatomy.part_class_ids)
@@ -73,25 +74,26 @@ def f1_scores(counts: np.ndarray, anatomy: Anatomy = NINE) -> dict[str, float]:
 
 
 def class_f1(counts: np.ndarray) -> np.ndarray:
-    """F1 of every single class, background included; NaN where it is nowhere.
+    """Computes the F1 of each class.
 
     Args:
-        counts: summed confusion counts (classes, classes), rows truth.
+        counts: Summed confusion counts (classes, classes), rows truth.
 
     Returns:
-        float64 (classes,).
+        float64 (classes,), background included; NaN for a class that neither truth nor prediction
+        contains.
     """
-    return np.array([_f1(np.asarray(counts, np.int64), (c,)) for c in range(len(counts))])
+    return np.array([_f1(counts, (c,)) for c in range(len(counts))])
 
 
 def _mean_f1(counts: np.ndarray, ids: tuple[int, ...]) -> float:
-    """The mean over single classes, those in neither truth nor prediction left out."""
-    known = [score for score in (_f1(counts, (c,)) for c in ids) if not np.isnan(score)]
-    return float(np.mean(known)) if known else float("nan")
+    """Returns the mean F1 of the classes that truth or prediction contains."""
+    scores = [score for score in (_f1(counts, (c,)) for c in ids) if not np.isnan(score)]
+    return float(np.mean(scores)) if scores else float("nan")
 
 
 def _f1(counts: np.ndarray, group: tuple[int, ...]) -> float:
-    ids = list(group)
-    hit = counts[np.ix_(ids, ids)].sum()
-    either = counts[ids].sum() + counts[:, ids].sum()
-    return float(2 * hit / either) if either else float("nan")
+    counts, ids = np.asarray(counts, np.int64), list(group)
+    true_positives = counts[np.ix_(ids, ids)].sum()
+    total = counts[ids].sum() + counts[:, ids].sum()
+    return float(2 * true_positives / total) if total else float("nan")

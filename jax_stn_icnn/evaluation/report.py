@@ -1,4 +1,4 @@
-"""What an evaluation counted, the scores that follow from it, and the paper's tables as text."""
+"""`Report`: the counts of an evaluation and the scores computed from them, and tables of scores."""
 
 import dataclasses
 import math
@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 
 from jax_stn_icnn.anatomy import Anatomy
-from jax_stn_icnn.evaluation import metrics
-from jax_stn_icnn.evaluation.boundaries import boundary_f
+from jax_stn_icnn.evaluation import boundaries, metrics
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Report:
-    """What was counted, a row for each face in the order of the split; scores are derived from it.
+    """Counts of an evaluation, one row for each face in the order of the split.
 
     Attributes:
-        anatomy: what a face consists of.
-        index: the record's index in its split, (images,).
-        confusion: counts of the parse, rows truth, (images, classes, classes).
-        coarse_confusion: counts of the rough mask, upsampled to the frame, of the same shape.
-        window_error: distance in frame pixels of each window's centre from the true window's,
-            (images, parts); means nothing where the part is absent.
-        present: which parts the face has, bool (images, parts).
-        covered: which parts were covered before parsing, bool (images, parts).
-        faces_per_second: loading included, compilation not.
-        edges: `edges.edge_counts` of each face, (images, classes, 4), if they were asked for.
-        stray: `edges.stray_regions` of each face, (images,), likewise.
+        anatomy: The classes and the parts.
+        index: Index of each face's record in the split, (images,).
+        confusion: Confusion counts of the label map, rows truth, (images, classes, classes).
+        coarse_confusion: Confusion counts of the coarse segmentation, upsampled to the frame, of
+            the same shape.
+        window_error: Distance between the centers of each window and of the true window, in frame
+            pixels, (images, parts); undefined for absent parts.
+        present: Which parts the face has, bool (images, parts).
+        occluded: Which parts were occluded before the face was parsed, bool (images, parts).
+        faces_per_second: Speed of the evaluation, with loading and without compilation.
+        edges: `boundaries.edge_counts` of each face, (images, classes, 4), or None.
+        stray: `boundaries.stray_regions` of each face, (images,), or None.
     """
 
     anatomy: Anatomy
@@ -36,53 +36,39 @@ class Report:
     coarse_confusion: np.ndarray
     window_error: np.ndarray
     present: np.ndarray
-    covered: np.ndarray
+    occluded: np.ndarray
     faces_per_second: float
     edges: np.ndarray | None = None
     stray: np.ndarray | None = None
 
     @property
     def images(self) -> int:
-        """How many faces were scored."""
+        """Number of faces."""
         return len(self.index)
 
     @property
     def f1(self) -> dict[str, float]:
-        """`metrics.f1_scores` of the parse."""
-        return metrics.f1_scores(self.confusion.sum(axis=0, dtype=np.int64), self.anatomy)
+        """`metrics.f1_scores` of the label map."""
+        return metrics.f1_scores(_sum(self.confusion), self.anatomy)
 
     @property
     def coarse_f1(self) -> dict[str, float]:
-        """`metrics.f1_scores` of the rough mask."""
-        return metrics.f1_scores(self.coarse_confusion.sum(axis=0, dtype=np.int64), self.anatomy)
+        """`metrics.f1_scores` of the coarse segmentation."""
+        return metrics.f1_scores(_sum(self.coarse_confusion), self.anatomy)
 
     @property
-    def window_error_px(self) -> float:
-        """Mean over all present parts of the window's distance; NaN if there is none."""
-        return self._mean_error(self.present)
+    def f1_by_class(self) -> dict[str, float]:
+        """F1 of each class but background."""
+        return self._by_class(metrics.class_f1(_sum(self.confusion)))
 
     @property
-    def window_error_px_by_part(self) -> dict[str, float]:
-        """The same for each part."""
-        only = np.eye(self.anatomy.num_parts, dtype=bool)
-        return {
-            part.name: self._mean_error(self.present & only[i])
-            for i, part in enumerate(self.anatomy.parts)
-        }
-
-    @property
-    def window_error_px_covered(self) -> float:
-        """The same over the parts that were covered."""
-        return self._mean_error(self.present & self.covered)
-
-    @property
-    def window_error_px_uncovered(self) -> float:
-        """The same over the parts that were not covered."""
-        return self._mean_error(self.present & ~self.covered)
+    def faces_by_class(self) -> dict[str, int]:
+        """Number of faces that have each class but background."""
+        return self._by_class((self.confusion.sum(axis=2) > 0).sum(axis=0))
 
     @property
     def mean_of_eight_by_face(self) -> np.ndarray:
-        """Each face's own mean F1; classes in neither truth nor prediction take no part."""
+        """`mean_of_eight` of each face by itself, (images,)."""
         return np.array(
             [
                 metrics.f1_scores(counts, self.anatomy)[metrics.MEAN_OF_EIGHT]
@@ -91,44 +77,57 @@ class Report:
         )
 
     @property
-    def by_class(self) -> dict[str, tuple[float, int]]:
-        """For each class but background its F1, and how many faces have it."""
-        f1 = metrics.class_f1(self.confusion.sum(axis=0, dtype=np.int64))
-        faces = (self.confusion.sum(axis=2) > 0).sum(axis=0)
-        return {
-            name: (float(f1[i]), int(faces[i])) for i, name in enumerate(self.anatomy.classes) if i
-        }
+    def boundary_f(self) -> float:
+        """Mean boundary F of the classes that have one; NaN if edges were not counted."""
+        return _mean(self.boundary_f_by_class)
 
     @property
-    def boundary_f(self) -> dict[str, float]:
-        """For each class but background the boundary F of its edge; empty where not counted."""
+    def boundary_f_by_class(self) -> dict[str, float]:
+        """Boundary F of each class but background; empty if edges were not counted."""
         if self.edges is None:
             return {}
-        scores = boundary_f(self.edges.sum(axis=0))
-        return {name: float(scores[i]) for i, name in enumerate(self.anatomy.classes) if i}
-
-    @property
-    def mean_boundary_f(self) -> float:
-        """Its mean over the classes that have one; NaN if there is none."""
-        found = [score for score in self.boundary_f.values() if not math.isnan(score)]
-        return float(np.mean(found)) if found else math.nan
+        return self._by_class(boundaries.boundary_f(_sum(self.edges)))
 
     @property
     def stray_regions_per_face(self) -> float:
-        """How many regions of a face's parse hold no true pixel of their class; NaN if unknown."""
+        """Mean number of stray regions of a face; NaN if they were not counted."""
         return math.nan if self.stray is None else float(np.mean(self.stray))
 
+    @property
+    def window_error_px(self) -> float:
+        """Mean window error of all present parts, in frame pixels; NaN if there are none."""
+        return self._mean_error(self.present)
+
+    @property
+    def window_error_px_by_part(self) -> dict[str, float]:
+        """Mean window error of each part."""
+        only = np.eye(self.anatomy.num_parts, dtype=bool)
+        return {
+            part.name: self._mean_error(self.present & only[i])
+            for i, part in enumerate(self.anatomy.parts)
+        }
+
+    @property
+    def window_error_px_occluded(self) -> float:
+        """Mean window error of the occluded parts."""
+        return self._mean_error(self.present & self.occluded)
+
+    @property
+    def window_error_px_visible(self) -> float:
+        """Mean window error of the parts that were not occluded."""
+        return self._mean_error(self.present & ~self.occluded)
+
     def as_json(self) -> dict[str, Any]:
-        """The report for `json.dump`; a score that does not exist is None."""
-        return _without_nan(
+        """Returns the scores for `json.dump`; a score that is NaN becomes None."""
+        return _nan_to_none(
             {
                 "images": self.images,
                 "classes": self.anatomy.name,
                 "f1": self.f1,
-                "f1_by_class": {name: f1 for name, (f1, _) in self.by_class.items()},
-                "faces_by_class": {name: faces for name, (_, faces) in self.by_class.items()},
-                "boundary_f": self.mean_boundary_f,
-                "boundary_f_by_class": self.boundary_f,
+                "f1_by_class": self.f1_by_class,
+                "faces_by_class": self.faces_by_class,
+                "boundary_f": self.boundary_f,
+                "boundary_f_by_class": self.boundary_f_by_class,
                 "stray_regions_per_face": self.stray_regions_per_face,
                 "coarse_f1": self.coarse_f1,
                 "window_error_px": self.window_error_px,
@@ -138,95 +137,92 @@ class Report:
         )
 
     def occlusion_as_json(self) -> dict[str, float | None]:
-        """Window placement of covered and uncovered parts, in frame pixels, for `json.dump`."""
-        return _without_nan(
-            {"covered": self.window_error_px_covered, "uncovered": self.window_error_px_uncovered}
+        """Returns the window errors of occluded and visible parts for `json.dump`."""
+        return _nan_to_none(
+            {"occluded": self.window_error_px_occluded, "visible": self.window_error_px_visible}
         )
+
+    def _by_class(self, values: np.ndarray) -> dict[str, Any]:
+        """Returns class name -> value without background, the first class."""
+        return dict(zip(self.anatomy.classes[1:], values[1:].tolist(), strict=True))
 
     def _mean_error(self, which: np.ndarray) -> float:
         return float(self.window_error[which].mean(dtype=np.float64)) if which.any() else math.nan
 
 
 def score_table(reports: Mapping[str, Report]) -> str:
-    """The paper's table as text: F1 of each group, and how far off the windows are.
+    """Returns the paper's table as text: F1 of each group of classes, and the window errors.
 
     Args:
-        reports: row name -> report; the rough mask is scored from the first.
+        reports: Row name -> report on the same faces; the row of the coarse segmentation is that
+            of the first report.
 
     Returns:
-        Lines of aligned columns; a score that does not exist is a dash.
+        Lines of aligned columns; a score that is NaN is a dash.
     """
     first = next(iter(reports.values()))
-    # Single classes without a window have a table of their own.
+    # Global classes have a group of their own each; `class_table` lists them.
     single = {first.anatomy.classes[i] for i in first.anatomy.global_ids}
     groups = [name for name in first.f1 if name not in single]
-    rows = [["F1", *(group.replace("_", " ") for group in groups)]]
-    rows.append(["rough mask", *(_text(first.coarse_f1[group], 3) for group in groups)])
+    f1 = {"coarse segmentation": first.coarse_f1}
+    f1 |= {name: report.f1 for name, report in reports.items()}
+    rows = [["F1", *map(_title, groups)]]
     rows += [
-        [name, *(_text(report.f1[group], 3) for group in groups)]
-        for name, report in reports.items()
+        [name, *(_number(scores[group], 3) for group in groups)] for name, scores in f1.items()
     ]
-    parts = [part.name for part in first.anatomy.parts]
-    windows = [["windows off by, px", *(part.replace("_", " ") for part in parts), "mean"]]
+    windows = [["window error, px", *(_title(part.name) for part in first.anatomy.parts), "mean"]]
     for name, report in reports.items():
-        by_part = report.window_error_px_by_part
-        errors = [*(by_part[part] for part in parts), report.window_error_px]
-        windows.append([name, *(_text(error, 1) for error in errors)])
-    return f"{align(rows)}\n\n{align(windows)}"
+        errors = [*report.window_error_px_by_part.values(), report.window_error_px]
+        windows.append([name, *(_number(error, 1) for error in errors)])
+    return f"{_align(rows)}\n\n{_align(windows)}"
 
 
 def class_table(reports: Mapping[str, Report]) -> str:
-    """Every class with its F1, boundary F and the number of faces that have it, as text.
+    """Returns F1, boundary F and the number of faces of each class as text.
 
     Args:
-        reports: row name -> report of the same faces.
+        reports: Row name -> report on the same faces.
 
     Returns:
-        Lines of aligned columns, a class a line; a score that does not exist is a dash.
+        Lines of aligned columns, one for each class; a score that is NaN is a dash.
     """
     first = next(iter(reports.values()))
-    rows = [["class", "faces", *(f"F1, {name}" for name in reports)]]
-    counted = {name: report for name, report in reports.items() if report.edges is not None}
-    rows[0] += [f"boundary F, {name}" for name in counted]
-    for name, (_, faces) in first.by_class.items():
-        scores = [_text(report.by_class[name][0], 3) for report in reports.values()]
-        scores += [_text(report.boundary_f[name], 3) for report in counted.values()]
-        rows.append([name.replace("_", " "), str(faces), *scores])
-    means = [
-        float(np.nanmean([f1 for f1, _ in each.by_class.values()])) for each in reports.values()
+    with_edges = {name: report for name, report in reports.items() if report.edges is not None}
+    columns = {f"F1, {name}": report.f1_by_class for name, report in reports.items()}
+    columns |= {
+        f"boundary F, {name}": report.boundary_f_by_class for name, report in with_edges.items()
+    }
+    rows = [["class", "faces", *columns]]
+    for name, faces in first.faces_by_class.items():
+        scores = (_number(column[name], 3) for column in columns.values())
+        rows.append([_title(name), str(faces), *scores])
+    means = (_number(_mean(column), 3) for column in columns.values())
+    rows.append(["mean", str(first.images), *means])
+    stray = [
+        f"stray regions per face, {name}: {_number(report.stray_regions_per_face, 1)}"
+        for name, report in with_edges.items()
     ]
-    means += [report.mean_boundary_f for report in counted.values()]
-    rows.append(["mean", str(first.images), *(_text(mean, 3) for mean in means)])
-    strays = "\n".join(
-        f"stray regions a face, {name}: {_text(report.stray_regions_per_face, 1)}"
-        for name, report in counted.items()
-    )
-    return align(rows) + (f"\n\n{strays}" if strays else "")
+    return "\n".join([_align(rows), *([""] if stray else []), *stray])
 
 
 def occlusion_table(reports: Mapping[str, Report]) -> str:
-    """Window placement of covered and uncovered parts, for each cropper, as text.
+    """Returns the window errors of occluded and visible parts as text.
 
     Args:
-        reports: cropper -> report with covered parts.
+        reports: Cropper -> report on faces with occluded parts.
 
     Returns:
         Lines of aligned columns, distances in frame pixels.
     """
-    rows = [["windows off by, px", "covered parts", "uncovered parts"]]
-    rows += [
-        [
-            name,
-            _text(report.window_error_px_covered, 1),
-            _text(report.window_error_px_uncovered, 1),
-        ]
-        for name, report in reports.items()
-    ]
-    return align(rows)
+    rows = [["window error, px", "occluded parts", "visible parts"]]
+    for name, report in reports.items():
+        errors = (report.window_error_px_occluded, report.window_error_px_visible)
+        rows.append([name, *(_number(error, 1) for error in errors)])
+    return _align(rows)
 
 
-def align(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns, the first to the left and the others to the right."""
+def _align(rows: Sequence[Sequence[str]]) -> str:
+    """Returns rows of text as columns, the first aligned to the left, the others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -237,11 +233,26 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     )
 
 
-def _text(value: float, digits: int) -> str:
+def _sum(counts: np.ndarray) -> np.ndarray:
+    """Returns counts summed over faces."""
+    return counts.sum(axis=0, dtype=np.int64)
+
+
+def _mean(scores: Mapping[str, float]) -> float:
+    """Returns the mean of the scores that are not NaN; NaN if there are none."""
+    values = [score for score in scores.values() if not math.isnan(score)]
+    return float(np.mean(values)) if values else math.nan
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _number(value: float, digits: int) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _without_nan(tree: Any) -> Any:
+def _nan_to_none(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {name: _without_nan(value) for name, value in tree.items()}
+        return {name: _nan_to_none(value) for name, value in tree.items()}
     return None if isinstance(tree, float) and math.isnan(tree) else tree
