@@ -18,16 +18,16 @@ def test_counts_and_scores_equal_the_original(golden):
 
 def test_counts_add_up_over_batches_and_devices():
     truth, prediction = jax.random.randint(jax.random.key(0), (2, 4, 16, 16), 0, 9)
-    whole = metrics.confusion(truth, prediction)
+    together = metrics.confusion(truth, prediction)
     parts = [metrics.confusion(truth[i : i + 1], prediction[i : i + 1]) for i in range(4)]
-    np.testing.assert_array_equal(sum(parts), whole)
+    np.testing.assert_array_equal(sum(parts), together)
     by_device = jax.pmap(
         lambda t, p: jax.lax.psum(metrics.confusion(t, p), "batch"), axis_name="batch"
     )(truth.reshape(4, 1, 16, 16), prediction.reshape(4, 1, 16, 16))
-    np.testing.assert_array_equal(by_device[0], whole)
+    np.testing.assert_array_equal(by_device[0], together)
 
 
-def test_overall_forgives_a_brow_called_an_eye_and_the_mean_does_not():
+def test_a_brow_labeled_as_an_eye_lowers_the_mean_but_not_overall():
     counts = np.zeros((9, 9), int)
     counts[0, 0] = 100
     counts[1, 3] = 10
@@ -38,7 +38,7 @@ def test_overall_forgives_a_brow_called_an_eye_and_the_mean_does_not():
     np.testing.assert_allclose(scores["mean_of_eight"], (0 + 6 * 1 + 20 / 30) / 8)
 
 
-def test_classes_in_neither_leave_the_mean_alone():
+def test_the_mean_excludes_classes_in_neither_map():
     counts = np.zeros((9, 9), int)
     counts[5, 5] = 3
     scores = metrics.f1_scores(counts)
@@ -46,7 +46,7 @@ def test_classes_in_neither_leave_the_mean_alone():
     assert np.isnan(scores["eyes"])
 
 
-def test_bad_input_is_named():
+def test_errors_name_the_argument():
     good = jnp.zeros((1, 4, 4), jnp.int32)
     with pytest.raises(ValueError, match="prediction has shape"):
         metrics.confusion(good, good[:, :3])

@@ -11,7 +11,8 @@ def blobs(seed, shape=(40, 56), classes=4):
     return smooth.argmax(axis=0).astype(np.uint8)
 
 
-def edge_by_a_loop(mask):
+def edge_pixels(mask):
+    """Yields the edge pixels of a mask, in a loop."""
     height, width = mask.shape
     for y, x in zip(*np.nonzero(mask), strict=True):
         around = ((y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1))
@@ -21,13 +22,13 @@ def edge_by_a_loop(mask):
 
 
 @pytest.mark.parametrize("within", [0, 1, 2, 3])
-def test_edges_equal_a_loop(within):
+def test_counts_equal_a_loop(within):
     truth, prediction = blobs(0), blobs(1)
     prediction[:, :30] = truth[:, :30]
     counts = boundaries.edge_counts(truth, prediction, 5, within)
     for c in range(4):
-        true = np.array(list(edge_by_a_loop(truth == c)))
-        found = np.array(list(edge_by_a_loop(prediction == c)))
+        true = np.array(list(edge_pixels(truth == c)))
+        found = np.array(list(edge_pixels(prediction == c)))
         apart = np.linalg.norm(true[:, None] - found[None], axis=-1) <= within
         expected = len(found), apart.any(axis=0).sum(), len(true), apart.any(axis=1).sum()
         np.testing.assert_array_equal(counts[c], expected)
@@ -41,21 +42,23 @@ def test_boundary_f_is_the_harmonic_mean():
     assert np.isnan(score[3])
 
 
-def test_stray_regions_touch_nothing_of_their_own():
+def test_stray_regions_have_no_true_pixel_of_their_class():
     truth = np.zeros((8, 12), np.uint8)
     truth[1:4, 1:4], truth[5:7, 6:9] = 1, 2
     prediction = truth.copy()
     assert boundaries.stray_regions(truth, prediction, 3) == 0
-    prediction[0, 11] = prediction[7, 0] = 1  # two of one class
-    prediction[2, 2] = 2  # a hole in the one, stray as the other
-    prediction[4, 4] = 1  # touches its own class by a corner only
-    prediction[0, :4] = 1  # grows over its edge, but holds true pixels of it
+    prediction[0, 11] = prediction[7, 0] = 1  # two regions of one class
+    prediction[2, 2] = 2  # a hole in region 1, stray as class 2
+    prediction[4, 4] = 1  # touches its class at a corner only
+    prediction[0, :4] = 1  # exceeds its edge, but contains true pixels
     assert boundaries.stray_regions(truth, prediction, 3) == 4
-    prediction[:] = 0  # a hole as large as all: background does not count
+    prediction[:] = 0  # background is not counted
     assert boundaries.stray_regions(truth, prediction, 3) == 0
 
 
 @pytest.mark.parametrize("score", [boundaries.edge_counts, boundaries.stray_regions])
 def test_shapes_are_checked(score):
-    with pytest.raises(ValueError, match=r"truth has shape \(4, 4\) and prediction \(4, 5\)"):
+    with pytest.raises(
+        ValueError, match=r"prediction has shape \(4, 5\), but must have shape \(4, 4\)"
+    ):
         score(np.zeros((4, 4)), np.zeros((4, 5)), 3)
