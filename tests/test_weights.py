@@ -1,141 +1,143 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 import safetensors.numpy
 from conftest import BROWS, random_variables
 
-from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.io import weights
+from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.train.state import init_variables
 
 FRAME = 64
-MODEL = STNiCNN(
-    ((17, 19), (17, 19), (9, 11), (9, 11), (15, 15), (13, 21)),
-    "small",
-    anatomy=NINETEEN,
-    coarse_channels=(4, 4, 16),
-    fine_channels=(4, 4),
-    interlinks=2,
+# An anatomy that no registry has, and no option at its default.
+CONFIG = ModelConfig(
+    anatomy=dataclasses.replace(BROWS, name="two brows", groups=(("brows", ("brow_2",)),)),
+    cropper="small",
+    patch_size=31,
+    windows="fitted",
     coarse_network="unet",
+    coarse_channels=(4, 4, 16),
     coarse_stride=2,
     attention=1,
-    edges=True,
-    following=True,
+    edge_head=True,
+    bridge=True,
     flip_test=True,
+    fine_channels=(4, 4),
+    interlinks=1,
 )
 
 
 @pytest.fixture(scope="module")
 def variables():
-    return init_variables(MODEL, 0)
+    return random_variables(STNiCNN(CONFIG))
 
 
 @pytest.fixture
 def file(tmp_path, variables):
-    weights.save_weights(tmp_path / "w.safetensors", variables, MODEL, FRAME)
+    weights.save_weights(tmp_path / "w.safetensors", variables, CONFIG, FRAME)
     return tmp_path / "w.safetensors"
 
 
-def assert_same(found, expected, **tolerance):
-    assert weights.shapes(found) == weights.shapes(expected)
-    for name, leaf in found["params"]["coarse"]["logits"].items():
-        wanted = expected["params"]["coarse"]["logits"][name]
-        np.testing.assert_allclose(leaf, wanted, **(tolerance or {"rtol": 0}))
+def change_metadata(file, **changes):
+    """Changes a file's metadata; those that are None are removed."""
+    with safetensors.safe_open(file, "numpy") as opened:
+        metadata = opened.metadata() | changes
+        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
+    present = {name: value for name, value in metadata.items() if value is not None}
+    safetensors.numpy.save_file(arrays, file, present)
 
 
 def test_round_trip(file, variables):
     loaded = weights.load_weights(file)
-    assert loaded.model == MODEL
+    assert loaded.model == STNiCNN(CONFIG)
     assert loaded.frame_size == FRAME
-    assert_same(loaded.variables, variables)
+    jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
 
 
-def test_a_file_older_than_a_switch_is_of_a_model_without_it(file, variables):
-    plain = MODEL.clone(attention=0, edges=False, following=False, flip_test=False)
-    weights.save_weights(file, init_variables(plain, 0), plain, FRAME)
-    with safetensors.safe_open(file, "numpy") as opened:
-        metadata = opened.metadata()
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-    for switch in ("following", "attention", "edges", "flip_test"):
-        del metadata[switch]
-    safetensors.numpy.save_file(arrays, file, metadata)
-    assert weights.load_weights(file).model == plain
+def test_the_type_of_the_computation_is_not_stored(file, variables):
+    weights.save_weights(file, variables, CONFIG.replace(dtype="bfloat16"), FRAME)
+    assert weights.load_weights(file).model.config == CONFIG
 
 
-def test_a_file_needs_nobody_to_know_its_classes(tmp_path):
-    own = dataclasses.replace(BROWS, name="never_registered", groups=(("brows", ("brow_2",)),))
-    model = STNiCNN(own.fitted_sizes(31), "vgg9", own, "unet", (4, 4), 2, (4, 4))
-    inputs = np.zeros((1, 256, 256, 3), np.float32), np.zeros((1, FRAME, FRAME, 3), np.float32)
-    weights.save_weights(tmp_path / "w", random_variables(model, *inputs), model, FRAME)
-    assert weights.load_weights(tmp_path / "w").model == model
-
-
-def test_a_file_that_only_names_its_classes_has_those_of_this_package(file):
-    with safetensors.safe_open(file, "numpy") as opened:
-        metadata = opened.metadata()
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-    for name in ("parts", "pairs", "groups", "colours"):
-        del metadata[name]
-    safetensors.numpy.save_file(arrays, file, metadata)
-    assert weights.load_weights(file).model == MODEL
-
-
-def test_half_the_size(tmp_path, file, variables):
+def test_half_halves_the_file(tmp_path, file, variables):
     half = tmp_path / "half"
-    weights.save_weights(half, variables, MODEL, FRAME, half=True)
+    weights.save_weights(half, variables, CONFIG, FRAME, half=True)
     assert half.stat().st_size < 0.6 * file.stat().st_size
     stored = safetensors.numpy.load_file(half)
-    kinds = {name.split("/")[0]: array.dtype for name, array in stored.items()}
-    assert kinds == {"params": np.float16, "batch_stats": np.float32}
-    loaded = weights.load_weights(half).variables
-    assert loaded["params"]["coarse"]["logits"]["kernel"].dtype == np.float32
-    assert_same(loaded, variables, rtol=2**-11, atol=1e-7)
+    types = {name.split("/")[0]: array.dtype for name, array in stored.items()}
+    assert types == {"params": np.float16, "batch_stats": np.float32}
+
+    def assert_close(found, expected):
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, expected, rtol=2**-11, atol=1e-7)
+
+    jax.tree.map(assert_close, weights.load_weights(half).variables, variables)
 
 
-def test_what_is_no_weights_file_is_named(tmp_path, file):
+def test_other_files_are_named(tmp_path, file):
     with pytest.raises(FileNotFoundError):
         weights.load_weights(tmp_path / "nothing.safetensors")
     (tmp_path / "text").write_text("not weights")
     with pytest.raises(ValueError, match="text is not a safetensors file"):
         weights.load_weights(tmp_path / "text")
     safetensors.numpy.save_file({"a": np.zeros(3)}, tmp_path / "other")
-    with pytest.raises(ValueError, match="other is a safetensors file, but not of this project"):
+    with pytest.raises(ValueError, match="other is a safetensors file, but not a weights file"):
         weights.load_weights(tmp_path / "other")
     file.write_bytes(file.read_bytes()[:-3])
-    with pytest.raises(ValueError, match="cut short"):
+    with pytest.raises(ValueError, match="truncated"):
         weights.load_weights(file)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"classes": None}, r"w\.safetensors does not say its classes"),
-        ({"anatomy": "twelve", "parts": None}, "there are no classes 'twelve', only nine"),
-        (
-            {"classes": ["background", "nose"], "parts": None},
-            r"w\.safetensors: .* are background, nose, but here they are backgr",
-        ),
-        ({"classes": ["background", "nose"]}, r"w\.safetensors: there is no class 'brow_1'"),
-        ({"coarse_stride": "much"}, r"w\.safetensors: "),
-        ({"cropper": "vgg9"}, "does not fit the model"),
+        ({"format": "jax_stn_icnn/2"}, "format is 'jax_stn_icnn/2', but must be 'jax_stn_icnn/3'"),
+        ({"model": None}, r"w\.safetensors: the metadata have no 'model'"),
+        ({"frame_size": None}, r"w\.safetensors: the metadata have no 'frame_size'"),
+        ({"frame_size": "much"}, r"w\.safetensors: "),
+        ({"model": "{"}, r"w\.safetensors: "),
+        ({"model": '{"anatomy": "twelve"}'}, r"w\.safetensors: .*'twelve'"),
+        ({"model": '{"patch_size": 30}'}, r"w\.safetensors: .*\s+patch_size is 30, but must be"),
+        ({"model": '{"anatomy": "nineteen"}'}, r"w\.safetensors does not match the model"),
     ],
 )
-def test_a_file_that_does_not_say_what_it_is_or_says_wrong(file, changes, message):
-    with safetensors.safe_open(file, "numpy") as opened:
-        metadata = opened.metadata() | {name: json.dumps(v) for name, v in changes.items() if v}
-        arrays = {name: opened.get_tensor(name) for name in opened.keys()}
-    for name in [name for name, value in changes.items() if value is None]:
-        del metadata[name]
-    safetensors.numpy.save_file(arrays, file, metadata)
+def test_wrong_metadata_are_named(file, changes, message):
+    change_metadata(file, **changes)
     with pytest.raises(ValueError, match=message):
         weights.load_weights(file)
 
 
-def test_the_same_variables_give_the_same_bytes(tmp_path, variables):
+def test_differences_of_variables_are_listed(file):
+    with safetensors.safe_open(file, "numpy") as opened:
+        config = json.loads(opened.metadata()["model"])
+    change_metadata(file, model=json.dumps(config | {"fine_channels": [4, 4, 4]}))
+    with pytest.raises(ValueError, match=r"w\.safetensors does not match") as error:
+        weights.load_weights(file)
+    assert "missing: params/fine/brow/" in str(error.value)
+    assert "wrong shape: params/fine/brow/" in str(error.value)
+
+
+def test_equal_variables_give_equal_bytes(tmp_path, variables):
     files = [tmp_path / f"{i}.safetensors" for i in range(3)]
     for file in files:
-        weights.save_weights(file, variables, MODEL, FRAME)
+        weights.save_weights(file, variables, CONFIG, FRAME)
     assert len({file.read_bytes() for file in files}) == 1
+
+
+@pytest.mark.parametrize("name", ["nine", "nineteen"])
+def test_the_shipped_weights_are_loaded_by_name(name):
+    loaded = weights.load_weights(weights.weights_file(name))
+    assert loaded.model.config.anatomy.name == name
+    if name == weights.DEFAULT:
+        assert weights.weights_file(None) == weights.weights_file(name)
+
+
+def test_weights_of_a_run(tmp_path, file):
+    assert weights.weights_file(file) == file
+    with pytest.raises(FileNotFoundError, match="weights in this installation: nine, nineteen"):
+        weights.weights_file(tmp_path)
+    file.rename(tmp_path / weights.WEIGHTS)
+    assert weights.weights_file(str(tmp_path)) == tmp_path / weights.WEIGHTS

@@ -1,4 +1,7 @@
-"""Weights in a file: safetensors, which any framework reads and which executes nothing."""
+"""Weights files: the variables and the config of a model, in safetensors.
+
+Other frameworks read safetensors too, and loading a file never executes code.
+"""
 
 import json
 import os
@@ -16,10 +19,10 @@ from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 
 FORMAT = "jax_stn_icnn/3"
-# Weights that the package contains, and those that are loaded by default.
+# Directory of the weights in the package, and the name of those that are loaded by default.
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 DEFAULT = "nineteen"
-# Names in the directory of a training run.
+# Files in the directory of a training run.
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
 
@@ -46,16 +49,15 @@ def save_weights(
     *,
     half: bool = False,
 ) -> None:
-    """Writes a model's variables and its config; the file is complete or unchanged at any moment.
+    """Writes a model's variables and its config. An existing file is replaced atomically.
 
     Args:
-        path: The file, by custom `*.safetensors`; its folder must exist.
+        path: The file, usually `*.safetensors`; its directory must exist.
         variables: `{"params": ..., "batch_stats": ...}` of the model.
-        config: The model's options. The type of the computation is not stored: a file is loaded
-            with float32.
+        config: The model's options. `dtype` is not stored: a loaded model has float32.
         frame_size: Side of the frame that the model was trained at, in pixels.
-        half: Whether the file stores parameters as float16, which halves its size. Statistics are
-            float32, and loading returns float32.
+        half: Whether to store parameters as float16, which halves the file's size. Statistics are
+            stored as float32, and `load_weights` returns float32.
     """
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
@@ -75,7 +77,7 @@ def save_weights(
 
 
 def _sort_metadata(data: bytes) -> bytes:
-    """Returns a file with its metadata sorted, which safetensors writes in a random order."""
+    """Returns the bytes of a file with sorted metadata; safetensors writes them in random order."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
@@ -90,7 +92,7 @@ def load_weights(path: str | Path) -> Weights:
         path: The file.
 
     Returns:
-        The variables, the model and the size of its frame.
+        The variables, the model and its frame size.
 
     Raises:
         FileNotFoundError: The file does not exist.
@@ -102,7 +104,7 @@ def load_weights(path: str | Path) -> Weights:
         config = ModelConfig.from_dict(json.loads(metadata["model"]))
         frame_size = int(json.loads(metadata["frame_size"]))
     except KeyError as error:
-        raise ValueError(f"{path}: its metadata lack {error}") from error
+        raise ValueError(f"{path}: the metadata have no {error}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
     flat = {
@@ -125,21 +127,18 @@ def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         raise ValueError(f"{path} is not a safetensors file, or is truncated: {error}") from error
     if metadata.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is a safetensors file, but not a weights file of this version of the project: "
-            f"its metadata have format={metadata.get('format')!r}, but should have {FORMAT!r}"
+            f"{path} is a safetensors file, but not a weights file of this version: its format is "
+            f"{metadata.get('format')!r}, but must be {FORMAT!r}"
         )
     return metadata, flat
 
 
 def weights_file(source: str | Path | None) -> Path:
-    """Returns the weights file of what `FaceParser.load` is given.
+    """Returns the path of the weights file that `FaceParser.load` reads.
 
     Args:
         source: The name of weights in the package, a weights file, or the directory of a training
             run; None for the default weights.
-
-    Returns:
-        Its path.
 
     Raises:
         FileNotFoundError: The file does not exist; the message lists the weights in the package.
@@ -163,11 +162,11 @@ def check_entries(
     found: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Checks that variables are those of a model; the message lists all differences.
+    """Checks the names and shapes of variables; the error lists all differences.
 
     Args:
         source: Where the variables come from, for the message.
-        found: Name -> shape of the variables.
+        found: Name -> shape of the variables to check.
         expected: Name -> shape of the model's variables.
 
     Raises:
@@ -188,6 +187,6 @@ def check_entries(
 
 
 def shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Returns name -> shape of every array in a tree, the name joined by slashes."""
+    """Returns name -> shape of every array in a tree; names are paths with slashes."""
     flat = traverse_util.flatten_dict(jax.tree.map(np.shape, dict(variables)), sep="/")
     return {name: tuple(shape) for name, shape in flat.items()}
