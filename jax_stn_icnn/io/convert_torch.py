@@ -1,11 +1,12 @@
-"""Converts the original code's checkpoints: `python -m jax_stn_icnn.io.convert_torch IN OUT`.
+"""Converts checkpoints of the original code: `python -m jax_stn_icnn.io.convert_torch IN OUT`.
 
-IN is a `.pth.tar` of the original; OUT becomes a `.safetensors` file for `weights.load_weights`.
-Reading IN takes PyTorch (the extra `torch`), in the mode that executes nothing in the file; the
-conversion itself is NumPy.
+IN is a `.pth.tar` file of the original; OUT is a weights file for `weights.load_weights`. Reading
+IN needs PyTorch (the extra `torch`) and executes no code of the file; the conversion needs NumPy
+only.
 """
 
 import argparse
+import functools
 import pickle
 import re
 import sys
@@ -26,12 +27,13 @@ from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS
 
-_PATCH, _FRAME = 81, 1024  # sides that the original code was trained at, on HELEN
+# Sides of patch and frame that the original was trained with, on HELEN.
+_PATCH, _FRAME = 81, 1024
 
 StateDict = Mapping[str, Any]
 Rules = list[tuple[str, str | Callable[[re.Match], str]]]
 
-# Our module path (a pattern) -> the original's module.
+# A pattern of a module path in this project -> the module in the original.
 _NODE = r"interlink_layers.\1.iCNN_Nodelist.\2."
 _ICNN: Rules = [
     (r"input_(\d)/conv", r"input_conv.\1"),
@@ -46,12 +48,12 @@ _ICNN: Rules = [
     (r"head_1/norm", "last_con1_bnm"),
     (r"head_([23])", r"last_conv\1"),
 ]
-# The small localizer's modules are numbered by their place in the original's sequence; no
-# activation stands in front of the eleventh convolution.
-_PLACES = [*range(0, 30, 3), 29, 32, 35, 38, 41]
+# In the original, the small localizer's modules are numbered in sequence: convolution, norm and
+# activation, without an activation before the eleventh convolution.
+_POSITIONS = [*range(0, 30, 3), 29, 32, 35, 38, 41]
 _SMALL: Rules = [
-    (r"conv_(\d+)", lambda m: f"localize_net.{_PLACES[int(m[1])]}"),
-    (r"norm_(\d+)", lambda m: f"localize_net.{_PLACES[int(m[1])] + 1}"),
+    (r"conv_(\d+)", lambda m: f"localize_net.{_POSITIONS[int(m[1])]}"),
+    (r"norm_(\d+)", lambda m: f"localize_net.{_POSITIONS[int(m[1])] + 1}"),
 ]
 _BLOCK = r"layer_(\d)_block_(\d)/"
 
@@ -71,7 +73,7 @@ _RESNET18: Rules = [
 ]
 _FINE_PREFIX = {"brow": "model.0.", "eye": "model.1.", "nose": "model.2.", "mouth": "model.3."}
 
-# Our leaf -> the original's.
+# Collection and leaf in this project -> leaf in the original.
 _LEAVES = {
     ("params", "kernel"): "weight",
     ("params", "bias"): "bias",
@@ -80,7 +82,7 @@ _LEAVES = {
     ("batch_stats", "var"): "running_var",
 }
 
-# What the original's class holds but its forward pass never touches.
+# Entries of a checkpoint that the original's forward pass does not use.
 _UNUSED = re.compile(
     r".*("
     r"interlink_layers\.[01]\.iCNN_Nodelist\.\d\.output_conv_node\w*\.\w+"
@@ -90,7 +92,7 @@ _UNUSED = re.compile(
 
 
 class _Entry(NamedTuple):
-    """One array of ours: where it goes, and the shape it has in the original."""
+    """Path of an array in this project's variables, and its shape in the original."""
 
     path: tuple[str, ...]
     shape: tuple[int, ...]
@@ -99,23 +101,23 @@ class _Entry(NamedTuple):
 def convert(
     checkpoint: Mapping[str, StateDict], source: str | Path = "the checkpoint"
 ) -> tuple[dict[str, Any], str]:
-    """Turns the original's arrays into the variables of an `STNiCNN`.
+    """Converts a checkpoint of the original to the variables of an `STNiCNN`.
 
     Args:
         checkpoint: `model1` (coarse), `select_net` (localizer, `small` or `resnet18`) and `model2`
             (fine), each a mapping from the original's parameter names to arrays.
-        source: where it comes from, for messages.
+        source: Name of the checkpoint, for messages.
 
     Returns:
         `{"params": ..., "batch_stats": ...}`, and the model's `cropper`.
 
     Raises:
-        ValueError: a network is missing, or entries are missing, unknown or of another shape; all
-            are listed in one message.
+        ValueError: A network is missing, or entries are missing, unknown or of another shape; the
+            message lists all of them.
     """
-    if lacking := [name for name in ("model1", "select_net", "model2") if name not in checkpoint]:
+    if missing := [name for name in ("model1", "select_net", "model2") if name not in checkpoint]:
         raise ValueError(
-            f"{source} lacks {', '.join(lacking)}: a checkpoint of the original holds model1, "
+            f"{source} has no {', '.join(missing)}: a checkpoint of the original has model1, "
             f"select_net and model2, this one {', '.join(map(str, checkpoint)) or 'nothing'}"
         )
     resnet = any(name.startswith("model_res.") for name in checkpoint["select_net"])
@@ -138,18 +140,18 @@ def convert(
 def convert_icnn(
     state: StateDict, num_labels: int, source: str | Path = "the checkpoint"
 ) -> dict[str, Any]:
-    """Turns one interlinked CNN of the original into the variables of an `ICNN`.
+    """Converts an interlinked CNN of the original to the variables of an `ICNN`.
 
     Args:
-        state: the original's parameter names -> arrays.
-        num_labels: labels of the network.
-        source: where it comes from, for messages.
+        state: Parameter name in the original -> array.
+        num_labels: Number of labels of the network.
+        source: Name of the checkpoint, for messages.
 
     Returns:
         `{"params": ..., "batch_stats": ...}`.
 
     Raises:
-        ValueError: entries are missing, unknown or of another shape; all are listed.
+        ValueError: Entries are missing, unknown or of another shape; the message lists all.
     """
     return _convert(state, _plan(_icnn(num_labels), _ICNN, "", ()), source)
 
@@ -157,18 +159,18 @@ def convert_icnn(
 def convert_localizer(
     state: StateDict, cropper: str, source: str | Path = "the checkpoint"
 ) -> dict[str, Any]:
-    """Turns a localizer of the original into the variables of ours.
+    """Converts a localizer of the original to the variables of the localizer of that name.
 
     Args:
-        state: the original's parameter names -> arrays.
+        state: Parameter name in the original -> array.
         cropper: `small` or `resnet18`.
-        source: where it comes from, for messages.
+        source: Name of the checkpoint, for messages.
 
     Returns:
         `{"params": ..., "batch_stats": ...}`.
 
     Raises:
-        ValueError: entries are missing, unknown or of another shape; all are listed.
+        ValueError: Entries are missing, unknown or of another shape; the message lists all.
     """
     rules = {"small": _SMALL, "resnet18": _RESNET18}
     if cropper not in rules:
@@ -177,34 +179,34 @@ def convert_localizer(
 
 
 def read_checkpoint(path: str | Path) -> dict[str, StateDict]:
-    """Reads a checkpoint of the original without executing anything in it.
+    """Reads a checkpoint of the original without executing code of the file.
 
     Args:
-        path: the `.pth.tar` file.
+        path: The `.pth.tar` file.
 
     Returns:
-        Its networks: name -> parameter name -> array.
+        Network name -> parameter name -> array.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: The file does not exist.
         ModuleNotFoundError: PyTorch is not installed.
-        ValueError: the file is no checkpoint, or holds more than tensors and plain values.
+        ValueError: The file is not a checkpoint, or contains more than tensors and plain values.
     """
     try:
         import torch
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "reading a .pth.tar takes PyTorch: pip install 'jax-stn-icnn[torch]'"
+            "reading a .pth.tar file needs PyTorch: pip install 'jax-stn-icnn[torch]'"
         ) from error
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise ValueError(
-            f"{path} is no checkpoint that can be read without executing what is in it: {error}"
+            f"{path} is not a checkpoint that can be read without executing its code: {error}"
         ) from error
     if not isinstance(checkpoint, dict):
         raise ValueError(
-            f"{path} holds a {type(checkpoint).__name__}, not a checkpoint's dictionary"
+            f"{path} contains a {type(checkpoint).__name__}, but a checkpoint is a dict"
         )
     return {
         name: {key: tensor.numpy() for key, tensor in state.items() if torch.is_tensor(tensor)}
@@ -213,10 +215,12 @@ def read_checkpoint(path: str | Path) -> dict[str, StateDict]:
     }
 
 
+@functools.cache  # Tracing takes longer than all the rest of a conversion.
 def _icnn(num_labels: int) -> Mapping[str, Any]:
     return _variables(ICNN(num_labels), (1, 16, 16, 3))
 
 
+@functools.cache
 def _localizer(cropper: str) -> Mapping[str, Any]:
     return _variables(
         LOCALIZERS[cropper](ModelConfig(cropper=cropper)), (1, *COARSE_SIZE, NINE.num_classes)
@@ -224,7 +228,7 @@ def _localizer(cropper: str) -> Mapping[str, Any]:
 
 
 def _variables(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
-    """The shapes of a module's variables, without computing them."""
+    """Returns the shapes of a module's variables without computing them."""
     example = jax.ShapeDtypeStruct(input_shape, jnp.float32)
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), example)
 
@@ -232,7 +236,7 @@ def _variables(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, 
 def _plan(
     variables: Mapping[str, Any], rules: Rules, prefix: str, inside: tuple[str, ...]
 ) -> dict[str, _Entry]:
-    """The original's name -> our entry, for every array of a module `inside` the model."""
+    """Returns name in the original -> entry, for each array of a module at the path `inside`."""
     plan = {}
     for (collection, *module, leaf), value in traverse_util.flatten_dict(variables).items():
         name = _original_module("/".join(module), rules)
@@ -248,7 +252,7 @@ def _original_module(module: str, rules: Rules) -> str:
     for pattern, replacement in rules:
         if match := re.fullmatch(pattern, module):
             return match.expand(replacement) if isinstance(replacement, str) else replacement(match)
-    raise AssertionError(f"no rule names the original of {module}")
+    raise AssertionError(f"no rule matches the module {module}")
 
 
 def _convert(state: StateDict, plan: dict[str, _Entry], source: str | Path) -> dict[str, Any]:
@@ -268,7 +272,7 @@ def _convert(state: StateDict, plan: dict[str, _Entry], source: str | Path) -> d
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command; returns its exit status."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m jax_stn_icnn.io.convert_torch", description=__doc__
     )
