@@ -309,3 +309,24 @@ def test_wrong_arguments():
         augment.augment(keys_of(2), frame, label_map[:, :-1], region, variant)
     with pytest.raises(ValueError, match="keys"):
         augment.augment(keys_of(3), frame, label_map, region, variant)
+
+
+def test_a_random_half_is_mirrored_with_its_sides_swapped():
+    batch, size = 64, 8
+    rng = np.random.default_rng(0)
+    frame = rng.integers(0, 256, (batch, size, size, 3), np.uint8)
+    label_map = rng.integers(0, 19, (batch, size, size), np.uint8)
+    region = jnp.tile(jnp.array([[[0.5, 0, 0.25], [0, 1, 0]]], jnp.float32), (batch, 1, 1))
+    keys = jax.random.split(jax.random.key(0), batch)
+    got = augment.mirror_some(keys, jnp.array(frame), jnp.array(label_map), region, NINETEEN)
+    mirrored = np.asarray(got[2])[:, 0, 2] < 0
+    assert 20 < mirrored.sum() < 44
+    swap = np.array(NINETEEN.mirror_ids)
+    for i in range(batch):
+        step = -1 if mirrored[i] else 1
+        np.testing.assert_array_equal(got[0][i], frame[i, :, ::step])
+        expected = swap[label_map[i]] if mirrored[i] else label_map[i]
+        np.testing.assert_array_equal(got[1][i], expected[:, ::step])
+    assert got[0].dtype == np.uint8 and got[1].dtype == np.uint8
+    again = augment.mirror_some(keys[5:6], frame[5:6], jnp.array(label_map[5:6]), region[:1], NINETEEN)
+    np.testing.assert_array_equal(again[0][0], got[0][5])  # whatever its neighbours are

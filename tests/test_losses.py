@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
+from jax_stn_icnn.anatomy import ELEVEN, NINETEEN
 from jax_stn_icnn.train import consensus, losses
 
 
@@ -187,3 +188,27 @@ def test_the_edge_task_weighs_edges_and_all_else_alike():
     loss, gradient = jax.value_and_grad(losses.edge_task_loss)(logits, jnp.array(label_map))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert np.all(gradient != 0)
+
+
+@pytest.mark.parametrize("anatomy", [ELEVEN, NINETEEN], ids=lambda a: a.name)
+def test_global_cross_entropy_equals_its_definition(anatomy):
+    rng = np.random.default_rng(0)
+    global_ids = anatomy.global_ids
+    logits = rng.standard_normal((3, len(global_ids), 6, 7)).astype(np.float32)
+    label_map = rng.integers(0, anatomy.num_classes, (3, 6, 7))
+    label_map[2] = 5  # nothing but nose
+    per_image = []
+    for scores, truth in zip(np.moveaxis(logits, 1, -1), label_map, strict=True):
+        terms = [
+            np.log(np.exp(scores[at]).sum()) - scores[at][global_ids.index(c)]
+            for at, c in np.ndenumerate(truth)
+            if c in global_ids
+        ]
+        per_image.append(np.mean(terms) if terms else 0)
+    given = jnp.array(label_map), global_ids, anatomy.num_classes
+    found = losses.global_cross_entropy(jnp.array(logits), *given)
+    np.testing.assert_allclose(found, np.mean(per_image), rtol=1e-5)
+    gradient = jax.grad(losses.global_cross_entropy)(jnp.array(logits), *given)
+    assert np.all(np.isfinite(gradient)) and not np.any(gradient[2])
+    outside = np.isin(label_map, anatomy.part_class_ids)
+    assert not np.any(np.moveaxis(gradient, 1, -1)[outside])

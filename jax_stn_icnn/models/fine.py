@@ -5,6 +5,7 @@ Section 2.1 of the paper: four networks for six parts.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +29,11 @@ class FineNetworks(nn.Module):
 
     config: ModelConfig = ModelConfig()
     axis_name: str | None = None
+
+    @property
+    def dtype(self) -> Any:
+        """Type of the computation; parameters, statistics and logits are float32."""
+        return jnp.dtype(self.config.dtype).type
 
     @nn.compact
     def __call__(
@@ -68,14 +74,14 @@ class FineNetworks(nn.Module):
                 own = [_mirror_context(contexts[i], part, anatomy) for i, part in members]
                 context = jax.tree.map(lambda *sides: _interleave(sides), *own)
                 channels = config.fine_channels[bridge_row(len(config.fine_channels))]
-                bridge = Bridge(channels, jnp.dtype(config.dtype).type, name=f"bridge_{network}")
+                bridge = Bridge(channels, self.dtype, name=f"bridge_{network}")
                 bridge_output = bridge(context)
             icnn = ICNN(
                 num_labels,
                 config.fine_channels,
                 config.interlinks,
                 self.axis_name,
-                jnp.dtype(config.dtype).type,
+                self.dtype,
                 name=network,
             )
             run = partial(_run, train=train)
