@@ -1,34 +1,34 @@
-"""What a face consists of: classes, parts with their windows, sides, score groups, colours.
+"""Classes of a face, its parts with their windows, sides, score groups and colours.
 
-An `Anatomy` is one value that everything takes from here: models, losses, scores, loader,
-augmentation, pictures, parser. `register` and `register_data_set` add one of your own, and a data
-set with ids of its own; a config file is the place to call them.
+An `Anatomy` holds all of these; models, losses, scores, loader, augmentation, drawings and parser
+take them from it. `register` and `register_data_set` add an anatomy and a data set of your own; a
+config file is the place to call them.
 
-Plain Python on purpose: everything else may import this, and it imports nothing of ours. Side 1 is
-on the viewer's left, side 2 on the viewer's right, whatever a data set itself calls left.
+Plain Python: every other module may import this one, and it imports none of them. Side 1 is on the
+viewer's left, side 2 on the viewer's right, whatever a data set calls left.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-# The side of the paper's square windows on CelebAMask-HQ, in whose pixels `Part.window` is given.
+# Side of the paper's square window on CelebAMask-HQ, to which `Part.window` refers, in pixels.
 SQUARE = 127
 
 Colour = tuple[int, int, int]
 
 
 class Part(NamedTuple):
-    """A part of the face that gets a window and a fine network.
+    """A part of the face with a window and a fine network.
 
     Attributes:
-        name: the part's name.
-        classes: names of the classes it fills, in the order of its network's labels 1, 2, ...
-            (label 0 is the background of the patch).
-        network: the fine network that parses it.
-        mirrored: whether its patch goes through the network left-right mirrored.
-        window: (height, width) of a window that fits it, in pixels where the paper's square window
-            has a side of 127: the faces of CelebAMask-HQ at 512 x 512.
+        name: Name of the part.
+        classes: Names of its classes, in the order of its network's labels 1, 2, ...; label 0 is
+            the background of the patch.
+        network: Name of the fine network that segments it.
+        mirrored: Whether its patch is mirrored before and after the network.
+        window: (height, width) of a window that fits the part, in pixels of CelebAMask-HQ at 512 x
+            512, where the paper's square window has a side of 127.
     """
 
     name: str
@@ -40,19 +40,19 @@ class Part(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Anatomy:
-    """What a face consists of.
+    """Classes of a face, and what belongs to them.
 
     Attributes:
-        name: by which configs and files of weights call it.
-        classes: their names in the order of their ids; 0 is background.
-        parts: what has a window of its own.
-        pairs: classes that change sides in a mirror. Mirroring a label map without exchanging them
-            is the best-known bug of public face parsers.
-        groups: what papers score beside single classes: name -> classes that count as one.
-        colours: RGB 0..255 for each class.
+        name: Name of the anatomy in configs and weight files.
+        classes: Class names by id; 0 is background.
+        parts: Parts with a window.
+        pairs: Classes that swap in a mirror image. Mirroring a label map without swapping them is
+            the best-known bug of public face parsers.
+        groups: Groups that papers score beside single classes: name -> classes merged into one.
+        colours: RGB 0..255 of each class.
 
     Raises:
-        ValueError: names are unknown or taken twice; the message says which.
+        ValueError: A name is unknown or used twice.
     """
 
     name: str
@@ -63,7 +63,7 @@ class Anatomy:
     colours: tuple[Colour, ...]
 
     def __post_init__(self) -> None:
-        """Checks that the names fit together."""
+        """Validates the names."""
         if not self.parts:
             raise ValueError(f"anatomy {self.name!r} has no part with a window, but needs one")
         used = [name for part in self.parts for name in part.classes]
@@ -94,16 +94,16 @@ class Anatomy:
                 )
 
     def ids(self, names: Sequence[str]) -> tuple[int, ...]:
-        """The ids of classes.
+        """Returns the ids of classes.
 
         Args:
-            names: of classes.
+            names: Names of classes.
 
         Returns:
             Their ids, in the same order.
 
         Raises:
-            ValueError: a name is unknown; the message lists those that are known.
+            ValueError: A name is unknown; the message lists the known ones.
         """
         if unknown := [name for name in names if name not in self.classes]:
             raise ValueError(
@@ -114,59 +114,59 @@ class Anatomy:
 
     @property
     def num_classes(self) -> int:
-        """How many classes there are, background included."""
+        """Number of classes, background included."""
         return len(self.classes)
 
     @property
     def num_parts(self) -> int:
-        """How many parts have a window."""
+        """Number of parts."""
         return len(self.parts)
 
     @property
     def networks(self) -> dict[str, int]:
-        """Fine network -> number of labels of its patches, background included."""
+        """Fine network -> number of its labels, background included."""
         return {part.network: len(part.classes) + 1 for part in self.parts}
 
     @property
     def part_ids(self) -> tuple[tuple[int, ...], ...]:
-        """For each part the ids of its classes."""
+        """Ids of each part's classes."""
         return tuple(self.ids(part.classes) for part in self.parts)
 
     @property
     def part_class_ids(self) -> tuple[int, ...]:
-        """The ids of the classes that parts fill, in order."""
+        """Ids of the part classes, in order."""
         return tuple(sorted(i for ids in self.part_ids for i in ids))
 
     @property
     def global_ids(self) -> tuple[int, ...]:
-        """The ids of the classes without a window, in order; background is the first."""
+        """Ids of the global classes, those of no part, in order; background is the first."""
         return tuple(i for i in range(self.num_classes) if i not in self.part_class_ids)
 
     @property
     def mirror_ids(self) -> tuple[int, ...]:
-        """What each class becomes in a mirrored picture."""
+        """Id that each class has in the mirror image."""
         other = {a: b for pair in self.pairs for a, b in (pair, pair[::-1])}
         return self.ids([other.get(name, name) for name in self.classes])
 
     @property
     def group_ids(self) -> dict[str, tuple[int, ...]]:
-        """Score group -> the ids of its classes."""
+        """Score group -> ids of its classes."""
         return {name: self.ids(members) for name, members in self.groups}
 
     def patch_labels(self, part: Part) -> tuple[int, ...]:
-        """For each class its label in a part's patch: 0 unless the part fills it."""
+        """Returns each class's label in a part's patch: 0 for classes of other parts."""
         return tuple(
             1 + part.classes.index(name) if name in part.classes else 0 for name in self.classes
         )
 
     def fitted_sizes(self, side: int) -> tuple[tuple[int, int], ...]:
-        """Windows that fit their parts.
+        """Returns the sizes of windows that fit their parts.
 
         Args:
-            side: of the square window that they stand for, in pixels.
+            side: Side of the square window that they replace, in pixels.
 
         Returns:
-            For each part (height, width), odd, so that windows fall on whole pixels.
+            (height, width) of each part's window, odd, so that windows fall on whole pixels.
         """
         return tuple(
             (_odd(part.window[0] * side / SQUARE), _odd(part.window[1] * side / SQUARE))
@@ -175,7 +175,7 @@ class Anatomy:
 
 
 def _odd(length: float) -> int:
-    """The nearest odd number, at least 3."""
+    """Returns the nearest odd number, at least 3."""
     return max(2 * round((length - 1) / 2) + 1, 3)
 
 
@@ -199,7 +199,7 @@ _GROUPS = (
     ("lower_lip", ("lower_lip",)),
     ("mouth", _LIPS),
 )
-# Of paired classes, warm for side 1 and cool for side 2.
+# Paired classes have warm colours on side 1 and cool ones on side 2.
 _COLOURS: dict[str, Colour] = {
     "background": (0, 0, 0),
     "brow_1": (230, 159, 0),
@@ -224,7 +224,7 @@ _COLOURS: dict[str, Colour] = {
 
 
 def _anatomy(name: str, *more: str, pairs: tuple[tuple[str, str], ...] = _PAIRS) -> Anatomy:
-    """The paper's nine classes and some more behind them: an id means the same in each."""
+    """Returns the paper's nine classes followed by others, so that ids agree between anatomies."""
     classes = ("background", *_EIGHT, *more)
     colours = tuple(_COLOURS[c] for c in classes)
     groups = _GROUPS + tuple((c, (c,)) for c in more)
@@ -251,12 +251,12 @@ ANATOMIES: dict[str, Anatomy] = {anatomy.name: anatomy for anatomy in (NINE, ELE
 
 
 class DataSet(NamedTuple):
-    """A data set's way into the frame and into the classes.
+    """How a data set maps to frames and classes.
 
     Attributes:
-        classes: its own names in the order of its ids -> our names.
-        shrink: whether its pictures, square, are shrunk to the frame; otherwise they are padded to
-            it as they are.
+        classes: The data set's own names, in the order of its ids -> names of classes here.
+        shrink: Whether its images, which are square, are resized to the frame; otherwise they are
+            padded to it.
     """
 
     classes: Mapping[str, str]
@@ -306,62 +306,64 @@ DATA_SETS: dict[str, DataSet] = {
 
 
 def register(anatomy: Anatomy) -> None:
-    """Has configs know classes of your own by their name.
+    """Makes an anatomy known to configs by its name.
 
     Args:
-        anatomy: the classes.
+        anatomy: The anatomy.
 
     Raises:
-        ValueError: other classes have this name.
+        ValueError: A different anatomy has this name.
     """
     if ANATOMIES.setdefault(anatomy.name, anatomy) != anatomy:
-        raise ValueError(f"there are other classes {anatomy.name!r} already: choose another name")
+        raise ValueError(
+            f"another anatomy is registered as {anatomy.name!r} already: choose another name"
+        )
 
 
 def register_data_set(name: str, data_set: DataSet) -> None:
-    """Has configs know a data set of your own by its name.
+    """Makes a data set known to configs by its name.
 
     Args:
-        name: its name, that of its directory where TFDS keeps its data sets.
-        data_set: its way into the frame and into the classes.
+        name: Its name, that of its directory in TFDS's data directory.
+        data_set: How it maps to frames and classes.
 
     Raises:
-        ValueError: another data set has this name.
+        ValueError: A different data set has this name.
     """
     if DATA_SETS.setdefault(name, data_set) != data_set:
-        raise ValueError(f"there is another data set {name!r} already: choose another name")
+        raise ValueError(f"another data set is registered as {name!r} already: choose another name")
 
 
 def get_anatomy(name: str) -> Anatomy:
-    """The anatomy of a name.
+    """Returns the anatomy of a name.
 
     Raises:
-        ValueError: there is none; the message lists those that are known.
+        ValueError: The name is unknown; the message lists the known ones.
     """
     if name not in ANATOMIES:
-        raise ValueError(f"there are no classes {name!r}, only {', '.join(ANATOMIES)}")
+        raise ValueError(f"there is no anatomy {name!r}, only {', '.join(ANATOMIES)}")
     return ANATOMIES[name]
 
 
 def data_set_class_ids(anatomy: Anatomy, name: str) -> tuple[int, ...]:
-    """For each id of a data set the class that it becomes; what is in no class is background.
+    """Returns the class id of each id of a data set; ids of other classes become background.
 
     Args:
-        anatomy: whose classes are asked for.
-        name: of the data set.
+        anatomy: The classes.
+        name: Name of the data set.
 
     Returns:
         Class ids, in the order of the data set's ids.
 
     Raises:
-        ValueError: the data set is unknown, or does not label every class.
+        ValueError: The data set is unknown or does not label every class.
     """
     if name not in DATA_SETS:
         raise ValueError(f"dataset is {name!r}, but must be one of {', '.join(DATA_SETS)}")
-    found = DATA_SETS[name].classes
-    if lacking := [c for c in anatomy.classes if c not in found.values()]:
+    names = DATA_SETS[name].classes.values()
+    if missing := [c for c in anatomy.classes if c not in names]:
         raise ValueError(
-            f"data set {name!r} does not label {', '.join(lacking)}, which the classes "
-            f"{anatomy.name!r} hold; it labels {', '.join(found.values())}"
+            f"data set {name!r} does not label {', '.join(missing)}, which are classes of the "
+            f"anatomy {anatomy.name!r}; it labels {', '.join(names)}"
         )
-    return tuple(anatomy.classes.index(c) if c in anatomy.classes else 0 for c in found.values())
+    return tuple(anatomy.classes.index(c) if c in anatomy.classes else 0 for c in names)

@@ -14,13 +14,13 @@ def check_shape(name: str, array: Any, shape: Sequence[Any]) -> None:
     """Checks the shape of an argument.
 
     Args:
-        name: the argument's name, for the message.
-        array: anything with a `shape`.
-        shape: for each axis its size, or a word where any size will do ("batch"); the same word
-            twice asks for the same size. A leading `...` allows any number of axes in front.
+        name: The argument's name, for the message.
+        array: Anything with a `shape`.
+        shape: For each axis its size, or a word for any size ("batch"); axes of the same word must
+            have the same size. A leading `...` allows any number of axes in front.
 
     Raises:
-        ValueError: the shape differs; the message gives both.
+        ValueError: The shape differs; the message gives both.
     """
     wanted, actual = tuple(shape), tuple(jnp.shape(array))
     tail = actual
@@ -41,10 +41,10 @@ def check_same_batch(**arrays: Any) -> None:
     """Checks that all arguments have the same first axis.
 
     Args:
-        **arrays: the arguments by name.
+        **arrays: The arguments by name.
 
     Raises:
-        ValueError: two of them differ; the message lists all shapes.
+        ValueError: Two of them differ; the message lists all shapes.
     """
     if len({jnp.shape(array)[0] for array in arrays.values()}) > 1:
         text = ", ".join(f"{name} {tuple(jnp.shape(array))}" for name, array in arrays.items())
@@ -52,23 +52,23 @@ def check_same_batch(**arrays: Any) -> None:
 
 
 def check_labels(name: str, label_map: Any, num_labels: int) -> None:
-    """Checks that labels are whole numbers in 0..num_labels - 1.
+    """Checks that labels are integers in 0..num_labels - 1.
 
-    Within a compiled function the values are not known yet: there only the type is checked.
+    While a function is traced the values are unknown, and only the type is checked.
 
     Args:
-        name: the argument's name, for the message.
-        label_map: an array of any shape.
-        num_labels: how many labels there are.
+        name: The argument's name, for the message.
+        label_map: An array of any shape.
+        num_labels: Number of labels.
 
     Raises:
-        ValueError: the type is not an integer, or a value lies outside.
+        ValueError: The type is not an integer, or a value lies outside.
     """
     if not jnp.issubdtype(label_map.dtype, jnp.integer):
         raise ValueError(f"{name} must hold integers, not {label_map.dtype}")
     if isinstance(label_map, jax.core.Tracer) or label_map.size == 0:
         return
-    values = np.asarray(label_map)  # NumPy may read it even while a function is being compiled
+    values = np.asarray(label_map)  # NumPy may read it while a function is traced
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest >= num_labels:
         raise ValueError(
@@ -77,14 +77,14 @@ def check_labels(name: str, label_map: Any, num_labels: int) -> None:
 
 
 def check_logits(logits: Any, label_map: Any) -> None:
-    """Checks that logits and labels are of the same pixels.
+    """Checks that logits and labels have the same pixels.
 
     Args:
         logits: (batch, height, width, labels).
-        label_map: integers below `labels`, (batch, height, width).
+        label_map: Integers below `labels`, (batch, height, width).
 
     Raises:
-        ValueError: shapes do not fit, or a label is outside 0..labels - 1.
+        ValueError: Shapes do not match, or a label is outside 0..labels - 1.
     """
     check_shape("logits", logits, ("batch", "height", "width", "labels"))
     check_shape("label_map", label_map, logits.shape[:3])

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SMALL, random_variables
+from conftest import random_variables, small_model
 from test_data import Single
 
 from jax_stn_icnn import anatomy, ops
@@ -26,7 +26,6 @@ from jax_stn_icnn.data.loader import loader_over
 from jax_stn_icnn.evaluation import metrics
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.io import weights
-from jax_stn_icnn.models.pipeline import STNiCNN
 
 EVERY = pytest.mark.parametrize("each", ANATOMIES.values(), ids=list(ANATOMIES))
 
@@ -138,9 +137,9 @@ class TestRegistered:
         assert data_set_class_ids(MINE, "my_set") == (0, 2, 4, 1, 3)
 
     def test_another_of_the_name_is_refused(self):
-        with pytest.raises(ValueError, match="other classes 'nine' already"):
+        with pytest.raises(ValueError, match="another anatomy is registered as 'nine' already"):
             anatomy.register(dataclasses.replace(MINE, name="nine"))
-        with pytest.raises(ValueError, match="another data set 'helen' already"):
+        with pytest.raises(ValueError, match="another data set is registered as 'helen' already"):
             anatomy.register_data_set("helen", OWN)
 
 
@@ -161,9 +160,10 @@ class TestAMadeUpOne:
         np.testing.assert_array_equal(batch["labels"][0, :4], expected)
 
     def test_parses(self, tmp_path):
-        model = STNiCNN(MINE.fitted_sizes(15), "vgg9", MINE, "unet", coarse_stride=2, **SMALL)
-        inputs = np.zeros((1, 256, 256, 3), np.float32), np.zeros((1, 40, 40, 3), np.float32)
-        weights.save_weights(tmp_path / "w", random_variables(model, *inputs), model, 40)
+        model = small_model(
+            anatomy=MINE, cropper="vgg9", windows="fitted", coarse_network="unet", coarse_stride=2
+        )
+        weights.save_weights(tmp_path / "w", random_variables(model), model.config, 40)
         parser = FaceParser.load(tmp_path / "w")
         assert parser.classes == MINE.classes
         photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)

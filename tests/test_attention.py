@@ -3,8 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_variables
+from test_unet import FIVE
 
-from jax_stn_icnn.models.attention import HEADS, SelfAttention
+from jax_stn_icnn.models.attention import SelfAttention
+from jax_stn_icnn.models.config import ATTENTION_HEADS as HEADS
+from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.unet import UNet
 
 X = jax.random.normal(jax.random.key(0), (2, 32, 3, 5))
@@ -17,7 +20,7 @@ def variables():
 
 
 def by_a_loop(x, params):
-    """Of one picture (channels, pixels), in float64."""
+    """Returns the attention of one image (channels, pixels), in float64."""
     query, key, value = (
         params[name]["kernel"][0, 0].T @ x + params[name]["bias"][:, None]
         for name in ("query", "key", "value")
@@ -59,31 +62,30 @@ def test_bfloat16_stays_near_float32(variables):
     assert 0 < np.abs(half - exact).max() < 0.1
 
 
-def test_channels_must_divide():
-    with pytest.raises(ValueError, match="24 channels, but must divide by 16"):
+def test_channels_must_be_a_multiple():
+    with pytest.raises(ValueError, match="24 channels, but must have a multiple of 16"):
         SelfAttention().init(jax.random.key(0), jnp.zeros((1, 24, 2, 2)))
 
 
 def test_a_unet_attends_in_its_lowest_rows_only():
-    plain = UNet(3, (0, 1), (4, 16, 16))
+    config = ModelConfig(anatomy=FIVE, coarse_network="unet", coarse_channels=(4, 16, 16))
+    plain, attending = UNet(config), UNet(config.replace(attention=2))
     image = jax.random.uniform(jax.random.key(1), (1, 16, 16, 3))
-    shapes = jax.eval_shape(lambda: plain.clone(attention=2).init(jax.random.key(0), image, False))
-    added = {name for name in shapes["params"] if name.startswith("attention_")}
+    variables, extended = random_variables(plain, image), random_variables(attending, image)
+    added = {name for name in extended["params"] if name.startswith("attention_")}
     assert added == {"attention_1", "attention_2"}
-    variables = random_variables(plain, image)
-    attending = random_variables(plain.clone(attention=2), image)
     params = {
-        name: variables["params"].get(name, module) for name, module in attending["params"].items()
+        name: variables["params"].get(name, module) for name, module in extended["params"].items()
     }
 
     @jax.jit
-    def scores(share):
+    def logits(share):
         given = {
             name: module | {"share": jnp.full(1, share)} if name in added else module
             for name, module in params.items()
         }
-        return plain.clone(attention=2).apply(variables | {"params": given}, image, False)
+        return attending.apply(variables | {"params": given}, image, False).logits
 
-    before = jax.jit(lambda: plain.apply(variables, image, False))()
-    np.testing.assert_allclose(scores(0.0)[0], before[0], atol=1e-5)
-    assert np.abs(scores(1.0)[0] - before[0]).max() > 1e-3
+    before = jax.jit(lambda: plain.apply(variables, image, False))().logits
+    np.testing.assert_allclose(logits(0.0), before, atol=1e-5)
+    assert np.abs(logits(1.0) - before).max() > 1e-3

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from jax_stn_icnn import geometry
-from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.anatomy import NINE, NINETEEN
 from jax_stn_icnn.data import augment, views
 from jax_stn_icnn.ops import IDENTITY
 

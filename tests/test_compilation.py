@@ -19,7 +19,7 @@ def restored():
 
 
 @pytest.mark.parametrize(
-    ("asked", "told", "used"),
+    ("argument", "setting", "used"),
     [
         ("~/here", None, "{home}/here"),
         ("/here", "/there", "/here"),
@@ -29,10 +29,10 @@ def restored():
         (None, None, DIRECTORY.replace("~", "{home}")),
     ],
 )
-def test_what_is_asked_for_wins_over_the_environment(asked, told, used, monkeypatch, tmp_path):
+def test_an_argument_overrides_the_setting(argument, setting, used, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    jax.config.update("jax_compilation_cache_dir", told)
-    enable_cache(asked)
+    jax.config.update("jax_compilation_cache_dir", setting)
+    enable_cache(argument)
     assert jax.config.values["jax_compilation_cache_dir"] == used.format(home=tmp_path)
     assert jax.config.values["jax_persistent_cache_min_compile_time_secs"] == 0
 
@@ -54,7 +54,7 @@ def test_branches_are_computed_one_after_the_other_to_save_memory(save_memory):
     assert (compiled.memory_analysis().temp_size_in_bytes < branches * x.nbytes) is save_memory
 
 
-def test_functions_of_that_name_are_kept():
+def test_functions_of_that_name_are_not_inlined():
     def function(x):
         return jnp.sin(x) * 2
 

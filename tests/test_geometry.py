@@ -66,62 +66,18 @@ def test_windows_and_thetas_are_inverse_and_in_pixels():
     np.testing.assert_allclose(geometry.theta_from_windows(windows, FRAME), theta, atol=1e-6)
 
 
-def followed(label_map, sizes):
-    """Windows that follow their parts, by their definition; None for an absent part."""
-    windows = []
-    for part, size in zip(NINE.parts, sizes, strict=True):
-        rows, columns = np.nonzero(np.isin(label_map, NINE.ids(part.classes)))
-        if not rows.size:
-            windows.append(None)
-            continue
-        span_y, span_x = size[0] - 1, size[1] - 1
-        scale = max(np.ptp(rows) / span_y + 1 / 4, np.ptp(columns) / span_x + 1 / 4, 1 / 2)
-        x = (columns.min() + columns.max()) // 2
-        y = (rows.min() + rows.max()) // 2
-        half_x, half_y = scale * span_x / 2, scale * span_y / 2
-        windows.append((x - half_x, y - half_y, x + half_x, y + half_y))
-    return windows
+def test_bounding_boxes():
+    mask = np.zeros((2, 8, 9), bool)
+    mask[0, 2:5, 3:7] = True
+    mask[0, 3, 4] = False
+    np.testing.assert_array_equal(geometry.bounding_boxes(mask), [[3, 2, 6, 4], [0, 0, 8, 7]])
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_following_windows_hold_their_parts_and_absent_ones_are_as_large_as_the_patch(seed):
-    rng = np.random.default_rng(seed)
-    sizes = ((21, 43),) * 2 + ((17, 43),) * 2 + ((47, 39), (33, 51))
-    label_map = np.zeros((4, 90, 120), np.int32)
-    for face, c in np.ndindex(4, 9):
-        if c and rng.random() < 0.7:
-            (height, width), (top, left) = rng.integers(1, 50, 2), rng.integers(0, 60, 2)
-            blob = label_map[face, top : top + height, left : left + width]
-            blob[rng.random(blob.shape) < 0.3] = c
-    theta, present = geometry.theta_target(jnp.array(label_map), sizes, following=True)
-    fitted, there = geometry.theta_target(jnp.array(label_map), sizes)
-    np.testing.assert_array_equal(present, there)
-    assert not present.all()
-    boxes = np.asarray(geometry.windows_from_theta(theta, label_map.shape[1:]))
-    for face in range(4):
-        windows = followed(label_map[face], sizes)
-        assert present[face].tolist() == [window is not None for window in windows]
-        for i, window in enumerate(windows):
-            if window is None:
-                np.testing.assert_array_equal(theta[face, i], fitted[face, i])
-                continue
-            np.testing.assert_allclose(boxes[face, i], window, atol=1e-3)
-            member = np.isin(label_map[face], NINE.ids(NINE.parts[i].classes))
-            rows, columns = np.nonzero(member)
-            x0, y0, x1, y1 = boxes[face, i]
-            assert x0 < columns.min() and columns.max() < x1
-            assert y0 < rows.min() and rows.max() < y1
-    scales = (theta / fitted)[..., [0, 1], [0, 1]][present]
-    np.testing.assert_allclose(scales[:, 0], scales[:, 1], rtol=1e-5)
-    assert scales.min() < 0.7 and scales.max() > 1.3
-
-
-def test_a_following_window_is_at_least_half_its_patch():
-    frame = label_map_with(nose=(slice(20, 21), slice(30, 32)))
-    theta, _ = geometry.theta_target(frame, (9, 13), following=True)
-    window = geometry.windows_from_theta(theta, FRAME)[0, NINE.num_parts - 2]
-    np.testing.assert_allclose(window, [30 - 3, 20 - 2, 30 + 3, 20 + 2], atol=1e-4)
+def test_part_sizes():
+    assert geometry.part_sizes((9, 11), 2) == ((9, 11), (9, 11))
+    assert geometry.part_sizes([(9, 11), (3, 5)], 2) == ((9, 11), (3, 5))
+    with pytest.raises(ValueError, match="for 2 parts, but there are 3"):
+        geometry.part_sizes(((9, 11), (3, 5)), 3)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -129,11 +85,11 @@ def test_invert_and_compose(seed):
     theta = jax.random.normal(jax.random.key(seed), (4, 6, 2, 3)) + jnp.array(
         [[3.0, 0, 0], [0, 3.0, 0]]
     )
-    identity = geometry.compose(theta, geometry.invert(theta))
+    identity = geometry.compose_theta(theta, geometry.invert_theta(theta))
     np.testing.assert_allclose(identity, jnp.broadcast_to(jnp.eye(2, 3), theta.shape), atol=1e-5)
     full = np.concatenate([theta, np.broadcast_to([[[[0, 0, 1.0]]]], (4, 6, 1, 3))], axis=-2)
     np.testing.assert_allclose(
-        geometry.invert(theta), np.linalg.inv(full)[..., :2, :], rtol=1e-4, atol=1e-5
+        geometry.invert_theta(theta), np.linalg.inv(full)[..., :2, :], rtol=1e-4, atol=1e-5
     )
 
 
@@ -143,4 +99,4 @@ def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"labels 0\.\.12, but they must lie in 0\.\.8"):
         geometry.part_centres(jnp.zeros((1, 4, 4), jnp.int32).at[0, 0, 0].set(12))
     with pytest.raises(ValueError, match="theta has shape"):
-        geometry.invert(jnp.zeros((6, 3, 3)))
+        geometry.invert_theta(jnp.zeros((6, 3, 3)))

@@ -7,9 +7,10 @@ from flax import linen as nn
 
 from jax_stn_icnn import geometry
 from jax_stn_icnn.io import convert_torch
-from jax_stn_icnn.models.localizer import LOCALIZERS, _max_of_two, centroid_theta
+from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+from jax_stn_icnn.ops.pooling import max_pool_2x2
 
-MASK = jax.nn.softmax(jax.random.normal(jax.random.key(0), (2, 128, 128, 9)))
+PROBS = jax.nn.softmax(jax.random.normal(jax.random.key(0), (2, 128, 128, 9)))
 
 
 def test_small_equals_the_original(golden):
@@ -22,8 +23,8 @@ def test_small_equals_the_original(golden):
 @pytest.mark.parametrize("name", LOCALIZERS)
 def test_thetas_scale_and_shift_only(name):
     model = LOCALIZERS[name]()
-    variables = random_variables(model, MASK)
-    theta = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, MASK)
+    variables = random_variables(model, PROBS)
+    theta = jax.jit(lambda v, x: model.apply(v, x, train=False))(variables, PROBS)
     assert theta.shape == (2, 6, 2, 3)
     np.testing.assert_array_equal(theta[..., [0, 1], [1, 0]], 0)
     assert np.abs(theta[..., [0, 0, 1, 1], [0, 2, 1, 2]]).min() > 0
@@ -34,27 +35,27 @@ def test_thetas_scale_and_shift_only(name):
 )
 def test_parameter_counts(name, count):
     shapes = jax.eval_shape(
-        lambda x: LOCALIZERS[name]().init(jax.random.key(0), x, train=False), MASK
+        lambda x: LOCALIZERS[name]().init(jax.random.key(0), x, train=False), PROBS
     )
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes["params"])) == count
 
 
 @pytest.mark.parametrize("name", LOCALIZERS)
-def test_wrong_masks_are_named(name):
-    with pytest.raises(ValueError, match="mask has shape"):
-        LOCALIZERS[name]().init(jax.random.key(0), MASK[..., :8], train=False)
+def test_wrong_inputs_are_named(name):
+    with pytest.raises(ValueError, match="probs has shape"):
+        LOCALIZERS[name]().init(jax.random.key(0), PROBS[..., :8], train=False)
 
 
 class TestCentroid:
     frame, patch = (512, 512), (81, 81)
 
-    def mask_of(self, label_map):
+    def probs_of(self, label_map):
         return jax.nn.one_hot(label_map, 9)
 
     def test_windows_stand_on_the_parts_whole_pixels(self):
         label_map = jnp.zeros((1, 128, 128), jnp.int32).at[0, 60:63, 40:45].set(5)
         identity = jnp.broadcast_to(jnp.eye(2, 3), (1, 2, 3))
-        theta = centroid_theta(self.mask_of(label_map), identity, self.frame, self.patch)
+        theta = centroid_theta(self.probs_of(label_map), identity, self.frame, self.patch)
         box = geometry.windows_from_theta(theta, self.frame)[0, 4]
         x, y = round(42 * 511 / 127), round(61 * 511 / 127)
         np.testing.assert_allclose(box, [x - 40, y - 40, x + 40, y + 40], atol=1e-3)
@@ -62,27 +63,27 @@ class TestCentroid:
     def test_region_moves_the_windows_into_the_frame(self):
         label_map = jnp.zeros((1, 128, 128), jnp.int32).at[0, 0, 0].set(5)
         region = geometry.theta_from_windows(jnp.array([[100.0, 60.0, 300.0, 400.0]]), self.frame)
-        theta = centroid_theta(self.mask_of(label_map), region, self.frame, self.patch)
+        theta = centroid_theta(self.probs_of(label_map), region, self.frame, self.patch)
         box = geometry.windows_from_theta(theta, self.frame)[0, 4]
         np.testing.assert_allclose(box, [60, 20, 140, 100], atol=1e-3)
 
     def test_no_gradient(self):
         identity = jnp.broadcast_to(jnp.eye(2, 3), (2, 2, 3))
 
-        def total(mask):
-            return jnp.sum(centroid_theta(mask, identity, self.frame, self.patch))
+        def total(probs):
+            return jnp.sum(centroid_theta(probs, identity, self.frame, self.patch))
 
-        np.testing.assert_array_equal(jax.grad(total)(MASK), jnp.zeros_like(MASK))
+        np.testing.assert_array_equal(jax.grad(total)(PROBS), jnp.zeros_like(PROBS))
 
 
 @pytest.mark.parametrize("name", LOCALIZERS)
 def test_gradients_compile_and_reach_every_kernel(name):
     model = LOCALIZERS[name]()
-    variables = random_variables(model, MASK)
+    variables = random_variables(model, PROBS)
 
     def total(params):
         theta, _ = model.apply(
-            variables | {"params": params}, MASK, train=True, mutable=["batch_stats"]
+            variables | {"params": params}, PROBS, train=True, mutable=["batch_stats"]
         )
         return jnp.sum(theta**2)
 
@@ -102,7 +103,7 @@ def test_max_pool_equals_flax():
     (ours, pull), (theirs, pull_theirs) = (
         jax.vjp(pool, x)
         for pool in (
-            lambda x: _max_of_two(_max_of_two(x, axis=2), axis=1),
+            lambda x: max_pool_2x2(x.transpose(0, 3, 1, 2)).transpose(0, 2, 3, 1),
             lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)),
         )
     )

@@ -5,23 +5,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import SMALL, find_path
+from conftest import find_path, small_model
 from test_step import make_batch
 
 from jax_stn_icnn.compilation import cache as programs
 from jax_stn_icnn.compilation.cache import cached_program, cached_value, enable_cache
-from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+from jax_stn_icnn.models.pipeline import STNiCNN, init_variables, variable_shapes
 from jax_stn_icnn.train import step
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Stage
-from jax_stn_icnn.train.state import TrainState, init_variables
+from jax_stn_icnn.train.state import TrainState
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
 
 @pytest.fixture(autouse=True)
 def cached_as_outside_of_tests(monkeypatch):
-    """Nothing is kept from what other tests share, and all that the package caches is cached."""
+    """Caches nothing that other tests share, and everything that the package caches."""
     before = jax.config.values["jax_compilation_cache_dir"]
     monkeypatch.setattr(programs, "_path", find_path)
     enable_cache("")
@@ -31,7 +31,7 @@ def cached_as_outside_of_tests(monkeypatch):
 
 @pytest.fixture
 def directory(tmp_path):
-    """Where programs are kept during a test, JAX's own cache among them."""
+    """The directory of the cache during a test, JAX's own included."""
     from jax.experimental.compilation_cache import compilation_cache
 
     before = {name: jax.config.values[name] for name in NAMES}
@@ -54,7 +54,7 @@ class Counted:
         return self.value
 
 
-def test_from_the_start_whole_programs_are_kept_and_jax_is_left_alone(monkeypatch, tmp_path):
+def test_by_default_programs_are_cached_and_jax_caches_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     jax.config.update("jax_compilation_cache_dir", None)
     x = np.ones(3, np.float32)
@@ -62,11 +62,11 @@ def test_from_the_start_whole_programs_are_kept_and_jax_is_left_alone(monkeypatc
     for _ in range(2):
         cached_program("double", (), lower, jax.stages.Lowered.compile, jax.devices()[:1])(x)
     assert lower.calls == 1
-    (kept,) = filter(Path.is_file, tmp_path.rglob("*"))
-    assert kept.parent == tmp_path / ".cache" / "jax_stn_icnn" / programs.FOLDER
+    (entry,) = filter(Path.is_file, tmp_path.rglob("*"))
+    assert entry.parent == tmp_path / ".cache" / "jax_stn_icnn" / programs.FOLDER
 
 
-def test_a_user_without_a_home_keeps_nothing(monkeypatch):
+def test_nothing_is_cached_for_a_user_without_a_home(monkeypatch):
     monkeypatch.setattr(programs.os.path, "expanduser", lambda path: path)
     jax.config.update("jax_compilation_cache_dir", None)
     make = Counted(1)
@@ -75,14 +75,14 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch):
         assert make.calls == calls
 
 
-def test_turned_off_it_keeps_nothing():
+def test_nothing_is_cached_if_turned_off():
     make = Counted({"a": 1})
     for calls in (1, 2):
         assert cached_value("what", (7,), make) == {"a": 1}
         assert make.calls == calls
 
 
-def test_a_value_is_made_once(directory):
+def test_a_value_is_computed_once(directory):
     make = Counted({"a": (1, np.float32)})
     for _ in range(2):
         assert cached_value("what", (7,), make) == {"a": (1, np.float32)}
@@ -97,17 +97,15 @@ class Foreign(STNiCNN):
 
 
 @pytest.mark.parametrize(("model", "calls"), [(STNiCNN, 1), (Foreign, 2)])
-def test_what_is_made_from_a_class_of_another_package_is_not_kept(model, calls, directory):
+def test_nothing_is_cached_for_a_class_of_another_package(model, calls, directory):
     make = Counted(1)
     for _ in range(2):
-        cached_value("what", (model((15, 15)),), make)
+        cached_value("what", (model(),), make)
     assert make.calls == calls
 
 
 @pytest.mark.parametrize("changed", ["_source", "_processor"])
-def test_it_is_made_anew_where_the_code_or_the_processor_is_another(
-    changed, directory, monkeypatch
-):
+def test_another_source_or_processor_is_another_key(changed, directory, monkeypatch):
     make = Counted(1)
     cached_value("what", (7,), make)
     monkeypatch.setattr(programs, changed, lambda: "another")
@@ -115,7 +113,7 @@ def test_it_is_made_anew_where_the_code_or_the_processor_is_another(
     assert make.calls == 2
 
 
-def test_it_is_made_anew_under_other_settings(directory, monkeypatch):
+def test_other_settings_are_another_key(directory, monkeypatch):
     make = Counted(1)
     cached_value("what", (7,), make)
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
@@ -201,7 +199,7 @@ def untraced(*_, **__):
 def test_a_training_step_from_disk_is_the_same_to_the_bit_and_serves_all_seeds(
     directory, monkeypatch
 ):
-    model = STNiCNN((15, 15), "small", **SMALL, axis_name=step.AXIS)
+    model = small_model().clone(axis_name=step.AXIS)
     stage = Stage("localizer", 1, {"localizer": 1e-3}, {"localizer": 1.0})
     variables = init_variables(model, 0)
     found = []
@@ -223,9 +221,8 @@ def test_a_training_step_from_disk_is_the_same_to_the_bit_and_serves_all_seeds(
 
 
 @pytest.mark.parametrize("cropper", ["vgg9", "centroid"])
-def test_shapes_are_those_of_a_whole_parse(cropper, directory):
-    model = STNiCNN((15, 15), cropper, **SMALL)
-    inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, 32, 32, 3))
-    expected = dict(jax.eval_shape(model.init, jax.random.key(0), *inputs))
+def test_shapes_of_variables_are_those_of_a_parse(cropper, directory):
+    model = small_model(cropper=cropper)
+    expected = dict(jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))))
     for _ in range(2):  # traced, and from disk
         assert variable_shapes(model) == expected

@@ -269,11 +269,3 @@ def test_other_bad_input_is_named():
     with pytest.raises(ValueError, match="scores of mouth"):
         scores = part_scores(jax.random.key(0), 1, (9, 9))[:5] + [jnp.zeros((1, 9, 9, 2))]
         ops.paste(scores, jnp.zeros((1, 6, 2, 3)), (16, 16))
-
-
-@pytest.mark.parametrize("size", [(12, 18), (31, 20), (5, 40)])
-def test_enlarge_equals_resize_bilinear(size):
-    image = jax.random.uniform(jax.random.key(0), (2, 12, 9, 3))
-    np.testing.assert_allclose(
-        ops.enlarge(image, size), ops.resize_bilinear(image, size), rtol=0, atol=1e-5
-    )

@@ -209,9 +209,7 @@ SHAPES = [(2, 32, 16), (1, 31, 17), (1, 3, 9)]
 @pytest.mark.parametrize("shape", SHAPES)
 def test_interlinked_network(shape, x64):
     network = ICNN(2, (2, 3, 2, 3), interlinks=1, dtype=jnp.float64)
-    found, expected = on_both_platforms(
-        network, jax.random.uniform(KEY, (*shape, 3), jnp.float32)
-    )
+    found, expected = on_both_platforms(network, jax.random.uniform(KEY, (*shape, 3), jnp.float32))
     assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

@@ -77,9 +77,7 @@ class TestUNet:
         output = apply(variables | {"params": params}, image)
         coarse = output.logits[..., np.array([0, 2, 4])]
         repeated = np.repeat(np.repeat(coarse, 2, axis=1), 2, axis=2)
-        np.testing.assert_array_equal(
-            output.global_logits, smooth(jnp.moveaxis(repeated, -1, 1))
-        )
+        np.testing.assert_array_equal(output.global_logits, smooth(jnp.moveaxis(repeated, -1, 1)))
 
     def test_every_pixel_depends_on_the_mean_over_the_image(self, applied):
         """The far corner changes the first pixel, but not without the mean over the image."""

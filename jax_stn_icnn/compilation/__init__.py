@@ -1,1 +1,1 @@
-"""Compiling: the cache of programs on disk, and the memory that it takes."""
+"""Compilation: the cache of programs on disk, inlining, and memory."""

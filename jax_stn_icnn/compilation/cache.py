@@ -1,14 +1,14 @@
 """The cache of compiled programs on disk: with it, a warm start traces nothing.
 
-JAX's own cache is asked only once a program is traced and lowered, which for these networks takes
-longer than all else in a start. Here a program is found by its description: what the caller says
-it is made from, this package's source, the versions of the libraries, JAX's settings, the machine.
-So a change of a file is seen; a function replaced at run time is not: then turn the cache off, by
-`enable_cache("")`. For a class of another package, whose source is not looked at, nothing is
-cached.
+JAX's own cache is consulted only after a program is traced and lowered, which for these networks
+takes longer than the rest of a start. Here a program is found by a key that describes it: what the
+caller passes, the source of this package, the versions of the libraries, JAX's settings and the
+machine. A changed file therefore changes the key; a function replaced at run time does not, in
+which case the cache must be turned off by `enable_cache("")`. Nothing is cached for a class of
+another package, whose source is not part of the key.
 
-It is on from the start, since the first parse of a process takes ten times as long without. JAX's
-own cache, which holds a program's every other computation too, is on if the program says so.
+It is on by default, since the first parse of a process takes ten times as long without it. JAX's
+own cache, which stores all other compiled functions too, is on if the program turns it on.
 """
 
 import contextlib
@@ -38,9 +38,9 @@ HELP = (
 FOLDER = "stn_icnn"
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
-# Of the environment: read by XLA, and not among JAX's settings.
+# Environment variables that XLA reads and that are not among JAX's settings.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
-# What JAX says of a program that its own cache lacks.
+# JAX's event for a program that its own cache lacks.
 MISSED = "/jax/compilation_cache/cache_misses"
 
 LOG = logging.getLogger(__name__)
@@ -49,65 +49,64 @@ Value = TypeVar("Value")
 
 
 def enable_cache(directory: str | None = None) -> None:
-    """Has JAX cache all that it compiles in a directory, or turns all caching off.
+    """Turns on JAX's own cache in a directory, or turns all caching off.
 
-    JAX finds a program by what it does, for what machine and by which version; one that changed is
-    compiled anew. Programs that are cached whole lie there too, if it is a local directory; without
-    this call they lie in DIRECTORY, and JAX caches nothing. The directory only grows, and may be
+    The programs of this module are stored there too, if it is a local directory; without this call
+    they are stored in DIRECTORY, and JAX caches nothing. The directory only grows, and may be
     removed at any time.
 
     Args:
-        directory: where; created if missing; a path, or a URL that JAX can write to, such as
-            gs://. Empty: nowhere. None: where JAX is told to by `JAX_COMPILATION_CACHE_DIR`, else
-            DIRECTORY.
+        directory: A path, created if missing, or a URL that JAX can write to, such as gs://. An
+            empty string turns caching off. None stands for `JAX_COMPILATION_CACHE_DIR`, or for
+            DIRECTORY if that is not set.
     """
     if directory is None:
         directory = jax.config.values["jax_compilation_cache_dir"] or DIRECTORY
-    jax.config.update("jax_compilation_cache_dir", _in_full(directory) if directory else "")
-    # By default only what took a second: the many small programs of a start take longer together.
+    jax.config.update("jax_compilation_cache_dir", _expand(directory) if directory else "")
+    # JAX's default caches only what takes a second to compile; a start compiles many small programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def cached_value(name: str, made_from: Sequence[Any], make: Callable[[], Value]) -> Value:
-    """Makes a value, or takes it from disk.
+def cached_value(name: str, key: Sequence[Any], compute: Callable[[], Value]) -> Value:
+    """Returns a value, computed or read from disk.
 
     Args:
-        name: what it is.
-        made_from: everything that it depends on, besides this package and where it runs; what
-            differs must have another `repr`.
-        make: makes it; something that pickles.
+        name: Name of the value.
+        key: Everything that the value depends on, besides this package and its environment;
+            different values must have different `repr`s.
+        compute: Computes the value, which must pickle.
 
     Returns:
         The value.
     """
-    path = _path(name, made_from)
+    path = _path(name, key)
     value = _read(path)
     if value is None:
-        value = make()
+        value = compute()
         _write(path, value)
     return value
 
 
 def cached_program(
     name: str,
-    made_from: Sequence[Any],
+    key: Sequence[Any],
     lower: Callable[[], Lowered],
     compile: Callable[[Lowered], Compiled],
     devices: Sequence[jax.Device],
 ) -> Compiled:
-    """Compiles a program, or takes it from disk.
+    """Returns a program, compiled or read from disk.
 
     Args:
-        name: what it is.
-        made_from: as for `cached_value`.
-        lower: traces and lowers it.
-        compile: compiles it.
-        devices: all that it runs on, of this process.
+        name: Name of the program.
+        key: As for `cached_value`.
+        lower: Traces and lowers the program.
+        compile: Compiles it.
+        devices: Devices of this process that it runs on.
 
     Returns:
         The compiled program.
     """
-    path = _path(name, [*made_from, [device.id for device in devices]])
+    path = _path(name, [*key, [device.id for device in devices]])
     found = _read(path)
     if found is not None:
         program, inputs, outputs = found
@@ -115,41 +114,38 @@ def cached_program(
             program, inputs, outputs, execution_devices=devices
         )
     lowered = lower()
-    with _noting_compilations() as compiled:
+    with _record_compilations() as compiled:
         program = compile(lowered)
-    # What JAX's own cache gave cannot be written again on CPU: it would lack its functions.
+    # A program from JAX's own cache cannot be serialized on a CPU: its functions would be missing.
     if compiled or not jax.config.values["jax_compilation_cache_dir"]:
         _write(path, serialize_executable.serialize(program))
     return program
 
 
 @contextlib.contextmanager
-def _noting_compilations() -> Iterator[list[str]]:
-    """Lists what was not in JAX's own cache, and so was compiled; nothing where that is off.
-
-    What other threads compile meanwhile is not listed.
-    """
+def _record_compilations() -> Iterator[list[str]]:
+    """Yields a list of this thread's compilations that JAX's own cache lacked; empty if it is off."""
     found: list[str] = []
-    here = threading.get_ident()
+    thread = threading.get_ident()
 
-    def note(event: str, **_: object) -> None:
-        if event == MISSED and threading.get_ident() == here:
+    def record(event: str, **_: object) -> None:
+        if event == MISSED and threading.get_ident() == thread:
             found.append(event)
 
-    jax.monitoring.register_event_listener(note)
+    jax.monitoring.register_event_listener(record)
     try:
         yield found
     finally:
-        jax.monitoring.unregister_event_listener(note)
+        jax.monitoring.unregister_event_listener(record)
 
 
 def shapes_and_types(tree: Any) -> str:
-    """What a program is compiled for: the shapes and types of a tree of arrays, as text."""
+    """Returns the shapes and types of a tree of arrays, as text for a key."""
     return str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), tree))
 
 
-def _in_full(directory: str) -> str:
-    """A directory's path without ~; a URL as it is, which `Path` would make another."""
+def _expand(directory: str) -> str:
+    """Returns a directory's path with ~ expanded; a URL is returned as it is."""
     return directory if _is_url(directory) else str(Path(directory).expanduser())
 
 
@@ -157,23 +153,23 @@ def _is_url(directory: str) -> bool:
     return "://" in directory
 
 
-def _path(name: str, made_from: Sequence[Any]) -> Path | None:
-    """Where it is kept; None if it is not to be."""
+def _path(name: str, key: Sequence[Any]) -> Path | None:
+    """Returns the path of an entry; None if it is not to be cached."""
     directory = jax.config.values["jax_compilation_cache_dir"]
-    if directory is None:  # Empty: turned off.
+    if directory is None:  # An empty string turns the cache off.
         try:
-            directory = _in_full(DIRECTORY)
-        except RuntimeError:  # A user without a home, as in some containers.
+            directory = _expand(DIRECTORY)
+        except RuntimeError:  # A user without a home, as in some containers
             return None
-    packages = {type(part).__module__.split(".")[0] for part in made_from}
+    packages = {type(part).__module__.split(".")[0] for part in key}
     if not directory or _is_url(directory) or not packages <= {"builtins", PACKAGE.name}:
         return None
-    described = f"{name}\n{list(made_from)}\n{_surroundings()}"
+    described = f"{name}\n{list(key)}\n{_environment()}"
     return Path(directory, FOLDER, hashlib.sha256(described.encode()).hexdigest())
 
 
-def _surroundings() -> str:
-    """What any program depends on that its maker does not name."""
+def _environment() -> str:
+    """Returns everything that every program depends on, as text."""
     client = jax.local_devices()[0].client
     parts = {
         "source": _source(),
@@ -198,17 +194,17 @@ def _source() -> str:
 
 @functools.cache
 def _processor() -> str:
-    """What the processor can do: programs for CPU use all of it, and fail where it is missing."""
+    """Returns the features of the processor: a program for a CPU fails where one is missing."""
     described = Path("/proc/cpuinfo")
     if not described.exists():
         return f"{platform.machine()} {platform.processor()}"
     lines = described.read_text().splitlines()
-    told = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
-    return repr(sorted(set(told)))
+    features = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
+    return repr(sorted(set(features)))
 
 
 def _read(path: Path | None) -> Any:
-    """What a file holds; None if it is not there, or cannot be read."""
+    """Returns the contents of an entry; None if it does not exist or cannot be read."""
     if path is None:
         return None
     try:
@@ -216,14 +212,14 @@ def _read(path: Path | None) -> Any:
     except FileNotFoundError:
         return None
     except (OSError, zlib.error) as error:
-        LOG.warning("%s cannot be read (%s); making it anew", path, error)
+        LOG.warning("%s cannot be read (%s); it is computed again", path, error)
         return None
 
 
 def _write(path: Path | None, value: Any) -> None:
-    """Writes a file that is whole or not there, whoever else is writing the same.
+    """Writes an entry atomically, whichever other process writes the same.
 
-    A directory that cannot be written to costs only time, so it ends nothing.
+    A directory that cannot be written to costs only time, so that is only a warning.
     """
     if path is None:
         return
@@ -233,4 +229,4 @@ def _write(path: Path | None, value: Any) -> None:
             partial.write(zlib.compress(pickle.dumps(value), level=1))
         os.replace(partial.name, path)
     except OSError as error:
-        LOG.warning("%s cannot be written (%s); the next start makes it again", path, error)
+        LOG.warning("%s cannot be written (%s); the next start computes it again", path, error)

@@ -1,26 +1,28 @@
-"""Functions that a compiled program keeps, so that it is loaded sooner.
+"""Functions of a compiled program that XLA does not inline, so that it loads faster.
 
-XLA writes all functions of a program into one. On CPU, whenever that is loaded, it works out which
-operation has to wait for which, in a time that grows with the square of their number: a third of
-the time of loading a parse. Functions that are kept are looked at one by one.
+XLA inlines all functions of a program. On a CPU, loading a program computes the dependencies of all
+its operations, in time quadratic in their number: a third of the time of loading a parse. Functions
+that are not inlined are processed one by one.
 """
 
 import jax
 from jax.stages import Lowered
 from jaxlib.mlir import ir
 
-# What JAX calls those that are to be kept; it numbers them from the second on.
-NAME = "kept_function"
+# The name of the functions that are not inlined; JAX numbers them from the second on.
+NAME = "not_inlined"
 
 
 def prevent_inlining(lowered: Lowered) -> Lowered:
-    """Has XLA keep the functions called `NAME`, on CPU; nothing is fused across their borders.
+    """Marks the functions called `NAME` as not to be inlined, on a CPU.
+
+    XLA does not fuse operations across their borders.
 
     Args:
-        lowered: a program, not yet compiled. It is changed.
+        lowered: A program that is not compiled yet; it is changed in place.
 
     Returns:
-        The same.
+        The same program.
     """
     if jax.default_backend() != "cpu":
         return lowered
@@ -29,10 +31,10 @@ def prevent_inlining(lowered: Lowered) -> Lowered:
     with program.context:
         attributes = ir.DictAttr.get({"inlineable": ir.StringAttr.get("false")})
 
-    def keep(operation: ir.Operation) -> ir.WalkResult:
+    def mark(operation: ir.Operation) -> ir.WalkResult:
         if operation.name == "func.call" and NAME in str(operation.attributes["callee"]):
             operation.attributes["mhlo.frontend_attributes"] = attributes
         return ir.WalkResult.ADVANCE
 
-    program.operation.walk(lambda view: keep(view.operation))
+    program.operation.walk(lambda view: mark(view.operation))
     return lowered

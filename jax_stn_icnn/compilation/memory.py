@@ -1,4 +1,4 @@
-"""What compiling costs in memory, and how that is released."""
+"""Compiling within bounds of memory, and releasing the memory that compiling took."""
 
 import ctypes
 import sys
@@ -8,16 +8,15 @@ from jax.stages import Compiled, Lowered
 
 
 def compile_program(lowered: Lowered, *, save_memory: bool) -> Compiled:
-    """Compiles a program, and releases the memory that compiling it took.
+    """Compiles a program, and releases the memory that compiling took.
 
-    On CPU XLA orders a program for concurrency, so that much is alive at once: a joint training
-    step, whose parts could come one after the other, then takes more than half as much memory
-    again. It is 3 to 4 % faster for it if the batch is large, 12 to 19 % if it is small
-    (docs/performance_notebook.md).
+    On a CPU, XLA schedules a program for concurrency, so that many buffers are alive at once: a
+    joint training step, whose parts could run one after the other, then takes more than half as
+    much memory again. It is 3 to 4 % faster for a large batch and 12 to 19 % for a small one.
 
     Args:
-        lowered: the program, as `jax.jit(...).lower(...)` gives it.
-        save_memory: whether it is ordered for memory instead; on CPU only.
+        lowered: The program, as `jax.jit(...).lower(...)` returns it.
+        save_memory: Whether it is scheduled for memory instead, on a CPU only.
 
     Returns:
         The compiled program.
@@ -31,13 +30,13 @@ def compile_program(lowered: Lowered, *, save_memory: bool) -> Compiled:
 
 
 def release_memory() -> None:
-    """Returns memory that was freed, but that glibc keeps to itself, to the system.
+    """Returns freed memory that glibc retains to the operating system.
 
-    The compiler leaves over a gigabyte in pieces, and each checkpoint some, in the arenas of the
+    The compiler leaves over a gigabyte of fragments, and each checkpoint some, in the arenas of the
     threads that wrote it.
     """
     if sys.platform == "linux":
-        # Other C libraries lack the function and the habit.
+        # Other C libraries have no such function and no need for it.
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         if trim is not None:
             trim(0)

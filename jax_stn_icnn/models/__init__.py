@@ -1,1 +1,1 @@
-"""The networks: interlinked CNN, localizers, and the pipeline that joins them."""
+"""The networks: interlinked CNN, U-Net, localizers, and the pipeline that connects them."""
