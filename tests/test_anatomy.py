@@ -70,7 +70,7 @@ def test_a_data_set_that_lacks_classes_is_refused():
         data_set_class_ids(NINETEEN, "helen")
     with pytest.raises(ValueError, match="dataset is 'lapa', but must be one of helen"):
         data_set_class_ids(NINE, "lapa")
-    with pytest.raises(ValueError, match="no classes 'ten', only nine, eleven, nineteen"):
+    with pytest.raises(ValueError, match="no anatomy 'ten', only nine, eleven, nineteen"):
         anatomy.get_anatomy("ten")
 
 

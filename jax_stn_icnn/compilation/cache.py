@@ -63,7 +63,7 @@ def enable_cache(directory: str | None = None) -> None:
     if directory is None:
         directory = jax.config.values["jax_compilation_cache_dir"] or DIRECTORY
     jax.config.update("jax_compilation_cache_dir", _expand(directory) if directory else "")
-    # JAX's default caches only what takes a second to compile; a start compiles many small programs.
+    # JAX's default caches only what takes a second to compile, but a start compiles many programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
@@ -124,7 +124,7 @@ def cached_program(
 
 @contextlib.contextmanager
 def _record_compilations() -> Iterator[list[str]]:
-    """Yields a list of this thread's compilations that JAX's own cache lacked; empty if it is off."""
+    """Yields a list that records what this thread compiles; empty if JAX's own cache is off."""
     found: list[str] = []
     thread = threading.get_ident()
 

@@ -221,7 +221,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18Localizer(_Localizer):
-    """ResNet-18 with a 9-channel first convolution and 36 outputs, as in the released checkpoints."""
+    """ResNet-18 with a 9-channel input and 36 outputs, as in the released checkpoints."""
 
     @nn.compact
     def __call__(self, probs: jax.Array, train: bool) -> jax.Array:

@@ -104,8 +104,8 @@ def bilinear_gradients(
         size: (height, width) of a patch, (h, w).
 
     Returns:
-        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3), in
-        their types.
+        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3),
+        in their types.
     """
     at, x, y = _four_pixels(image, theta, size)
     cotangent = cotangent.astype(coordinate_type(theta))

@@ -86,8 +86,8 @@ def bilinear_gradients(
         size: (height, width) of a patch, (h, w).
 
     Returns:
-        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3), in
-        their types.
+        The gradients of the image, (H, W, C), summed over patches, and of theta, (patches, 2, 3),
+        in their types.
     """
     height, width, _ = image.shape
     cotangent = cotangent.astype(coordinate_type(theta))
