@@ -27,7 +27,7 @@ from jax_stn_icnn.geometry import (
     theta_from_centres,
     unit_to_pixel,
 )
-from jax_stn_icnn.models.config import CENTROID, CROPPERS, ModelConfig
+from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.layers import BlockBatchNorm, Conv, batch_norm
 from jax_stn_icnn.ops import space_to_depth
 from jax_stn_icnn.ops.platform import current_implementations
@@ -274,7 +274,6 @@ LOCALIZERS: dict[str, type[_Localizer]] = {
     "small": SmallLocalizer,
     "resnet18": ResNet18Localizer,
 }
-assert {*LOCALIZERS, CENTROID} == set(CROPPERS)
 
 
 def localizer_input(probs: jax.Array, anatomy: Anatomy) -> jax.Array:
