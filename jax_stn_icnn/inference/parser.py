@@ -32,6 +32,7 @@ from jax_stn_icnn.inference.results import FaceResult, PhotoResult, merge_labels
 from jax_stn_icnn.inference.threads import background_threads, run_ahead
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+from jax_stn_icnn.ops.platform import current_implementations
 from jax_stn_icnn.photos.reading import to_rgb
 
 BATCH_SIZE = 4  # faces per call of the networks, where several photos are parsed
@@ -375,7 +376,7 @@ def compile_networks(
     frames = jax.ShapeDtypeStruct(shape, np.uint8)
     return cached_program(
         "parse of a batch",
-        (model, shapes_and_types((variables, frames))),
+        (model, current_implementations(), shapes_and_types((variables, frames))),
         lambda: prevent_inlining(parse_frames.lower(model, variables, frames)),
         # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
         partial(compile_program, save_memory=True),

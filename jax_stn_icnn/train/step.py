@@ -17,6 +17,7 @@ from jax_stn_icnn.data.augment import example_keys
 from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.data.photometric import OFF, Strengths
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.ops.platform import current_implementations
 from jax_stn_icnn.train import objective
 from jax_stn_icnn.train.distillation import update_teacher
 from jax_stn_icnn.train.optim import make_optimizer
@@ -116,6 +117,7 @@ def compile_train_step(
             "training step",
             (
                 model,
+                current_implementations(),
                 stage,
                 steps_per_epoch,
                 halve_every_epochs,
