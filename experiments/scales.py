@@ -2,7 +2,8 @@
 
 from ml_collections import ConfigDict
 
-from configs import celebamask, celebamask_full, common, full_face, synthetic_nine
+from configs import celebamask, celebamask_full, common, synthetic_nine
+from configs import full_face as full_face_options
 
 SCALES = ("small", "full")
 
@@ -28,7 +29,7 @@ def nineteen(scale: str) -> ConfigDict:
     """Returns the nineteen-class config for CelebAMask-HQ, at the small scale in small frames."""
     if scale == "full":
         return celebamask_full.get_config()
-    config = _in_small_frames(full_face.apply(celebamask.get_config()))
+    config = _in_small_frames(full_face_options.apply(celebamask.get_config()))
     config.model.anatomy = "nineteen"
     config.model.coarse_stride = 1
     return config
