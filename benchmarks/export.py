@@ -1,4 +1,4 @@
-"""What an exported parser takes in another runtime, beside the parser in JAX."""
+"""The exported network in ONNX Runtime, against the same network in JAX."""
 
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tfds_builders.synthetic_faces.face import draw_face
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """One face, from its frame to labels, scores and windows, all on the host."""
+    """Yields one face, from its frame to labels, scores and windows, all on the host."""
     weights = load_weights(weights_file(None))
     frames = draw_face("test", 0, FRAME).image[None]
     parse = jax.jit(network.network(weights))
@@ -31,7 +31,7 @@ def rows(settings: Settings) -> Iterator[Row]:
         return lambda: session.run(network.OUTPUTS, {network.INPUT: frames})
 
     row = Row(
-        f"one face, frame {FRAME}, nineteen classes, as exported",
+        f"exported network, one face, frame {FRAME}, nineteen classes",
         {"ours": lambda: jax.tree.map(np.asarray, parse(frames))},
         None,
     )

@@ -1,6 +1,6 @@
-"""Parses a photo as the first thing that a process does, and says when the parse was there.
+"""Parses a photo in a new process and reports the seconds from the process's start.
 
-python -m benchmarks.first_parse DIR     # compiled programs being kept in DIR; "" keeps none
+python -m benchmarks.first_parse DIR     # DIR caches compiled programs; "" disables the cache
 """
 
 import sys
@@ -11,10 +11,10 @@ from jax_stn_icnn.compilation.cache import enable_cache
 
 
 def main() -> None:
-    """Parses it."""
+    """Runs the command."""
     enable_cache(sys.argv[1])
     FaceParser.load()(process.ROOT / "docs/photo.jpg")
-    process.say(process.age())
+    process.report(process.age())
 
 
 if __name__ == "__main__":

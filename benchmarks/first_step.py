@@ -1,4 +1,4 @@
-"""Starts train.py as it is, and ends it after its first step; for a process of its own.
+"""Runs train.py until the end of its first step and reports the seconds from the process's start.
 
 python -m benchmarks.first_step --config.dataset.data_dir=DIR --compilation_cache=DIR
 """
@@ -15,7 +15,7 @@ from jax_stn_icnn.train import loop
 
 
 def main() -> None:
-    """Runs train.py until the first step's metrics are there, then says how long that took."""
+    """Runs the command."""
     compile_step = loop.compile_train_step
 
     def compile_train_step(*args: Any, **options: Any) -> Any:
@@ -23,8 +23,8 @@ def main() -> None:
 
         def first_step(state: Any, batch: Any) -> None:
             jax.block_until_ready(take_step(state, batch))
-            process.say(process.age())
-            os._exit(0)  # Nothing is to be saved or waited for.
+            process.report(process.age())
+            os._exit(0)  # Skips saving and waiting for threads.
 
         return first_step
 

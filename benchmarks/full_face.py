@@ -1,7 +1,7 @@
-"""What the whole face and fitted windows cost, beside the paper's nine classes and square windows.
+"""Cost of nineteen classes and fitted windows, against nine classes and square windows.
 
-python -m benchmarks.full_face nineteen DIR     # the peak memory of parsing one face, in bytes,
-                                                 # compiled programs being cached in DIR
+python -m benchmarks.full_face nineteen DIR     # peak memory of parsing one face, in bytes;
+                                                 # DIR caches compiled programs
 """
 
 import importlib
@@ -12,23 +12,23 @@ from types import ModuleType
 from typing import Any
 
 from benchmarks import process, training
-from benchmarks.inputs import BATCH, FRAME, PATCH, random_frames
+from benchmarks.inputs import BATCH, FRAME, random_frames
 from benchmarks.results import Result
 from benchmarks.rows import Row, Settings
 from benchmarks.timing import Times
 from jax_stn_icnn import FaceParser
-from jax_stn_icnn.anatomy import NINE, NINETEEN
+from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.compilation import cache
 from tfds_builders.synthetic_faces.face import draw_face
 
-NAMES = ("nineteen", "nine")
+WEIGHTS = ("nineteen", "nine")
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """One face."""
-    calls = {name: _parsing(name) for name in NAMES}
+    """Yields the parse of a photo of one face by each of the shipped weights."""
+    calls = {name: _parse_call(name) for name in WEIGHTS}
     row = Row(
-        f"one face, frame {FRAME}, nineteen classes; beside nine",
+        f"parse of a photo, one face, frame {FRAME}, nineteen classes; peer: nine classes",
         {"ours": calls["nineteen"], "nine classes": calls["nine"]},
         None,
     )
@@ -37,13 +37,14 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def windows(settings: Settings) -> Iterator[Row]:
-    """Training steps whose cost the windows decide."""
+    """Yields the training steps whose cost depends on the windows."""
     batch = settings.batch(BATCH)
+    fitted = training.CONFIG.replace(windows="fitted")
     for stage in ("fine", "joint"):
         yield Row(
-            f"{stage} training step, batch {batch}, nine classes, fitted windows; beside square",
+            f"{stage} training step, batch {batch}, nine classes, fitted windows; peer: square",
             {
-                "ours": training.ours(stage, batch, patch_size=NINE.fitted_sizes(PATCH)),
+                "ours": training.ours(stage, batch, fitted),
                 "square windows": training.ours(stage, batch),
             },
             None,
@@ -52,43 +53,44 @@ def windows(settings: Settings) -> Iterator[Row]:
 
 
 def measure(settings: Settings) -> list[Result]:
-    """The peak memory of parsing one face, in processes of their own."""
-    peaks: dict[str, dict[str, Times]] = {"compiled then": {}, "compiled before": {}}
-    for name in NAMES:
+    """Returns the peak memory of parsing one face, in processes of their own."""
+    caches = ("empty cache", "filled cache")
+    peaks: dict[str, dict[str, Times]] = {name: {} for name in caches}
+    for weights in WEIGHTS:
         with tempfile.TemporaryDirectory() as directory:
-            for when in peaks:
-                asked = process.ask("-m", "benchmarks.full_face", name, directory)
-                peaks[when][name] = Times(*[asked / 1e6] * 3)
+            for name in caches:
+                peak = process.measure("-m", "benchmarks.full_face", weights, directory)
+                peaks[name][weights] = Times.of([peak / 1e6])
     return [
         Result(
-            f"peak memory, one face, frame {FRAME}, nineteen classes, {when}",
+            f"peak memory, one face, frame {FRAME}, nineteen classes, {name}",
             "MB",
             {"ours": found["nineteen"], "nine classes": found["nine"]},
             {},
         )
-        for when, found in peaks.items()
+        for name, found in peaks.items()
     ]
 
 
-def _parsing(name: str) -> Callable[[], Any]:
-    """Parses a photo that is one face, drawn, by weights that ship."""
-    face_parser, photo = FaceParser.load(name), draw_face("test", 0, FRAME).image
-    return lambda: face_parser(photo, detect=False)
+def _parse_call(weights: str) -> Callable[[], Any]:
+    """Returns a call that parses a photo, a drawn face."""
+    parser, photo = FaceParser.load(weights), draw_face("test", 0, FRAME).image
+    return lambda: parser(photo, detect=False)
 
 
 def _bisenet(peer: ModuleType) -> Callable[[], Any]:
-    """What people install for it, in PyTorch; random weights take as long as others."""
+    """Returns a call of a common face parser in PyTorch; its weights are random."""
     model = importlib.import_module("benchmarks.torch_bisenet").make(NINETEEN.num_classes)
     return lambda: model.parse(random_frames(1, FRAME))
 
 
 def main() -> None:
-    """Parses a face some times, and says the peak."""
+    """Parses a face several times and reports the peak."""
     cache.enable_cache(sys.argv[2])
-    call = _parsing(sys.argv[1])
+    call = _parse_call(sys.argv[1])
     for _ in range(process.MEMORY_STEPS):
         call()
-    process.say(process.peak_bytes())
+    process.report(process.peak_bytes())
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Whether a parser says the same of a picture in grey as in colour.
+"""Agreement of a parser's labels for a picture in grayscale with those for the picture in color.
 
     python -m benchmarks.grayscale --config configs/celebamask_full.py [--ckpt PATH] [--split test]
 
-The parse in colour counts as the truth; F1 of the parse in grey against it.
+Prints F1 of the labels in grayscale, with the labels in color as the truth.
 """
 
 import jax.numpy as jnp
@@ -19,22 +19,23 @@ from jax_stn_icnn.evaluation import metrics
 
 
 def agreement(parser: FaceParser, pictures: list[np.ndarray]) -> np.ndarray:
-    """Counts how often each class in colour becomes each in grey.
+    """Returns the confusion matrix of labels in color and labels in grayscale.
 
     Args:
-        parser: the parser.
+        parser: The parser.
         pictures: uint8 (height, width, 3), each one face framed as in CelebAMask-HQ.
 
     Returns:
-        int64 (classes, classes), rows the parse in colour.
+        Numbers of pixels, int64 (classes, classes); rows are the labels in color.
     """
     classes = len(parser.classes)
     counts = np.zeros((classes, classes), np.int64)
     for picture in tqdm(pictures, unit="face"):
-        grey = Image.fromarray(picture).convert("L")
-        colour, without = (parser(photo, detect=False).labels for photo in (picture, grey))
-        pair = jnp.asarray(colour[None]), jnp.asarray(without[None])
-        counts += np.asarray(metrics.confusion(*pair, num_classes=classes), np.int64)
+        grayscale = Image.fromarray(picture).convert("L")
+        truth, labels = (
+            jnp.asarray(parser(photo, detect=False).labels[None]) for photo in (picture, grayscale)
+        )
+        counts += np.asarray(metrics.confusion(truth, labels, num_classes=classes), np.int64)
     return counts
 
 
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
     dataset = flags.FLAGS.config.dataset
     source = open_source(dataset.data_dir, dataset.name, flags.FLAGS.split)
     parser = FaceParser.load(flags.FLAGS.ckpt)
-    anatomy = parser.model.anatomy
+    anatomy = parser.model.config.anatomy
     counts = agreement(parser, [source[i]["image"] for i in range(len(source))])
     for name, score in metrics.f1_scores(counts, anatomy).items():
         print(f"{name:16s}{score:.3f}")
@@ -55,8 +56,8 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    config_flags.DEFINE_config_file("config", None, "Names the data set.")
+    config_flags.DEFINE_config_file("config", None, "Config that names the data set.")
     flags.DEFINE_string("ckpt", None, "Weights, as for `stn-icnn parse`.")
-    flags.DEFINE_string("split", "test", "Such as test[:20].")
+    flags.DEFINE_string("split", "test", "Split of the data set, such as test[:20].")
     flags.mark_flag_as_required("config")
     app.run(main)

@@ -1,7 +1,7 @@
-"""What the text of a program compiled for TPU says: its operations, and the estimates of them.
+"""Reads a program compiled for TPU: its operations, and the compiler's estimates of their cycles.
 
-The compiler writes the cycles that it expects beside most operations. It does not say them of
-look-ups (`gather`), nor of what chips exchange; such operations are listed, not added up.
+The compiler writes estimated cycles for most operations, but not for gathers and for the exchange
+between chips; such operations are listed separately.
 """
 
 import collections
@@ -10,21 +10,21 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-# Where an operation belongs, by the first of these that its path of names holds.
-PLACES = (
+# Stage of the pipeline -> a part of the operation's path; the first match counts.
+STAGES = (
     ("paste", "jit(_paste"),
     ("crop", "jit(_crop"),
     ("fine", "/fine/"),
     ("localizer", "localiz"),
     ("coarse", "/coarse/"),
-    ("join", ".join"),
+    ("merge", ".merge"),
 )
-REST = "rest"
-# A fusion is named by the first of these that it holds.
-TELLING = ("convolution", "dot", "gather", "scatter", "sort", "reduce-window", "reduce")
+OTHER = "other"
+# Kinds of a fusion; the first one that it contains counts.
+FUSION_KINDS = ("convolution", "dot", "gather", "scatter", "sort", "reduce-window", "reduce")
 EXCHANGES = ("all-reduce", "all-gather", "all-to-all", "collective-permute", "reduce-scatter")
-# What may take long and has no estimate; of the rest without one, all is bookkeeping.
-DEAR = (*TELLING, "elementwise")
+# Kinds that may take long if they have no estimate; other kinds without one are negligible.
+EXPENSIVE = (*FUSION_KINDS, "elementwise")
 BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8}
 
 _HEAD = re.compile(r"(ENTRY )?%([\w.\-]+) .*\{$")
@@ -36,22 +36,21 @@ _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation that runs.
+    """An operation of a program.
 
     Attributes:
-        name: the compiler's.
-        kind: what it does: `copy`, `convolution`, `gather`, ...
-        place: the stage of the pipeline.
-        path: names of the functions that it comes from.
-        cycles: the compiler's estimate for all its runs; None where there is none.
-        exchanged: bytes that each chip gives to others.
-        uncounted: whether it is in a loop whose number of rounds the text does not say, so that
-            one round is counted.
+        name: The compiler's name.
+        kind: `copy`, `convolution`, `gather`, ...
+        stage: The stage of the pipeline.
+        path: Names of the functions that it was traced in.
+        cycles: Estimated cycles of all its executions; None without an estimate.
+        exchanged: Bytes that each chip sends to others.
+        uncounted: Whether it is in a loop of unknown length, of which one iteration is counted.
     """
 
     name: str
     kind: str
-    place: str
+    stage: str
     path: str
     cycles: float | None
     exchanged: float
@@ -67,34 +66,38 @@ class _Line:
 
 
 def operations(text: str) -> list[Operation]:
-    """All operations that run, those of a loop's body once with the cycles of its rounds.
+    """Returns all operations that are executed; those of a loop once, with the cycles of the loop.
 
     Args:
-        text: the optimised program, of `jax.stages.Compiled.as_text`.
+        text: The optimized program, as `jax.stages.Compiled.as_text` returns it.
 
     Returns:
-        The operations. Of a choice at run time, those of the branch with the most cycles.
+        The operations; of a conditional, those of the branch with the most cycles.
+
+    Raises:
+        ValueError: The text is not that of a compiled program.
     """
     computations, entry = _computations(text)
-    return list(_running(computations, entry, 1, False))
+    return list(_executed(computations, entry, 1, False))
 
 
-def by(found: list[Operation], attribute: str) -> dict[str, float]:
-    """Estimated cycles by `kind` or by `place`, the most first."""
+def cycles_by(found: list[Operation], attribute: str) -> dict[str, float]:
+    """Returns the estimated cycles by `kind` or by `stage`, the largest first."""
     sums: dict[str, float] = collections.defaultdict(float)
     for operation in found:
         sums[getattr(operation, attribute)] += operation.cycles or 0
-    dearest = sorted(sums.items(), key=lambda item: item[1], reverse=True)
-    return {name: cycles for name, cycles in dearest if cycles}
+    largest_first = sorted(sums.items(), key=lambda item: item[1], reverse=True)
+    return {name: cycles for name, cycles in largest_first if cycles}
 
 
 def without_estimate(found: list[Operation]) -> dict[str, int]:
-    """How many operations that may take long have no estimate, by kind."""
-    kinds = (o.kind for o in found if o.cycles is None and o.kind in (*DEAR, *EXCHANGES))
+    """Returns the number of operations that may take long and have no estimate, by kind."""
+    kinds = (o.kind for o in found if o.cycles is None and o.kind in (*EXPENSIVE, *EXCHANGES))
     return dict(collections.Counter(kinds))
 
 
 def _computations(text: str) -> tuple[dict[str, list[_Line]], str]:
+    """Returns the lines of each computation, and the name of the program's entry."""
     computations: dict[str, list[_Line]] = {}
     entry, lines = "", None
     for line in text.splitlines():
@@ -106,42 +109,43 @@ def _computations(text: str) -> tuple[dict[str, list[_Line]], str]:
         elif lines is not None and (found := _LINE.match(line)):
             lines.append(_Line(*found.groups()))
     if not entry:
-        raise ValueError("the text holds no ENTRY: it must be that of a compiled program")
+        raise ValueError("the text has no ENTRY, but must be that of a compiled program")
     return computations, entry
 
 
-def _running(
-    computations: Mapping[str, list[_Line]], name: str, rounds: int, uncounted: bool
+def _executed(
+    computations: Mapping[str, list[_Line]], name: str, times: int, uncounted: bool
 ) -> Iterator[Operation]:
+    """Yields the operations of a computation that is executed a number of times."""
     types = {line.name: line.type for line in computations[name]}
     for line in computations[name]:
         called = _CALLED.findall(line.rest)
         if line.opcode == "while":
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line.rest)
-            times = int(trips[1]) if trips else 1
-            yield from _running(computations, called[0], rounds * times, uncounted or trips is None)
+            match = re.search(r'"known_trip_count":\{"n":"(\d+)"', line.rest)
+            trips = int(match[1]) if match else 1
+            yield from _executed(computations, called[0], times * trips, uncounted or match is None)
         elif line.opcode == "conditional":
-            branches = _BRANCHES.search(line.rest)
-            names = re.findall(r"%([\w.\-]+)", branches[1]) if branches else called
-            each = [list(_running(computations, one, rounds, uncounted)) for one in names]
-            yield from max(each, key=lambda found: sum(o.cycles or 0 for o in found))
+            match = _BRANCHES.search(line.rest)
+            names = re.findall(r"%([\w.\-]+)", match[1]) if match else called
+            branches = [list(_executed(computations, one, times, uncounted)) for one in names]
+            yield from max(branches, key=lambda found: sum(o.cycles or 0 for o in found))
         elif line.opcode in ("call", "async-start"):
-            yield from _running(computations, called[0], rounds, uncounted)
+            yield from _executed(computations, called[0], times, uncounted)
         else:
-            inner = computations[called[0]] if line.opcode == "fusion" else []
-            yield _operation(line, inner, types, rounds, uncounted)
+            fused = computations[called[0]] if line.opcode == "fusion" else []
+            yield _operation(line, fused, types, times, uncounted)
 
 
 def _operation(
-    line: _Line, inner: list[_Line], types: Mapping[str, str], rounds: int, uncounted: bool
+    line: _Line, fused: list[_Line], types: Mapping[str, str], times: int, uncounted: bool
 ) -> Operation:
     kind = line.opcode.removesuffix("-start")
     if line.opcode == "fusion":
-        held = {one.opcode for one in inner}
-        kind = next((opcode for opcode in TELLING if opcode in held), "elementwise")
+        opcodes = {one.opcode for one in fused}
+        kind = next((opcode for opcode in FUSION_KINDS if opcode in opcodes), "elementwise")
     cycles = re.search(r'"estimated_cycles":"(\d+)"', line.rest)
-    path = re.search(r'op_name="([^"]*)"', line.rest)
-    path_text = path[1] if path else ""
+    match = re.search(r'op_name="([^"]*)"', line.rest)
+    path = match[1] if match else ""
     exchanged = 0.0
     if kind in EXCHANGES and not line.opcode.endswith("-done"):
         operands = line.rest.split(")", 1)[0]
@@ -149,19 +153,19 @@ def _operation(
     return Operation(
         line.name,
         kind,
-        next((place for place, word in PLACES if word in path_text), REST),
-        path_text,
-        rounds * int(cycles[1]) if cycles else None,
-        rounds * exchanged,
+        next((stage for stage, word in STAGES if word in path), OTHER),
+        path,
+        times * int(cycles[1]) if cycles else None,
+        times * exchanged,
         uncounted,
     )
 
 
 def _bytes(type_text: str) -> float:
-    """Of all arrays in a type, such as `(bf16[16,3]{1,0}, f32[])`."""
+    """Returns the bytes of all arrays of a type, such as `(bf16[16,3]{1,0}, f32[])`."""
     total = 0.0
     for name, sides in _SHAPE.findall(type_text):
         bits = re.fullmatch(r"[su](\d+)", name)
-        each = int(bits[1]) / 8 if bits else BYTES[name]
-        total += each * math.prod(int(side) for side in sides.split(",") if side)
+        size = int(bits[1]) / 8 if bits else BYTES[name]
+        total += size * math.prod(int(side) for side in sides.split(",") if side)
     return total

@@ -1,4 +1,4 @@
-"""The loader, in images per second, against PyTorch's DataLoader over the same records."""
+"""The loader against PyTorch's DataLoader over the same records."""
 
 import collections
 import itertools
@@ -17,12 +17,12 @@ from jax_stn_icnn.anatomy import NINE, data_set_class_ids
 from jax_stn_icnn.data.loader import loader_over
 
 BATCH, BATCHES = 16, 8
-# Side of the pictures and of the frame: HELEN pads, the other two shrink.
+# Sides of the pictures and of the frame: HELEN is padded, CelebAMask-HQ is shrunk.
 SIDES = {"helen": (1000, 1024), "celebamask_hq": (1024, 512), "synthetic_faces": (256, 256)}
 
 
 class Records:
-    """Pictures in memory: no disk and no decoding, only what the loader itself does."""
+    """A source of equal records in memory, without reading and decoding."""
 
     def __init__(self, size: int):
         self._image = random_frames(1, size)[0]
@@ -36,7 +36,7 @@ class Records:
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """Batches of each data set."""
+    """Yields the loading of batches of each data set."""
     batch = settings.batch(BATCH)
     for dataset, (size, frame_size) in SIDES.items():
         loader = loader_over(
@@ -55,7 +55,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def _take(loader: grain.IterDataset) -> None:
-    """Reads some batches from the start, and ends what would read ahead in a peer's turn."""
+    """Reads some batches, and ends the threads, which would read ahead while a peer is timed."""
     batches = iter(loader)
     for _ in range(BATCHES):
         next(batches)
@@ -63,7 +63,7 @@ def _take(loader: grain.IterDataset) -> None:
 
 
 def _in_torch(peer: ModuleType, dataset: str, batch: int) -> Callable[[], object]:
-    """The usual Dataset, loaded in the main process; ours reads ahead in two threads."""
+    """Returns a call of a Dataset loaded in the main process; ours reads ahead in two threads."""
     size, frame_size = SIDES[dataset]
     records = Records(size)
     to_nine = np.zeros(256, np.uint8)
@@ -78,14 +78,14 @@ def _in_torch(peer: ModuleType, dataset: str, batch: int) -> Callable[[], object
             record = records[index]
             image, label = record["image"], to_nine[record["label"][..., 0]]
             if size > frame_size:
-                wanted = (frame_size, frame_size)
-                image = np.array(Image.fromarray(image).resize(wanted, Image.Resampling.BOX))
-                label = np.array(Image.fromarray(label).resize(wanted, Image.Resampling.NEAREST))
+                new = (frame_size, frame_size)
+                image = np.array(Image.fromarray(image).resize(new, Image.Resampling.BOX))
+                label = np.array(Image.fromarray(label).resize(new, Image.Resampling.NEAREST))
             elif size < frame_size:
                 before = (frame_size - size) // 2
-                around = (before, frame_size - size - before)
-                image = np.pad(image, (around, around, (0, 0)))
-                label = np.pad(label, (around, around))
+                padding = (before, frame_size - size - before)
+                image = np.pad(image, (padding, padding, (0, 0)))
+                label = np.pad(label, (padding, padding))
             return image, label
 
     loader = peer.torch.utils.data.DataLoader(Faces(), batch, shuffle=True, drop_last=True)

@@ -1,4 +1,4 @@
-"""What the benchmarks ran on."""
+"""Describes the machine that the benchmarks run on."""
 
 import importlib.metadata
 import os
@@ -12,7 +12,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "dm-pix", "onnxruntime")
 
 
 def describe() -> dict[str, str]:
-    """Processor, memory, accelerator and versions, in words."""
+    """Returns processor, memory, accelerator and versions by name."""
     device = jax.devices()[0]
     found = {
         "cpu": _cpu_model(),

@@ -1,6 +1,6 @@
-"""The peak memory of joint training, ours and PyTorch's, each in a process of its own.
+"""Peak memory of joint training, of ours and of PyTorch, each in a process of its own.
 
-python -m benchmarks.memory 16      # ours, of this batch, in bytes
+python -m benchmarks.memory 16      # prints ours for a batch of 16, in bytes
 """
 
 import sys
@@ -15,30 +15,29 @@ from benchmarks.timing import Times
 
 
 def measure(settings: Settings) -> list[Result]:
-    """The peaks in MB: of the process on the host, or of the GPU where there is one."""
+    """Returns the peaks in MB: of the GPU if there is one, otherwise of the process."""
     batch = settings.batch(BATCH)
     commands = {"ours": ["benchmarks.memory"], "torch": ["benchmarks.torch_child", "memory"]}
     values: dict[str, Times] = {}
-    absent: dict[str, str] = {}
+    unavailable: dict[str, str] = {}
     for name, command in commands.items():
         try:
-            megabytes = process.ask("-m", *command, str(batch)) / 1e6
-            values[name] = Times(megabytes, megabytes, megabytes)
+            values[name] = Times.of([process.measure("-m", *command, str(batch)) / 1e6])
         except ChildProcessError as error:
-            absent[name] = str(error)
+            unavailable[name] = str(error)
     title = f"peak memory of joint training, batch {batch}, frame {FRAME}, P {PATCH}"
-    return [Result(title, "MB", values, absent)]
+    return [Result(title, "MB", values, unavailable)]
 
 
 def main() -> None:
-    """Takes joint steps, and says the peak."""
+    """Takes joint steps and reports the peak."""
     call = training.ours("joint", int(sys.argv[1]))
     for _ in range(process.MEMORY_STEPS):
         call()
     if jax.default_backend() == "gpu":
-        process.say(jax.devices()[0].memory_stats()["peak_bytes_in_use"])
+        process.report(jax.devices()[0].memory_stats()["peak_bytes_in_use"])
     else:
-        process.say(process.peak_bytes())
+        process.report(process.peak_bytes())
 
 
 if __name__ == "__main__":

@@ -1,73 +1,59 @@
-"""Each network forward and in training (forward and both gradients), against PyTorch."""
+"""Each network, forward and training (forward and both gradients), against PyTorch."""
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import work
-from benchmarks.rows import Row, Settings, blocking, parser, synchronised
-from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.geometry import COARSE_SIZE
+from benchmarks.rows import Row, Settings, blocking, random_model, synchronized
+from jax_stn_icnn.models.config import ModelConfig
 
 BATCH = 16
-
-
-class Network(NamedTuple):
-    """A network of the parser, and what it takes."""
-
-    name: str
-    shape: tuple[int, ...]
-    patch_size: int
+# Name, and side of the windows.
+NETWORKS = (("coarse", 127), ("localizer", 127), ("fine", 81), ("fine", 127))
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """The coarse network, the localizer, and the fine networks at both patch sizes."""
+    """Yields the rows of the coarse network, the localizer, and the fine networks at two sizes."""
     batch = settings.batch(BATCH)
-    networks = [
-        Network("coarse", (batch, *COARSE_SIZE, 3), 127),
-        Network("localizer", (batch, *COARSE_SIZE, NINE.num_classes), 127),
-        Network("fine", (batch, NINE.num_parts, 81, 81, 3), 81),
-        Network("fine", (batch, NINE.num_parts, 127, 127, 3), 127),
-    ]
-    for network in networks:
+    for name, patch_size in NETWORKS:
         for dtype in settings.dtypes:
             for training in (False, True):
-                yield _row(network, dtype, training)
+                yield _row(name, ModelConfig(patch_size=patch_size, dtype=dtype), batch, training)
 
 
-def _row(network: Network, dtype: str, training: bool) -> Row:
-    name, shape, patch_size = network
-    model, everything = parser(patch_size, 256, dtype)
-    variables = {kind: tree[name] for kind, tree in everything.items()}
-    module = getattr(model.bind(everything), name).unbind()[0]
-    x = np.random.default_rng(0).random(shape, np.float32)
-    spec = jax.ShapeDtypeStruct(shape, jnp.float32)
-    macs = work.macs(module, spec, train=False)
-    outputs = jax.eval_shape(lambda v, x: module.apply(v, x, train=False), variables, spec)
-    in_out = x.nbytes + sum(leaf.size * 4 for leaf in jax.tree.leaves(outputs))
-    title = f"{name}, {'training' if training else 'forward'}, {'x'.join(map(str, shape))}"
+def _row(name: str, config: ModelConfig, batch: int, training: bool) -> Row:
+    model, all_variables = random_model(config, 256)
+    module, variables = work.submodule(model, all_variables, name)
+    inputs = work.input_shapes(config, batch)[name]
+    outputs = jax.eval_shape(lambda v, x: module.apply(v, x, train=False), variables, inputs)
+    in_out = sum(leaf.size * 4 for leaf in jax.tree.leaves((inputs, outputs)))
+    needed = work.networks(model, all_variables, batch, [name], training=training)
+    rng = np.random.default_rng(0)
+    x = jax.tree.map(lambda leaf: rng.random(leaf.shape, np.float32), inputs)
+    patches = f", P {config.patch_size}" if name == "fine" else ""
     row = Row(
-        title,
+        f"{name}, {'training' if training else 'forward'}, batch {batch}{patches}",
         {"ours": _ours(module, variables, x, training)},
-        work.network(macs, variables["params"], in_out, training=training),
-        dtype,
-        images=shape[0],
+        needed + work.Work(0, in_out),
+        config.dtype,
+        images=batch,
     )
 
     def in_torch(compiled: bool) -> Callable[[ModuleType], Callable[[], object]]:
-        return lambda peer: _in_torch(peer, network, variables, x, dtype, training, compiled)
+        return lambda peer: _in_torch(peer, name, config, variables, x, training, compiled)
 
     row.add_torch(in_torch(compiled=False))
     row.add_torch(in_torch(compiled=True), "torch.compile")
     return row
 
 
-def _ours(module: Any, variables: Any, x: np.ndarray, training: bool) -> Callable[[], object]:
-    def loss(params: Any, batch_stats: Any, x: jax.Array) -> tuple[jax.Array, Any]:
+def _ours(module: Any, variables: Any, x: Any, training: bool) -> Callable[[], object]:
+    def loss(params: Any, batch_stats: Any, x: Any) -> tuple[jax.Array, Any]:
         out, updated = module.apply(
             {"params": params, "batch_stats": batch_stats}, x, train=True, mutable=["batch_stats"]
         )
@@ -83,20 +69,22 @@ def _ours(module: Any, variables: Any, x: np.ndarray, training: bool) -> Callabl
 
 def _in_torch(
     peer: ModuleType,
-    network: Network,
+    name: str,
+    config: ModelConfig,
     variables: Any,
-    x: np.ndarray,
-    dtype: str,
+    x: Any,
     training: bool,
     compiled: bool,
 ) -> Callable[[], object]:
     torch = peer.torch
-    module = getattr(peer.STNiCNN(network.patch_size), network.name)
+    module = getattr(peer.STNiCNN(config), name)
     peer.load(module, variables)
     module.to(peer.DEVICE).train(training)
     run = torch.compile(module) if compiled else module
-    pixels = torch.from_numpy(np.moveaxis(x, -1, -3).copy()).to(peer.DEVICE)
-    autocast = torch.autocast(peer.DEVICE.type, torch.bfloat16, enabled=dtype == "bfloat16")
+    array = np.moveaxis(np.stack(x, axis=1) if name == "fine" else x, -1, -3)
+    pixels = torch.from_numpy(array.copy()).to(peer.DEVICE)
+    enabled = config.dtype == "bfloat16"
+    autocast = torch.autocast(peer.DEVICE.type, torch.bfloat16, enabled=enabled)
 
     def forward() -> Any:
         with torch.inference_mode(), autocast:
@@ -109,4 +97,4 @@ def _in_torch(
         parts = out if isinstance(out, list) else [out]
         sum(part.float().square().mean() for part in parts).backward()
 
-    return synchronised(peer, train if training else forward)
+    return synchronized(peer, train if training else forward)

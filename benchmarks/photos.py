@@ -1,10 +1,10 @@
-"""Whether a folder of photos goes through `stn-icnn parse` as fast as the networks alone allow.
+"""Throughput of `stn-icnn parse` on a folder of photos, against that of the networks alone.
 
     python -m benchmarks.photos --dir DIR [--photos 400]
 
-Draws photos of one to four faces, of 512 to 3000 pixels, unless they are in DIR already; parses
-them as the command does; then has the networks parse as many batches of frames in memory. Prints
-faces a second of both, their ratio, and the most memory in each tenth of the photos.
+Draws photos of one to four faces, with sides of 512 to 3000 pixels, unless DIR contains them;
+parses them with the command; then runs the networks on as many batches of frames in memory. Prints
+faces per second of both, their ratio, and the peak memory in each tenth of the time.
 """
 
 import json
@@ -30,19 +30,19 @@ from jax_stn_icnn.inference.parser import BATCH_SIZE, compile_networks
 from tfds_builders.synthetic_faces.face import draw_face
 
 SIDES = 512, 3000  # of a photo's longer side, in pixels
-MOST_FACES = 4
+MAX_FACES = 4
 TENTHS = 10
 
-flags.DEFINE_string("dir", None, "Where the photos are, or are drawn.")
-_PHOTOS = flags.DEFINE_integer("photos", 400, "How many.")
-_BATCH = flags.DEFINE_integer("batch", BATCH_SIZE, "Faces that go through the networks at once.")
+flags.DEFINE_string("dir", None, "Folder of the photos; missing photos are drawn.")
+_PHOTOS = flags.DEFINE_integer("photos", 400, "Number of photos.")
+_BATCH = flags.DEFINE_integer("batch", BATCH_SIZE, "Faces per call of the networks.")
 
 
 def draw_photo(number: int) -> Image.Image:
-    """Draws a photo: faces side by side, in as many rows as needed, on a plain ground.
+    """Draws a photo: faces in one or two rows on a plain background.
 
     Args:
-        number: of the photo; each has its own faces, size and colour.
+        number: Number of the photo, the seed of its faces, size and color.
 
     Returns:
         The photo.
@@ -50,13 +50,13 @@ def draw_photo(number: int) -> Image.Image:
     rng = np.random.default_rng(number)
     long = int(rng.integers(*SIDES, endpoint=True))
     short = int(long * rng.uniform(0.6, 1))
-    count = int(rng.integers(1, MOST_FACES, endpoint=True))
+    count = int(rng.integers(1, MAX_FACES, endpoint=True))
     columns, rows = ((1, 1), (2, 1), (2, 2), (2, 2))[count - 1]
     photo = Image.new("RGB", (long, short), tuple(rng.integers(60, 220, 3).tolist()))
     width, height = long // columns, short // rows
     for i in range(count):
         side = int(min(width, height) * rng.uniform(0.7, 0.95))
-        image, labels = draw_face("train", MOST_FACES * number + i, side)
+        image, labels = draw_face("train", MAX_FACES * number + i, side)
         left = (i % columns) * width + int(rng.integers(0, width - side, endpoint=True))
         top = (i // columns) * height + int(rng.integers(0, height - side, endpoint=True))
         photo.paste(
@@ -66,7 +66,7 @@ def draw_photo(number: int) -> Image.Image:
 
 
 def draw_photos(folder: Path, count: int) -> None:
-    """Draws those that are not there."""
+    """Draws the photos that the folder does not contain."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in tqdm(range(count), unit="photo drawn"):
         path = folder / f"{number:04d}.jpg"
@@ -76,7 +76,7 @@ def draw_photos(folder: Path, count: int) -> None:
 
 
 def parse_all(folder: Path, out: Path, batch: int) -> tuple[float, list[float]]:
-    """Runs the command on a folder; gives its seconds, and memory in use as it went, in MB."""
+    """Runs the command on a folder; returns its seconds, and samples of the memory in MB."""
     memory, done = [], threading.Event()
 
     def watch() -> None:
@@ -86,7 +86,7 @@ def parse_all(folder: Path, out: Path, batch: int) -> tuple[float, list[float]]:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    began = time.perf_counter()
+    start = time.perf_counter()
     try:
         status = command.main(["parse", str(folder), "--out", str(out), "--batch", str(batch)])
     finally:
@@ -94,12 +94,12 @@ def parse_all(folder: Path, out: Path, batch: int) -> tuple[float, list[float]]:
         watcher.join()
     if status:
         raise RuntimeError("the command failed")
-    return time.perf_counter() - began, memory
+    return time.perf_counter() - start, memory
 
 
-def networks_alone(batch: int, count: int) -> tuple[float, float]:
-    """Seconds that the networks take for batches in memory, and those for loading them before."""
-    began = time.perf_counter()
+def run_networks(batch: int, count: int) -> tuple[float, float]:
+    """Runs the networks on batches in memory; returns the seconds, and those of loading before."""
+    start = time.perf_counter()
     parser = FaceParser.load()
     frames = random_frames(batch, parser.frame_size)
     program = compile_networks(parser.model, parser.variables, frames.shape)
@@ -107,39 +107,37 @@ def networks_alone(batch: int, count: int) -> tuple[float, float]:
     loaded = time.perf_counter()
     for _ in range(count):
         jax.block_until_ready(program(parser.variables, frames))
-    return time.perf_counter() - loaded, loaded - began
+    return time.perf_counter() - loaded, loaded - start
 
 
 def main(argv: list[str]) -> None:
-    """Prints the figures."""
+    """Runs the command."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     folder, batch = Path(flags.FLAGS.dir), _BATCH.value
     draw_photos(folder, _PHOTOS.value)
     cache.enable_cache(None)
-    networks_alone(batch, 1)  # Whatever is compiled is compiled before the clock starts.
-    count = math.ceil(_PHOTOS.value * (1 + MOST_FACES) / 2 / batch / 2)
-    # Half before and half after, for machines grow slower and faster.
-    before, _ = networks_alone(batch, count)
+    run_networks(batch, 1)  # Compiles, so that no measurement below does.
+    count = math.ceil(_PHOTOS.value * (1 + MAX_FACES) / 2 / batch / 2)
+    # Half before and half after the command, since the machine's speed changes.
+    before, _ = run_networks(batch, count)
     with tempfile.TemporaryDirectory() as out:
         seconds, memory = parse_all(folder, Path(out), batch)
         facts = [json.loads(path.read_text()) for path in Path(out).glob("*.json")]
-    after, loading = networks_alone(batch, count)
-    alone = 2 * count * batch / (before + after)
+    after, loading = run_networks(batch, count)
+    networks = 2 * count * batch / (before + after)
     faces = sum(len(photo["faces"]) for photo in facts)
+    with_loading = faces / (faces / networks + loading)
     print(f"{len(facts)} photos, {faces} faces, batch {batch}")
     print(f"command   {faces / seconds:8.2f} face/s {len(facts) / seconds:8.2f} photo/s")
+    print(f"networks  {networks:8.2f} face/s; command / networks {faces / seconds / networks:.3f}")
     print(
-        f"networks  {alone:8.2f} face/s, of which the command reaches {faces / seconds / alone:.3f}"
-    )
-    whole = faces / (faces / alone + loading)
-    print(
-        f"          {whole:8.2f} face/s with the {loading:.1f} s for loading them, as the command "
-        f"has to: {faces / seconds / whole:.3f}"
+        f"          {with_loading:8.2f} face/s including {loading:.1f} s of loading, as in the "
+        f"command; command / networks {faces / seconds / with_loading:.3f}"
     )
     tenths = [f"{part.max():.0f}" for part in np.array_split(memory, TENTHS)]
-    print(f"most memory in each tenth of the time, MB: {' '.join(tenths)}")
-    print(f"peak of the process, MB: {peak_bytes() / 1e6:.0f}")
+    print(f"peak memory in each tenth of the time, MB: {' '.join(tenths)}")
+    print(f"peak memory of the process, MB: {peak_bytes() / 1e6:.0f}")
 
 
 if __name__ == "__main__":

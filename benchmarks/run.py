@@ -1,9 +1,9 @@
-"""Measures speed and memory, ours and its peers' in turn, and prints a table.
+"""Measures speed and memory of ours and of peers, and prints a table.
 
-    python -m benchmarks.run                                  # everything but scaling
+    python -m benchmarks.run                                  # all benchmarks but scaling
     python -m benchmarks.run --only sampler,pipeline --json found.json --append
-    python -m benchmarks.run --only scaling                   # how the cost grows
-    python -m benchmarks.run --quick                          # small: only to see that it runs
+    python -m benchmarks.run --only scaling                   # cost by batch, frame and devices
+    python -m benchmarks.run --quick                          # small batches, to check that it runs
 
 docs/performance.md describes the measurements; --append adds the table to
 docs/notes/2026-11/performance_tables.md.
@@ -38,7 +38,7 @@ from benchmarks.timing import Peak, measure_peak
 from jax_stn_icnn.compilation import cache
 
 DOCUMENT = Path(__file__).parents[1] / "docs/notes/2026-11/performance_tables.md"
-# What is timed here, and what takes processes of its own.
+# Benchmarks timed in this process, and those measured in processes of their own.
 TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "sampler": sampler.rows,
     "networks": networks.rows,
@@ -50,38 +50,40 @@ TIMED: dict[str, Callable[[Settings], Iterator[Row]]] = {
     "export": export.rows,
     "scaling": scaling.rows,
 }
-APART: dict[str, Callable[[Settings], list[Result]]] = {
+SEPARATE: dict[str, Callable[[Settings], list[Result]]] = {
     "startup": startup.measure,
     "memory": memory.measure,
     "full_face": full_face.measure,
     "scaling": scaling.measure,
 }
-NAMES = tuple(dict.fromkeys([*TIMED, *APART]))
+NAMES = tuple(dict.fromkeys([*TIMED, *SEPARATE]))
 
-_ONLY = flags.DEFINE_list("only", None, f"Some of {', '.join(NAMES)}; by default all but scaling.")
-_JSON = flags.DEFINE_string("json", None, "File to write the results to.")
-_APPEND = flags.DEFINE_bool("append", False, f"Add the table to {DOCUMENT.name}.")
-_QUICK = flags.DEFINE_bool("quick", False, "Small batches, each called a few times.")
+_ONLY = flags.DEFINE_list(
+    "only", None, f"Benchmarks to run, of {', '.join(NAMES)}; all but scaling by default."
+)
+_JSON = flags.DEFINE_string("json", None, "File that the results are written to.")
+_APPEND = flags.DEFINE_bool("append", False, f"Append the table to {DOCUMENT.name}.")
+_QUICK = flags.DEFINE_bool("quick", False, "Small batches and one round, to check that it runs.")
 
 
 def _results(names: Sequence[str], settings: Settings, peaks: dict[str, Peak]) -> Iterator[Result]:
-    rounds, turn = (1, 0.0) if settings.quick else (7, 0.3)
+    rounds, duration = (1, 0.0) if settings.quick else (7, 0.3)
     for name in names:
         for row in TIMED[name](settings) if name in TIMED else ():
-            yield measure(row, rounds, turn, peaks[row.dtype])
-        if name in APART:
-            yield from APART[name](settings)
+            yield measure(row, rounds, duration, peaks[row.dtype])
+        if name in SEPARATE:
+            yield from SEPARATE[name](settings)
 
 
 def _head(described: dict[str, str], peaks: dict[str, Peak]) -> str:
-    """The machine in a line, and what it reaches in another."""
-    reached = ", ".join(
-        f"{peak.operations / 1e9:.0f} GFLOP/s in a product of {dtype}"
+    """Returns a line with the machine, and a line with its peak performance."""
+    performance = ", ".join(
+        f"{peak.operations / 1e9:.0f} GFLOP/s in a matrix product of {dtype}"
         for dtype, peak in peaks.items()
     )
     bandwidth = f"{peaks['float32'].bytes / 1e9:.1f} GB/s in a copy"
     words = ", ".join(f"{name} {value}" for name, value in described.items())
-    return f"{words}.\n\nReached: {reached}, {bandwidth}."
+    return f"{words}.\n\nPeak: {performance}, {bandwidth}."
 
 
 def _as_json(described: dict[str, str], peaks: dict[str, Peak], found: list[Result]) -> str:
@@ -99,10 +101,10 @@ def main(argv: Sequence[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
-    cache.enable_cache(None)  # No row counts compiling but `startup`, which has its own.
+    cache.enable_cache(None)  # Only `startup` measures compilation, in caches of its own.
     names = _ONLY.value or [name for name in NAMES if name != "scaling"]
     if unknown := [name for name in names if name not in NAMES]:
-        raise app.UsageError(f"--only: {', '.join(unknown)}, but must be some of {NAMES}")
+        raise app.UsageError(f"--only is {', '.join(unknown)}, but must be some of {NAMES}")
     dtypes = ("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16")
     settings = Settings(_QUICK.value, dtypes)
     described = machine.describe()
@@ -114,7 +116,7 @@ def main(argv: Sequence[str]) -> None:
     for result in _results(names, settings, peaks):
         found.append(result)
         print("\n".join(result.lines()), flush=True)
-        if _JSON.value:  # After each, so that a long run that ends early leaves what it found.
+        if _JSON.value:  # After each row, so that an interrupted run leaves its results.
             Path(_JSON.value).expanduser().write_text(_as_json(described, peaks, found))
     print(f"\n{table(found)}")
     if _APPEND.value:

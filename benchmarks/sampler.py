@@ -1,8 +1,8 @@
 """The sampler and its inverse, against map_coordinates, dm_pix and grid_sample."""
 
-import functools
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -10,85 +10,105 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-from benchmarks.rows import Row, Settings, blocking, synchronised, true_theta
+from benchmarks.rows import Row, Settings, blocking, synchronized, true_theta
+from benchmarks.timing import Call
 from benchmarks.work import BILINEAR, SCATTER, SLOPES, Work
 from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.geometry import invert
+from jax_stn_icnn.geometry import Size, invert_theta, unit_to_pixel
 
-# Batch, frame, patch: HELEN's setting and CelebAMask-HQ's.
+# Batch, side of the frame, side of the windows: HELEN's setting and CelebAMask-HQ's.
 SETTINGS = ((1, 1024, 81), (16, 512, 127))
-COLOURS = 3
-NAMES = ("forward", "gradient of theta", "gradient of the image")
+CHANNELS = 3
+# What is computed -> the argument whose gradient it is.
+CROPS = {"forward": None, "gradient of theta": 1, "gradient of the image": 0}
+PASTES = {"forward": None, "gradient of the scores": 0}
+
+Function = Callable[..., jax.Array]
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """The crop forward and its two gradients, the paste forward and its gradient."""
+    """Yields the crop and its two gradients, and the paste and its gradient."""
     for batch, size, patch in SETTINGS:
         batch = settings.batch(batch)
-        where = f"batch {batch}, frame {size}, P {patch}"
-        for name in NAMES:
-            yield _crop_row(f"crop, {name}, {where}", name, batch, size, patch)
-        for name in ("forward", "gradient of the scores"):
-            yield _paste_row(f"paste, {name}, {where}", name, batch, size, patch)
+        for name in CROPS:
+            yield _crop_row(name, batch, size, patch)
+        for name in PASTES:
+            yield _paste_row(name, batch, size, patch)
 
 
-def _crop_row(title: str, name: str, batch: int, size: int, patch: int) -> Row:
-    image = jax.random.uniform(jax.random.key(0), (batch, size, size, COLOURS))
-    theta = true_theta(batch, size, patch)
-    row = Row(title, {}, _crop_work(name, batch, size, patch), images=batch)
-    row.calls["ours"] = _crop_call(ops.crop_bilinear, name, image, theta, patch)
-    row.add_peer(
-        "map_coordinates", lambda: _crop_call(_by_map_coordinates, name, image, theta, patch)
+def make_call(function: Function, arguments: Sequence[Any], argument: int | None) -> Call:
+    """Returns a compiled call of a function, or of a gradient of the sum of its output.
+
+    Args:
+        function: The function.
+        arguments: Its arguments.
+        argument: Index of the argument of the gradient; None for the function itself.
+    """
+
+    def total(*arguments: Any) -> jax.Array:
+        return jnp.sum(function(*arguments))
+
+    computed = function if argument is None else jax.grad(total, argnums=argument)
+    return blocking(jax.jit(computed), *jax.device_put(tuple(arguments)))
+
+
+def _make_torch_call(
+    peer: Any, function: Callable[..., Any], arguments: Sequence[Any], argument: int | None
+) -> Call:
+    """Returns the same in PyTorch, of NumPy arrays or lists of these."""
+    torch = peer.torch
+    tensors = jax.tree.map(lambda array: torch.from_numpy(array.copy()).to(peer.DEVICE), arguments)
+    if argument is not None:
+        wanted = jax.tree.leaves(tensors[argument])
+        for tensor in wanted:
+            tensor.requires_grad_()
+        return synchronized(peer, lambda: torch.autograd.grad(function(*tensors).sum(), wanted))
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return function(*tensors)
+
+    return synchronized(peer, forward)
+
+
+def _crop_row(name: str, batch: int, size: int, patch: int) -> Row:
+    image = jax.random.uniform(jax.random.key(0), (batch, size, size, CHANNELS))
+    arguments = image, true_theta(batch, size, (patch, patch))
+
+    def call(crop: Function) -> Call:
+        return make_call(partial(crop, size=(patch, patch)), arguments, CROPS[name])
+
+    row = Row(
+        f"crop, {name}, batch {batch}, frame {size}, P {patch}",
+        {"ours": call(ops.crop_bilinear)},
+        _crop_work(name, batch, size, patch),
+        images=batch,
     )
-    row.add_peer("dm_pix", lambda: _crop_call(_by_dm_pix(), name, image, theta, patch))
-
-    def in_torch(peer: Any) -> Callable[[], object]:
-        torch = peer.torch
-        pixels = torch.from_numpy(np.moveaxis(np.asarray(image), -1, 1).copy()).to(peer.DEVICE)
-        windows = torch.from_numpy(np.array(theta)).to(peer.DEVICE)
-        if name == "forward":
-
-            def forward() -> Any:
-                with torch.inference_mode():
-                    return peer.crop(pixels, windows, patch)
-
-            return synchronised(peer, forward)
-        wanted = windows if "theta" in name else pixels
-        wanted.requires_grad_()
-        return synchronised(
-            peer, lambda: torch.autograd.grad(peer.crop(pixels, windows, patch).sum(), wanted)
+    row.add_peer("map_coordinates", lambda: call(crop_by_map_coordinates))
+    row.add_peer("dm_pix", lambda: call(crop_by_dm_pix))
+    row.add_torch(
+        lambda peer: _make_torch_call(
+            peer,
+            partial(peer.crop, size=patch),
+            [np.moveaxis(np.asarray(image), -1, 1), np.asarray(arguments[1])],
+            CROPS[name],
         )
-
-    row.add_torch(in_torch)
+    )
     return row
 
 
-def _crop_call(
-    crop: Callable[..., jax.Array], name: str, image: jax.Array, theta: jax.Array, patch: int
-) -> Callable[[], object]:
-    forward = functools.partial(crop, size=(patch, patch))
-    if name == "forward":
-        return blocking(jax.jit(forward), image, theta)
-    wanted = 1 if "theta" in name else 0
-
-    def total(image: jax.Array, theta: jax.Array) -> jax.Array:
-        return jnp.sum(forward(image, theta))
-
-    return blocking(jax.jit(jax.grad(total, argnums=wanted)), image, theta)
-
-
 def _crop_work(name: str, batch: int, size: int, patch: int) -> Work:
-    values = batch * NINE.num_parts * patch**2 * COLOURS
+    values = batch * NINE.num_parts * patch**2 * CHANNELS
     if name == "forward":
         return Work(BILINEAR * values, 2 * 4 * values)
-    if "theta" in name:
+    if name == "gradient of theta":
         return Work(SLOPES * values, 2 * 4 * values)
-    return Work(SCATTER * values, 4 * values + 4 * batch * size**2 * COLOURS)
+    return Work(SCATTER * values, 4 * values + 4 * batch * size**2 * CHANNELS)
 
 
 def random_scores(batch: int, patch: int) -> list[np.ndarray]:
-    """Each part's probabilities, float32 (batch, patch, patch, labels)."""
+    """Returns probabilities for each part, float32 (batch, patch, patch, labels)."""
     rng = np.random.default_rng(0)
     return [
         rng.dirichlet(np.ones(NINE.networks[part.network]), (batch, patch, patch)).astype("f4")
@@ -96,96 +116,73 @@ def random_scores(batch: int, patch: int) -> list[np.ndarray]:
     ]
 
 
-def _paste_row(title: str, name: str, batch: int, size: int, patch: int) -> Row:
-    theta = true_theta(batch, size, patch)
+def _paste_row(name: str, batch: int, size: int, patch: int) -> Row:
+    theta = true_theta(batch, size, (patch, patch))
     scores = random_scores(batch, patch)
-    held = 4 * sum(part.size for part in scores)
-    frame = 4 * batch * size**2 * NINE.num_classes
-    # The gradient needs of the frame only what lies in the windows.
-    work = Work(held / 4, held + (frame if name == "forward" else held))
-    row = Row(title, {}, work, images=batch)
-    row.calls["ours"] = _paste_call(ops.paste, name, scores, theta, size)
-    row.add_peer(
-        "map_coordinates", lambda: _paste_call(_paste_by_map_coordinates, name, scores, theta, size)
+
+    def call(paste: Function) -> Call:
+        return make_call(partial(paste, frame_size=(size, size)), (scores, theta), PASTES[name])
+
+    scores_bytes = sum(part.nbytes for part in scores)
+    # The gradient needs only those pixels of the frame that are in the windows.
+    frame_bytes = 4 * batch * size**2 * NINE.num_classes if name == "forward" else scores_bytes
+    row = Row(
+        f"paste, {name}, batch {batch}, frame {size}, P {patch}",
+        {"ours": call(ops.paste)},
+        Work(scores_bytes / 4, scores_bytes + frame_bytes),
+        images=batch,
     )
-
-    def in_torch(peer: Any) -> Callable[[], object]:
-        torch = peer.torch
-        parts = [
-            torch.from_numpy(np.moveaxis(part, -1, 1).copy()).to(peer.DEVICE) for part in scores
-        ]
-        windows = torch.from_numpy(np.array(theta)).to(peer.DEVICE)
-        if name == "forward":
-
-            def forward() -> Any:
-                with torch.inference_mode():
-                    return peer.paste(parts, windows, size)
-
-            return synchronised(peer, forward)
-        for part in parts:
-            part.requires_grad_()
-        return synchronised(
-            peer, lambda: torch.autograd.grad(peer.paste(parts, windows, size).sum(), parts)
+    row.add_peer("map_coordinates", lambda: call(paste_by_map_coordinates))
+    row.add_torch(
+        lambda peer: _make_torch_call(
+            peer,
+            partial(peer.paste, size=size),
+            [[np.moveaxis(part, -1, 1) for part in scores], np.asarray(theta)],
+            PASTES[name],
         )
-
-    row.add_torch(in_torch)
+    )
     return row
 
 
-def _paste_call(
-    paste: Callable[..., jax.Array], name: str, scores: list, theta: jax.Array, size: int
-) -> Callable[[], object]:
-    forward = functools.partial(paste, frame_size=(size, size))
-    scores = jax.device_put(scores)
-    if name == "forward":
-        return blocking(jax.jit(forward), scores, theta)
-
-    def total(scores: list, theta: jax.Array) -> jax.Array:
-        return jnp.sum(forward(scores, theta))
-
-    return blocking(jax.jit(jax.grad(total)), scores, theta)
+def crop_by_map_coordinates(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Returns what `ops.crop_bilinear` returns, computed by `map_coordinates`."""
+    return _crop_channels(partial(_map_coordinates, order=1), image, theta, size)
 
 
-def _pixels(theta: jax.Array, image: jax.Array, size: Any) -> jax.Array:
-    """Rows and columns that a window reads, (2, height, width)."""
-    grid = ops.affine_grid(theta, size)
-    height, width = image.shape[:2]
-    return jnp.stack([(grid[..., 1] + 1) / 2 * (height - 1), (grid[..., 0] + 1) / 2 * (width - 1)])
-
-
-def _by_map_coordinates(image: jax.Array, theta: jax.Array, size: Any, order: int = 1) -> jax.Array:
-    def of_channel(channel: jax.Array, where: jax.Array) -> jax.Array:
-        return map_coordinates(channel, list(where), order=order, mode="constant")
-
-    def one(image: jax.Array, theta: jax.Array) -> jax.Array:
-        where = _pixels(theta, image, size)
-        return jax.vmap(of_channel, in_axes=(2, None), out_axes=2)(image, where)
-
-    return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(image, theta)
-
-
-def _by_dm_pix() -> Callable[..., jax.Array]:
+def crop_by_dm_pix(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Returns what `ops.crop_bilinear` returns, computed by dm_pix."""
     pix = importlib.import_module("dm_pix")
-
-    def crop(image: jax.Array, theta: jax.Array, size: Any) -> jax.Array:
-        def of_channel(channel: jax.Array, where: jax.Array) -> jax.Array:
-            return pix.flat_nd_linear_interpolate_constant(channel, where)
-
-        def one(image: jax.Array, theta: jax.Array) -> jax.Array:
-            where = _pixels(theta, image, size)
-            return jax.vmap(of_channel, in_axes=(2, None), out_axes=2)(image, where)
-
-        return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(image, theta)
-
-    return crop
+    return _crop_channels(pix.flat_nd_linear_interpolate_constant, image, theta, size)
 
 
-def _paste_by_map_coordinates(scores: list, theta: jax.Array, frame_size: Any) -> jax.Array:
-    to_patch = invert(theta)
+def paste_by_map_coordinates(
+    scores: Sequence[Any], theta: jax.Array, frame_size: Size
+) -> jax.Array:
+    """Returns what `ops.paste` returns, computed by `map_coordinates`."""
+    to_patch = invert_theta(theta)
+    sample = partial(_map_coordinates, order=0)
     background, foreground = jnp.ones(()), []
     for i, part in enumerate(scores):
         part = jnp.asarray(part).at[..., 0].set(1 - part[..., 0])
-        in_frame = _by_map_coordinates(part, to_patch[:, i, None], frame_size, order=0)[:, 0]
+        in_frame = _crop_channels(sample, part, to_patch[:, i, None], frame_size)[:, 0]
         background = background * (1 - in_frame[..., :1])
         foreground.append(in_frame[..., 1:])
     return jnp.concatenate([background, *foreground], axis=-1)
+
+
+def _map_coordinates(channel: jax.Array, positions: jax.Array, order: int) -> jax.Array:
+    return map_coordinates(channel, list(positions), order=order, mode="constant")
+
+
+def _crop_channels(sample: Function, image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
+    """Crops windows with a function that samples one channel at (row, column) positions."""
+
+    def one(image: jax.Array, theta: jax.Array) -> jax.Array:
+        grid = ops.affine_grid(theta, size)
+        height, width = image.shape[:2]
+        positions = jnp.stack(
+            [unit_to_pixel(grid[..., 1], height), unit_to_pixel(grid[..., 0], width)]
+        )
+        return jax.vmap(sample, in_axes=(2, None), out_axes=2)(image, positions)
+
+    return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(image, theta)

@@ -1,6 +1,6 @@
-"""How the cost grows with batch, frame and devices.
+"""Cost by the size of the batch, the size of the frame, and the number of devices.
 
-python -m benchmarks.scaling 4 16       # seconds of a coarse step on 4 simulated devices
+python -m benchmarks.scaling 4 16      # seconds of a coarse step of 16 faces on 4 devices
 """
 
 import statistics
@@ -15,35 +15,36 @@ from benchmarks.inputs import BATCH
 from benchmarks.results import Result
 from benchmarks.rows import Row, Settings
 from benchmarks.timing import Times
+from jax_stn_icnn.models.config import ModelConfig
 
 BATCHES = (1, 2, 4, 8, 16, 32, 64)
 FRAMES = (256, 384, 512, 768, 1024)
 DEVICES = (1, 2, 4)
-PATCH = 81
+CONFIG = ModelConfig(patch_size=81)
 STEPS = 5
 
 
 def rows(settings: Settings) -> Iterator[Row]:
-    """The pipeline at growing batches of small frames, and at growing frames."""
+    """Yields the pipeline for growing batches of small frames, and for growing frames."""
     for batch in BATCHES[:2] if settings.quick else BATCHES:
-        yield pipeline.row(batch, FRAMES[0], PATCH)
+        yield pipeline.row(batch, FRAMES[0], CONFIG)
     for frame in FRAMES[1:]:
-        yield pipeline.row(1, frame, PATCH)
+        yield pipeline.row(1, frame, CONFIG)
 
 
 def measure(settings: Settings) -> list[Result]:
-    """A coarse step of one batch over simulated devices of one processor: the overhead alone."""
+    """Returns a coarse step of one batch over simulated devices, which measures the overhead."""
     batch = 4 if settings.quick else BATCH
     values: dict[str, Times] = {}
     for count in DEVICES:
-        seconds = process.ask("-m", "benchmarks.scaling", str(count), str(batch))
-        values["ours" if count == 1 else f"{count} devices"] = Times(*(3 * [1e3 * seconds]))
+        seconds = process.measure("-m", "benchmarks.scaling", str(count), str(batch))
+        values["ours" if count == 1 else f"{count} devices"] = Times.of([1e3 * seconds])
     name = f"coarse training step, batch {batch}, over simulated devices (ours: one)"
     return [Result(name, "ms", values, {})]
 
 
 def main() -> None:
-    """Says the median of a few steps."""
+    """Reports the median of some steps."""
     count, batch = map(int, sys.argv[1:])
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", count)
@@ -53,7 +54,7 @@ def main() -> None:
         start = time.perf_counter()
         call()
         seconds.append(time.perf_counter() - start)
-    process.say(statistics.median(seconds))
+    process.report(statistics.median(seconds))
 
 
 if __name__ == "__main__":

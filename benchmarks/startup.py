@@ -1,4 +1,4 @@
-"""Time to the first training step and to the first parse, each start in a process of its own."""
+"""Time from a process's start to its first training step and to its first parse."""
 
 import statistics
 import tempfile
@@ -10,9 +10,9 @@ from benchmarks.rows import Settings
 from benchmarks.timing import Times
 
 BISENET = "BiSeNet, ResNet-18"
-# The drawn faces, but few of them.
+# Few drawn faces, which are prepared in seconds.
 FACES = {"train": 32, "validation": 2, "test": 2}
-DRAW = f"""
+PREPARE = f"""
 import sys
 from pathlib import Path
 from tfds_builders.prepare import prepare
@@ -23,13 +23,14 @@ prepare("synthetic_faces", Path(sys.argv[1]), None, "array_record")
 
 
 def measure(settings: Settings) -> list[Result]:
-    """Seconds from a process's start to the end of its first step, and of its first parse.
+    """Returns the seconds from a process's start to the end of its first step and first parse.
 
-    Without a compilation cache; with an empty one, which this start fills; and with that one. The
-    step is the coarse stage's of train.py; a parse is of a photo, its face yet to be found.
+    Three starts are measured: without a compilation cache, with an empty one, which this start
+    fills, and with the filled one. The step is that of the coarse stage of train.py; the parse
+    includes face detection.
     """
     with tempfile.TemporaryDirectory() as folder:
-        process.run("-c", DRAW, f"{folder}/faces")
+        process.run("-c", PREPARE, f"{folder}/faces")
 
         def step(start: str, cache: str) -> list[str]:
             return [
@@ -54,25 +55,27 @@ def measure(settings: Settings) -> list[Result]:
 def _starts(
     what: str,
     arguments: Callable[[str, str], list[str]],
-    peers: str,
+    peer_task: str,
     peer: str,
     folder: str,
     rounds: int,
 ) -> Result:
-    """Asks ours, in each of its ways, and the peer, round after round."""
+    """Measures our three starts and the peer's, alternately; median, minimum and maximum."""
     seconds: dict[str, list[float]] = {}
-    absent: dict[str, str] = {}
+    unavailable: dict[str, str] = {}
     for number in range(rounds):
-        filled = f"{folder}/{peers}_{number}"
-        ways = {"ours, no cache": "", "ours, new cache": filled, "ours": filled}
-        for name, cache in ways.items():
-            seconds.setdefault(name, []).append(process.ask(*arguments(f"{number} {name}", cache)))
+        directory = f"{folder}/{peer_task}_{number}"
+        caches = {"ours, no cache": "", "ours, new cache": directory, "ours": directory}
+        for name, cache in caches.items():
+            took = process.measure(*arguments(f"{number} {name}", cache))
+            seconds.setdefault(name, []).append(took)
         try:
-            took = process.ask("-m", "benchmarks.torch_child", peers)
+            took = process.measure("-m", "benchmarks.torch_child", peer_task)
             seconds.setdefault(peer, []).append(took)
         except ChildProcessError as error:
-            absent[peer] = str(error)
+            unavailable[peer] = str(error)
     values = {
         name: Times(statistics.median(took), min(took), max(took)) for name, took in seconds.items()
     }
-    return Result(f"{what} after the process's start (ours: warm start)", "s", values, absent)
+    title = f"{what} after the process's start (ours: filled cache)"
+    return Result(title, "s", values, unavailable)

@@ -1,8 +1,8 @@
-"""Times contestants against each other, and finds what the machine reaches at its best."""
+"""Times calls alternately, and measures the peak performance of the machine."""
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,44 +12,56 @@ Call = Callable[[], object]
 
 
 class Times(NamedTuple):
-    """Seconds for one call: the median over the rounds, and its quartiles."""
+    """Duration of a call, or another measurement, over several rounds.
+
+    Attributes:
+        median: The median.
+        low: The lower quartile.
+        high: The upper quartile.
+    """
 
     median: float
     low: float
     high: float
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Times":
+        """Returns the median and the quartiles of values."""
+        if len(values) == 1:
+            return cls(values[0], values[0], values[0])
+        low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+        return cls(median, low, high)
+
 
 class Peak(NamedTuple):
-    """What the machine reaches: operations and bytes a second."""
+    """Peak performance of the machine: operations and bytes per second."""
 
     operations: float
     bytes: float
 
 
-def interleaved(calls: Mapping[str, Call], rounds: int, turn: float) -> dict[str, Times]:
-    """Times calls in turn, round after round, so that what slows the machine slows all alike.
-
-    A turn begins with a call that does not count.
+def interleaved(calls: Mapping[str, Call], rounds: int, duration: float) -> dict[str, Times]:
+    """Times calls alternately, so that a change of the machine's speed affects all of them.
 
     Args:
-        calls: by name; each returns when its result is there.
-        rounds: how often each has its turn.
-        turn: about how many seconds a turn lasts; a call that takes longer is made once.
+        calls: The calls by name; each returns when its result is available.
+        rounds: Number of measurements of each call; each begins with a call that is not timed.
+        duration: Approximate seconds of a measurement; a call that takes longer is made once.
 
     Returns:
-        The times of each.
+        The times of each call, in seconds.
     """
     repeats = {}
     for name, call in calls.items():
         call()  # Compiles.
-        repeats[name] = max(1, round(turn / _seconds(call, 1)))
+        repeats[name] = max(1, round(duration / _seconds(call, 1)))
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            time.sleep(0.02)  # The other's threads still look for work for a while.
-            call()  # What the other left, such as memory to be fetched anew, is not its own cost.
+            time.sleep(0.02)  # Threads of the previous call still wait for work for a while.
+            call()  # Restores caches and memory that the previous call released.
             seconds[name].append(_seconds(call, repeats[name]))
-    return {name: _times(values) for name, values in seconds.items()}
+    return {name: Times.of(values) for name, values in seconds.items()}
 
 
 def _seconds(call: Call, repeats: int) -> float:
@@ -59,28 +71,21 @@ def _seconds(call: Call, repeats: int) -> float:
     return (time.perf_counter() - start) / repeats
 
 
-def _times(seconds: list[float]) -> Times:
-    if len(seconds) == 1:
-        return Times(seconds[0], seconds[0], seconds[0])
-    low, median, high = statistics.quantiles(seconds, n=4, method="inclusive")
-    return Times(median, low, high)
-
-
 def measure_peak(dtype: str, rounds: int, side: int) -> Peak:
-    """What a large matrix product and a large copy reach here.
+    """Measures a large matrix product and a large copy.
 
     Args:
-        dtype: of the matrices.
-        rounds: the best of these counts.
-        side: of the square matrices; the copy moves 16 times a matrix of float32.
+        dtype: Type of the matrices.
+        rounds: Number of measurements, of which the best counts.
+        side: Side of the square matrices; the copied array has the size of 16 of them in float32.
 
     Returns:
-        The peak; of the copy both reading and writing count.
+        The peak; a copy counts its array twice, read and written.
     """
     matrix = jnp.ones((side, side), dtype)
     array = jnp.ones((16, side, side), jnp.float32)
     product = jax.jit(jnp.matmul)
-    # An addition, because XLA may leave a plain copy out.
+    # An addition, because XLA may remove a plain copy.
     copy = jax.jit(lambda array: array + 1)
     calls: dict[str, Call] = {
         "product": lambda: product(matrix, matrix).block_until_ready(),

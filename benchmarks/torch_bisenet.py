@@ -1,7 +1,7 @@
-"""BiSeNet with a ResNet-18 (Yu et al., 2018), what people install for face parsing, in PyTorch.
+"""BiSeNet with a ResNet-18 (Yu et al., 2018), a common face parser, in PyTorch; random weights.
 
-In the form in which it is used for faces: the backbone's own features at an eighth of the picture
-stand in for the spatial path. Random weights; nothing here imports JAX.
+In the variant that is used for faces: the backbone's features at an eighth of the picture replace
+the spatial path. Nothing here imports JAX.
 """
 
 import numpy as np
@@ -48,28 +48,28 @@ class BasicBlock(nn.Module):
 
 
 class Refinement(nn.Module):
-    """The attention refinement module: features weighed by their mean over the picture."""
+    """The attention refinement module: features weighted by their mean over the picture."""
 
     def __init__(self, inputs: int):
         super().__init__()
         self.conv = ConvNormReLU(inputs, CONTEXT)
-        self.weigh = nn.Sequential(
+        self.weight = nn.Sequential(
             nn.Conv2d(CONTEXT, CONTEXT, 1, bias=False), nn.BatchNorm2d(CONTEXT)
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (batch, inputs, height, width) to (batch, CONTEXT, height, width)."""
         x = self.conv(x)
-        return x * torch.sigmoid(self.weigh(x.mean((2, 3), keepdim=True)))
+        return x * torch.sigmoid(self.weight(x.mean((2, 3), keepdim=True)))
 
 
 class Fusion(nn.Module):
-    """The feature fusion module: both paths stacked, and weighed by their mean."""
+    """The feature fusion module: both paths concatenated, and weighted by their mean."""
 
     def __init__(self) -> None:
         super().__init__()
         self.conv = ConvNormReLU(WIDTHS[1] + CONTEXT, FUSED, 1)
-        self.weigh = nn.Sequential(
+        self.weight = nn.Sequential(
             nn.Conv2d(FUSED, FUSED // 4, 1, bias=False),
             nn.ReLU(),
             nn.Conv2d(FUSED // 4, FUSED, 1, bias=False),
@@ -79,11 +79,11 @@ class Fusion(nn.Module):
     def forward(self, spatial: Tensor, context: Tensor) -> Tensor:
         """Maps both to (batch, FUSED, height, width)."""
         x = self.conv(torch.cat([spatial, context], 1))
-        return x + x * self.weigh(x.mean((2, 3), keepdim=True))
+        return x + x * self.weight(x.mean((2, 3), keepdim=True))
 
 
 class BiSeNet(nn.Module):
-    """The network; only the head that is used when parsing."""
+    """The network, with the head that is used at inference only."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -102,7 +102,7 @@ class BiSeNet(nn.Module):
         )
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (batch, classes, height, width) of images (batch, 3, height, width)."""
+        """Maps images (batch, 3, height, width) to logits (batch, classes, height, width)."""
         x, scales = self.stem(image), []
         for layer in self.layers:
             x = layer(x)
@@ -116,12 +116,12 @@ class BiSeNet(nn.Module):
         return F.interpolate(logits, image.shape[-2:], mode="bilinear", align_corners=True)
 
     def parse(self, frame: np.ndarray) -> np.ndarray:
-        """Label maps, uint8 (batch, height, width), of uint8 frames (batch, height, width, 3)."""
+        """Maps frames, uint8 (batch, height, width, 3), to labels, uint8 (batch, height, width)."""
         with torch.inference_mode():
             return self(to_float(frame)).argmax(1).to(torch.uint8).cpu().numpy()
 
 
 def make(num_classes: int) -> BiSeNet:
-    """A network ready to parse."""
+    """Returns a network in evaluation mode, on the device."""
     torch.manual_seed(0)
     return BiSeNet(num_classes).to(DEVICE).eval()

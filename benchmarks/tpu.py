@@ -1,12 +1,12 @@
-"""What the compiler for TPU expects of parsing and training: estimates, not measurements.
+"""Prints the TPU compiler's estimates for parsing and training; these are not measurements.
 
     pip install -e '.[tpu]'
-    python -m benchmarks.tpu                                    # all, which takes hours
+    python -m benchmarks.tpu                                    # all programs, takes hours
     python -m benchmarks.tpu --topology v5e:2x2 --only parse,joint --append
 
-No TPU is needed: libtpu compiles for a machine that is only described. Beside most operations it
-writes the cycles that it expects; time is their sum, as if nothing overlapped, and what has no
-estimate (look-ups, what chips exchange) is counted apart.
+No TPU is needed: libtpu compiles for chips that are not attached. It estimates the cycles of most
+operations. The time is their sum, as if nothing overlapped; gathers and the exchange between chips
+have no estimate and are listed separately.
 """
 
 import functools
@@ -24,39 +24,43 @@ from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import hlo
-from benchmarks.inputs import BATCH, FRAME, PATCH
-from benchmarks.rows import parser, training_batch
-from benchmarks.training import SCHEDULE, STAGES
+from benchmarks.inputs import BATCH, FRAME
+from benchmarks.rows import random_model, training_batch
+from benchmarks.training import CONFIG, SCHEDULE, STAGES
 from jax_stn_icnn.inference.parser import parse_frames
 from jax_stn_icnn.io.weights import load_weights, weights_file
+from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.ops.platform import use_platform
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
 from jax_stn_icnn.train.step import AXIS, map_train_step, shard
 
 DOCUMENT = Path(__file__).parents[1] / "docs/notes/2026-11/performance_tables.md"
 TOPOLOGIES = ("v5e:2x2", "v6e:2x2", "v5e:16x16")
-# Cycles a second: the published peak by what the matrix units do in a cycle.
+# Cycles per second: the published peak over the operations of the matrix units per cycle.
 CLOCK = {"v5e": 1.50e9, "v6e": 1.75e9}
-PLACES = (*(place for place, _ in hlo.PLACES), hlo.REST)
+PIPELINE_STAGES = (*(stage for stage, _ in hlo.STAGES), hlo.OTHER)
 HEADER = (
-    "| estimates, bfloat16 | compiled in | MB a chip (temporary) | million cycles | faces/s a chip "
-    f"| MB exchanged | {' | '.join(PLACES)} | without an estimate |"
+    "| estimates, bfloat16 | compilation | MB/chip (temporary) | million cycles | faces/s per chip "
+    f"| MB exchanged | {' | '.join(PIPELINE_STAGES)} | without an estimate |"
 )
 DTYPE = "bfloat16"
 PLATFORM = "tpu"
 
-_TOPOLOGY = flags.DEFINE_list("topology", list(TOPOLOGIES), "Chips, such as v5e:2x2.")
-_ONLY = flags.DEFINE_list("only", None, "Some of the programs, such as parse or joint.")
-_APPEND = flags.DEFINE_bool("append", False, f"Add the table to {DOCUMENT.name}.")
+_TOPOLOGY = flags.DEFINE_list("topology", list(TOPOLOGIES), "Topologies, such as v5e:2x2.")
+_ONLY = flags.DEFINE_list(
+    "only", None, "Programs to compile, such as parse or joint; all by default."
+)
+_APPEND = flags.DEFINE_bool("append", False, f"Append the table to {DOCUMENT.name}.")
 
 
 class Program(NamedTuple):
     """A program to compile.
 
     Attributes:
-        name: what it does.
-        faces: a chip.
-        lower: traces it for a topology.
+        name: Name of the program.
+        faces: Number of faces per chip.
+        lower: Lowers it for a topology.
     """
 
     name: str
@@ -65,77 +69,78 @@ class Program(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """What the compiler says of a program.
+    """The compiler's estimate of a program.
 
     Attributes:
-        name: of the program, with its topology.
-        seconds: that compiling took.
-        bytes: a chip: all, and the temporary ones.
-        faces_per_second: of a chip, by the cycles.
-        found: its operations.
+        name: Name of the program and of the topology.
+        seconds: Time of the compilation.
+        bytes: Memory per chip, and its temporary part.
+        faces_per_second: Faces per second and chip, from the cycles.
+        operations: The operations of the program.
     """
 
     name: str
     seconds: float
     bytes: tuple[int, int]
     faces_per_second: float
-    found: list[hlo.Operation]
+    operations: list[hlo.Operation]
 
     def line(self) -> str:
-        """A line of the table."""
-        places = hlo.by(self.found, "place")
-        missing = hlo.without_estimate(self.found)
-        missing |= {"loops of unknown rounds": 1} if any(o.uncounted for o in self.found) else {}
+        """Returns a line of the table."""
+        stages = hlo.cycles_by(self.operations, "stage")
+        missing = hlo.without_estimate(self.operations)
+        if any(operation.uncounted for operation in self.operations):
+            missing["loops of unknown length"] = 1
         cells = [
             self.name,
             f"{self.seconds:.0f} s",
             f"{self.bytes[0] / 1e6:.0f} ({self.bytes[1] / 1e6:.0f})",
-            f"{sum(places.values()) / 1e6:.1f}",
+            f"{sum(stages.values()) / 1e6:.1f}",
             f"{self.faces_per_second:.0f}",
-            f"{sum(o.exchanged for o in self.found) / 1e6:.2f}",
-            *(f"{places.get(place, 0) / 1e6:.1f}" for place in PLACES),
+            f"{sum(operation.exchanged for operation in self.operations) / 1e6:.2f}",
+            *(f"{stages.get(stage, 0) / 1e6:.1f}" for stage in PIPELINE_STAGES),
             ", ".join(f"{count} {kind}" for kind, count in missing.items()) or "none",
         ]
         return "| " + " | ".join(cells) + " |"
 
     def details(self) -> Iterator[str]:
-        """Cycles by kind of operation, and the ten dearest operations."""
-        kinds = hlo.by(self.found, "kind")
+        """Yields the cycles by kind of operation, and the ten operations with the most cycles."""
+        kinds = hlo.cycles_by(self.operations, "kind")
         yield ", ".join(f"{kind} {cycles / 1e6:.2f}" for kind, cycles in kinds.items())
-        for operation in sorted(self.found, key=lambda o: o.cycles or 0, reverse=True)[:10]:
+        for operation in sorted(self.operations, key=lambda o: o.cycles or 0, reverse=True)[:10]:
             yield (
-                f"  {(operation.cycles or 0) / 1e6:8.3f}  {operation.kind}, {operation.place}: "
+                f"  {(operation.cycles or 0) / 1e6:8.3f}  {operation.kind}, {operation.stage}: "
                 f"{operation.path or operation.name}"
             )
 
 
 def programs() -> list[Program]:
-    """Parsing, of nine classes and by the full-face weights that ship, and each stage's step."""
-    found = []
+    """Returns the parse of nine classes and of the shipped weights, and the step of each stage."""
+    result = []
     for faces in (1, BATCH):
         for name, make in (("parse", _nine), ("full-face parse", _full_face)):
-            found.append(Program(name, faces, functools.partial(_parse, make, faces)))
+            result.append(Program(name, faces, functools.partial(_parse, make, faces)))
     for stage in STAGES:
-        found.append(Program(stage, BATCH, functools.partial(_training_step, stage)))
-    return found
+        result.append(Program(stage, BATCH, functools.partial(_training_step, stage)))
+    return result
 
 
 def estimate(program: Program, topology_name: str) -> Estimate:
-    """Compiles a program for chips that need not be there.
+    """Compiles a program for chips that need not be attached.
 
     Args:
-        program: the program.
-        topology_name: such as v5e:2x2.
+        program: The program.
+        topology_name: Name of the topology, such as v5e:2x2.
 
     Returns:
-        What the compiler says.
+        The estimate.
 
     Raises:
-        ValueError: the clock of such chips is not known here.
+        ValueError: The clock of such chips is unknown.
     """
     chip = topology_name.split(":")[0]
     if chip not in CLOCK:
-        raise ValueError(f"topology is {topology_name!r}, but must be of {', '.join(CLOCK)}")
+        raise ValueError(f"topology is {topology_name!r}, but must be one of {', '.join(CLOCK)}")
     topology = topologies.get_topology_desc(platform=PLATFORM, topology_name=topology_name)
     lowered = program.lower(topology)
     start = time.perf_counter()
@@ -143,45 +148,48 @@ def estimate(program: Program, topology_name: str) -> Estimate:
     seconds = time.perf_counter() - start
     memory: Any = compiled.memory_analysis()
     held = memory.argument_size_in_bytes + memory.output_size_in_bytes - memory.alias_size_in_bytes
-    found = hlo.operations(compiled.as_text() or "")
-    cycles = sum(hlo.by(found, "place").values())
+    operations = hlo.operations(compiled.as_text() or "")
+    cycles = sum(operation.cycles or 0 for operation in operations)
     return Estimate(
-        f"{program.name}, {topology_name}, {program.faces} a chip",
+        f"{program.name}, {topology_name}, {program.faces} per chip",
         seconds,
         (held + memory.temp_size_in_bytes, memory.temp_size_in_bytes),
         program.faces * CLOCK[chip] / cycles,
-        found,
+        operations,
     )
 
 
-def _nine() -> tuple[Any, Any]:
-    return parser(PATCH, FRAME, DTYPE, platform=PLATFORM)
+def _nine() -> tuple[STNiCNN, Any]:
+    return random_model(CONFIG.replace(dtype=DTYPE), FRAME)
 
 
-def _full_face() -> tuple[Any, Any]:
+def _full_face() -> tuple[STNiCNN, Any]:
     variables, model, _ = load_weights(weights_file("nineteen"))
-    return model.clone(dtype=np.dtype(DTYPE), platform=PLATFORM), variables
+    return STNiCNN(model.config.replace(dtype=DTYPE)), variables
 
 
-def _parse(make: Callable[[], tuple[Any, Any]], faces: int, topology: Any) -> jax.stages.Lowered:
-    """Frames spread over the chips, each chip parsing its own."""
+def _parse(
+    make: Callable[[], tuple[STNiCNN, Any]], faces: int, topology: Any
+) -> jax.stages.Lowered:
+    """Lowers the parse of frames that are sharded over the chips."""
     model, variables = make()
     chips = len(topology.devices)
     mesh = topologies.make_mesh(topology, (chips,), (AXIS,))
 
-    def spread(shape: tuple[int, ...], dtype: Any, *axes: str) -> jax.ShapeDtypeStruct:
+    def struct(shape: tuple[int, ...], dtype: Any, *axes: str) -> jax.ShapeDtypeStruct:
         sharding = NamedSharding(mesh, PartitionSpec(*axes))
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    shapes = jax.tree.map(lambda leaf: spread(leaf.shape, leaf.dtype), variables)
-    frames = spread((chips * faces, FRAME, FRAME, 3), np.uint8, AXIS)
-    return parse_frames.lower(model, shapes, frames)
+    shapes = jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), variables)
+    frames = struct((chips * faces, FRAME, FRAME, 3), np.uint8, AXIS)
+    with use_platform(PLATFORM):
+        return parse_frames.lower(model, shapes, frames)
 
 
 def _training_step(name: str, topology: Any) -> jax.stages.Lowered:
-    """A stage's step as train.py maps it, without augmentation."""
+    """Lowers the step of a stage as train.py maps it, without augmentation."""
     stage, chips = STAGES[name], len(topology.devices)
-    model, variables = parser(PATCH, FRAME, DTYPE, AXIS, platform=PLATFORM)
+    model, variables = random_model(CONFIG.replace(dtype=DTYPE), FRAME, AXIS)
     params = variables["params"]
     moments = make_optimizer(stage, *SCHEDULE).init(params)
     state = TrainState(np.int32(0), params, variables["batch_stats"], moments)
@@ -191,24 +199,25 @@ def _training_step(name: str, topology: Any) -> jax.stages.Lowered:
         for name, leaf in one.items()
     }
     step = map_train_step(model, stage, *SCHEDULE, augmented=False, devices=topology.devices)
-    return step.lower(state, batch, np.uint32(0))
+    with use_platform(PLATFORM):
+        return step.lower(state, batch, np.uint32(0))
 
 
 def main(argv: Sequence[str]) -> None:
-    """Prints the table, and what is dearest."""
+    """Prints the table, and the operations with the most cycles."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     logging.set_verbosity(logging.WARNING)
     jax.config.update("jax_platforms", "cpu")
-    # No TPU is asked for its surroundings, and other processes may compile meanwhile.
+    # Does not query a TPU's metadata server, and lets other processes use libtpu.
     os.environ.update(TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1")
     names = list(dict.fromkeys(program.name for program in programs()))
     only = _ONLY.value or names
     if unknown := [name for name in only if name not in names]:
-        raise app.UsageError(f"--only: {', '.join(unknown)}, but must be some of {names}")
+        raise app.UsageError(f"--only is {', '.join(unknown)}, but must be some of {names}")
     wanted = [program for program in programs() if program.name in only]
     versions = ", ".join(f"{n} {importlib.metadata.version(n)}" for n in ("jax", "libtpu"))
-    head = f"Estimates of the compiler ({versions}), not measurements."
+    head = f"Estimates of the TPU compiler ({versions}), not measurements."
     table = [HEADER, "|" + "---|" * (HEADER.count("|") - 1)]
     print(head, *table, sep="\n", flush=True)
     details = []

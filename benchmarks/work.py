@@ -1,51 +1,106 @@
-"""The operations and bytes that a piece of work needs at the least.
+"""Minimum operations and bytes of a computation.
 
-Bytes are what goes in and comes out, as if all between stayed in the cache; operations are those of
-the networks as they are written down, two for a multiplication with an addition. Only the row below
-that a convolution takes in does not count as upsampled, since it need not be (`models/conv.py`).
+Bytes are those of inputs, outputs and parameters, as if all intermediates stayed in the cache;
+operations are those of the networks as they are defined, two for a multiply-accumulate. The only
+exception is the upsampled input of a convolution, which counts at its own resolution, since it
+need not be upsampled (`models/layers.py`).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from flax import linen as nn
-from jax_stn_icnn.models.conv import Conv
 
-# A training pass: forward, gradient of the input, gradient of the kernel.
+from jax_stn_icnn.models.config import ModelConfig
+from jax_stn_icnn.models.layers import Conv
+
+# Passes of a training step: forward, gradient of the input, gradient of the kernel.
 TRAINING = 3
-# A value of a bilinear sample: four products and three additions.
+# Operations of one bilinear sample: four products and three additions.
 BILINEAR = 7
-# Its slopes along x and y are five operations each, each times the cotangent and summed.
+# Of its gradient by theta: five for each of the slopes along x and y, which are multiplied by the
+# cotangent and added up.
 SLOPES = 14
-# Its gradient goes to four pixels by a product and an addition each.
+# Of its gradient by the image: a product and an addition for each of four pixels.
 SCATTER = 8
 
 
 class Work(NamedTuple):
-    """What a call needs at the least."""
+    """Minimum operations and bytes of a call."""
 
     operations: float
     bytes: float
 
-    # A tuple's own + would join the two.
+    # A tuple's own + concatenates.
     def __add__(self, other: "Work") -> "Work":  # type: ignore[override]
         return Work(self.operations + other.operations, self.bytes + other.bytes)
 
 
-def share(work: Work, peak: Any, seconds: float) -> float:
-    """What fraction of peak a time is: 1 where the machine is at one of its two limits."""
+def fraction_of_peak(work: Work, peak: Any, seconds: float) -> float:
+    """Returns the fraction of the peak, 1 if operations or bytes reach it.
+
+    Args:
+        work: The work.
+        peak: The machine's `timing.Peak`.
+        seconds: Time of the work.
+    """
     return max(work.operations / peak.operations, work.bytes / peak.bytes) / seconds
 
 
-def macs(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -> int:
-    """Multiplications of a network's convolutions and dense layers, from their shapes.
+def input_shapes(config: ModelConfig, batch: int) -> dict[str, Any]:
+    """Returns the inputs of each network for a batch, as trees of `jax.ShapeDtypeStruct`."""
+
+    def struct(*shape: int) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((batch, *shape), jnp.float32)
+
+    return {
+        "coarse": struct(*config.coarse_image_size, 3),
+        "localizer": struct(*(config.coarse_size,) * 2, 1 + len(config.anatomy.part_class_ids)),
+        "fine": tuple(struct(*size, 3) for size in config.patch_sizes),
+    }
+
+
+def submodule(
+    model: nn.Module, variables: dict[str, Any], name: str
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns one of a model's networks, and its variables."""
+    module = getattr(model.bind(variables), name).unbind()[0]
+    return module, {kind: tree[name] for kind, tree in variables.items()}
+
+
+def networks(
+    model: Any, variables: dict[str, Any], batch: int, names: Iterable[str], *, training: bool
+) -> Work:
+    """Returns the work of networks of a model, without their inputs and outputs.
 
     Args:
-        module: the network.
-        *inputs: the shapes of what it is called with.
-        **arguments: other arguments of its call.
+        model: The model.
+        variables: Its variables.
+        batch: Number of faces.
+        names: The networks.
+        training: Whether they are trained: the gradients are computed, and parameters and Adam's
+            two moments are read and written.
+    """
+    shapes = input_shapes(model.config, batch)
+    total = Work(0, 0)
+    for name in names:
+        module, own = submodule(model, variables, name)
+        operations = 2 * multiply_accumulates(module, shapes[name], train=False)
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(own["params"]))
+        total += Work(TRAINING * operations, 6 * size) if training else Work(operations, size)
+    return total
+
+
+def multiply_accumulates(module: nn.Module, inputs: Any, **arguments: Any) -> int:
+    """Returns the multiply-accumulates of a network's convolutions and dense layers.
+
+    Args:
+        module: The network.
+        inputs: Shapes of its input.
+        **arguments: Other arguments of its call.
 
     Returns:
         Multiply-accumulates of one forward pass.
@@ -63,23 +118,15 @@ def macs(module: nn.Module, *inputs: jax.ShapeDtypeStruct, **arguments: Any) -> 
             total += out.size * math.prod(kernel.shape[:-1])
             _, *below = args
             if isinstance(context.module, Conv) and below and below[0] is not None:
-                total -= out.size * below[0].shape[1] * _spared(kernel.shape[0])
+                total -= out.size * below[0].shape[1] * _saved_taps(kernel.shape[0])
         return out
 
     with nn.intercept_methods(count):
-        jax.eval_shape(lambda *x: module.init(jax.random.key(0), *x, **arguments), *inputs)
+        jax.eval_shape(lambda x: module.init(jax.random.key(0), x, **arguments), inputs)
     return total
 
 
-def _spared(side: int) -> int:
-    """Taps of a kernel that fall on the same pixel as another where every pixel counts twice."""
-    taken = 2 * ((side // 2 + 1) // 2) + 1
-    return side**2 - taken**2
-
-
-def network(multiplications: int, params: Any, bytes_in_out: int, *, training: bool) -> Work:
-    """A network's pass; training also reads and writes parameters and Adam's two moments."""
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    if training:
-        return Work(2 * TRAINING * multiplications, bytes_in_out + 6 * size)
-    return Work(2 * multiplications, bytes_in_out + size)
+def _saved_taps(side: int) -> int:
+    """Returns the number of taps that share a pixel with another tap in an upsampled input."""
+    distinct = 2 * ((side // 2 + 1) // 2) + 1
+    return side**2 - distinct**2

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import wild
+from benchmarks import grayscale, wild
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.faces import framing
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
@@ -40,8 +40,8 @@ def archive(tmp_path):
     return path
 
 
-def parse_of(photo, painted, box=(40, 60, 260, 280)):
-    """A parse that found one face, with single pixels of some classes."""
+def result_of(photo, painted, box=(40, 60, 260, 280)):
+    """A result with one face, and single pixels of some classes."""
     labels = np.zeros(photo.image.shape[:2], np.uint8)
     for name, (x, y) in painted.items():
         labels[round(y), round(x)] = NINE.classes.index(name)
@@ -50,32 +50,32 @@ def parse_of(photo, painted, box=(40, 60, 260, 280)):
     return PhotoResult(photo.image, labels, [face], NINE)
 
 
-def test_points_are_the_middles_of_landmarks(archive):
+def test_points_are_landmarks_or_their_middles(archive):
     (photo,) = wild.read_photos(str(archive))
     assert {name: tuple(point) for name, point in photo.points.items()} == POINTS
-    assert wild.score(photo, parse_of(photo, POINTS)) == (True, 0, dict.fromkeys(POINTS, True))
+    assert wild.score(photo, result_of(photo, POINTS)) == (True, 0, dict.fromkeys(POINTS, True))
 
 
 def test_a_point_counts_within_a_twentieth_of_the_distance_between_the_pupils(archive):
     (photo,) = wild.read_photos(str(archive))
     moved = {name: (x + 5, y) for name, (x, y) in POINTS.items()}
-    assert all(wild.score(photo, parse_of(photo, moved))[2].values())
+    assert all(wild.score(photo, result_of(photo, moved))[2].values())
     moved = {name: (x + 6, y) for name, (x, y) in POINTS.items()}
-    assert not any(wild.score(photo, parse_of(photo, moved))[2].values())
+    assert not any(wild.score(photo, result_of(photo, moved))[2].values())
 
 
-def test_a_face_elsewhere_is_another(archive):
+def test_a_face_elsewhere_is_another_face(archive):
     (photo,) = wild.read_photos(str(archive))
     for box in ((0, 0, 90, 90), (90, 80, 160, 150)):
-        found, others, hits = wild.score(photo, parse_of(photo, POINTS, box))
+        found, others, hits = wild.score(photo, result_of(photo, POINTS, box))
         assert (found, others) == (False, 1) and not any(hits.values())
 
 
-def test_turned_and_grey(archive):
+def test_rotation_and_grayscale(archive):
     (plain,), (photo,) = (wild.read_photos(str(archive), *how) for how in ((), (90.0, True)))
     assert photo.image.shape == (320, 300, 3)
     assert np.all(photo.image == photo.image[..., :1])
-    # Counterclockwise: x becomes the row from below.
+    # Counterclockwise: x is the row from the bottom.
     x, y = plain.points["nose"]
     np.testing.assert_allclose(photo.points["nose"], (y, 319 - x), atol=1e-9)
     before = np.asarray(Image.fromarray(plain.image).convert("L"))
