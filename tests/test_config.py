@@ -3,7 +3,6 @@ import json
 
 import pytest
 
-from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.stages import Distillation, make_stages, plan
 
@@ -47,18 +46,10 @@ def test_configs_of_the_project_pass(name):
         ("stages", ("course",)),
         ("part_weights", (1.0, -1.0)),
         ("dataset__name", "helan"),
-        ("classes", "twelve"),
-        ("model__windows", "round"),
-        ("model__coarse_channels", (8,)),
-        ("model__coarse_stride", 0),
-        ("model__coarse_size", 72),
         ("mirror", 1),
         ("photo__grayscale", 1.5),
         ("photo__blur", -0.1),
         ("init_networks", ("fine", "coarse")),
-        ("model__patch_size", 80),
-        ("model__cropper", "vgg16"),
-        ("model__dtype", "float16"),
         ("coarse__lr", 0.0),
         ("coarse__loss", "mse"),
         ("joint__lr_fine", float("nan")),
@@ -89,36 +80,11 @@ def test_unknown_and_missing_fields_are_named_together():
     [
         ({"model__patch_size": 301}, "model.patch_size is 301"),
         ({"model__patch_size": 221, "model__windows": "fitted"}, "largest window has 259 pixels"),
-        ({"model__patch_size": 221, "model__windows": "following"}, "largest window has 259 pix"),
-        ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' have 6 parts"),
-        ({"model__coarse_stride": 2}, "model.coarse_stride is 2, but must be 1"),
-        ({"edges__task": 1.0}, "edges.task is 1.0, but only a .*'unet'"),
-        ({"model__cropper": "small", "model__coarse_size": 64}, "'small' takes only 128"),
-        ({"model__bridge": True}, "model.bridge is True, but only a .*'unet'"),
+        ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' has 6 parts"),
+        ({"edges__task": 1.0}, "edges.task is 1.0 and model.edge_head is False"),
+        ({"model__bridge": True}, "model: .*\n.*bridge is True, which needs coarse_network='unet'"),
+        ({"model__patch_size": 80}, "model: .*\n.*patch_size is 80, but must be an odd number"),
         ({"dataset__unlabelled": "photos"}, "dataset.unlabelled is 'photos', but only .*'distill'"),
-        ({"model__flip_test": True}, "model.flip_test is True, .* 'nine' only background has none"),
-        ({"model__attention": 1}, "model.attention is 1, but only a .*'unet'"),
-        (
-            {"model__attention": 5, "model__coarse_network": "unet"},
-            "model.attention is 5, .* in at most its 4 rows",
-        ),
-        (
-            {
-                "model__attention": 1,
-                "model__coarse_network": "unet",
-                "model__coarse_channels": (32, 64, 96, 120),
-            },
-            "model.coarse_channels holds 120 in a row .* must divide by 16",
-        ),
-        (
-            {
-                "model__bridge": True,
-                "model__coarse_network": "unet",
-                "model__patch_size": 31,
-                "model__fine_channels": (8,) * 6,
-            },
-            "model.fine_channels has 6 rows, .* but the smallest window has only 31",
-        ),
         (
             {
                 "model__cropper": "centroid",
@@ -128,16 +94,8 @@ def test_unknown_and_missing_fields_are_named_together():
             },
             "joint.lr_coarse, joint.lr_fine are all 0",
         ),
-        (
-            {"model__coarse_stride": 2, "model__anatomy": "eleven"},
-            "model.coarse_stride is 2, which only .*'unet'",
-        ),
         ({"model__anatomy": "nineteen"}, "'synthetic_faces' does not label ear_1.* 'nineteen'"),
         ({"model__cropper": "centroid"}, "stages holds 'localizer'"),
-        (
-            {"model__cropper": "centroid", "model__windows": "following", "stages": ("fine",)},
-            "model.windows is 'following', but .* 'centroid' have one size",
-        ),
         ({"stages": ("fine",), "fine__epochs": 0}, "0 epochs"),
         (
             {"joint__lr_coarse": 0.0, "joint__lr_localizer": 0.0, "joint__lr_fine": 0.0},
@@ -148,16 +106,6 @@ def test_unknown_and_missing_fields_are_named_together():
 def test_contradictions(changes, message):
     with pytest.raises(ValueError, match=message):
         configs.check(make(**changes))
-
-
-@pytest.mark.parametrize("windows", configs.WINDOWS)
-def test_windows_decide_patches_and_whether_targets_follow(windows):
-    config = make(model__windows=windows)
-    configs.check(config)
-    model = configs.make_model(config)
-    square = ((81, 81),) * 6
-    assert model.patch_sizes == (square if windows == "square" else NINE.fitted_sizes(81))
-    assert model.following == (windows == "following")
 
 
 def test_differences_name_fields_but_not_the_free_ones():

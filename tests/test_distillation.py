@@ -5,27 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import BROWS, SMALL, random_variables
-from jax_stn_icnn.train.views import make_inputs
+from conftest import BROWS, random_variables, small_model
 from test_step import make_batch
 
+from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.data.photometric import Strengths
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.pipeline import STNiCNN, init_variables
 from jax_stn_icnn.train import losses, objective, step
-from jax_stn_icnn.train.distillation import average
+from jax_stn_icnn.train.distillation import update_teacher
 from jax_stn_icnn.train.stages import DISTILLED, Consensus, Distillation, Edges, Stage
-from jax_stn_icnn.train.state import TrainState, init_variables
+from jax_stn_icnn.train.state import TrainState
 
 SIZE, BATCH = 48, 4
-MODEL = STNiCNN(
-    BROWS.fitted_sizes(15),
-    "small",
-    BROWS,
-    coarse_network="unet",
-    **SMALL,
-    coarse_stride=2,
-    bridge=True,
+MODEL = small_model(
+    anatomy=BROWS, windows="fitted", coarse_network="unet", coarse_stride=2, bridge=True
 )
 WEIGHTS = {"coarse": 1.0, "localizer": 2.0, "fine": 1.0}
 WEIGHTS |= {name + DISTILLED: weight for name, weight in WEIGHTS.items()}
@@ -73,14 +67,13 @@ class TestLoss:
 def test_the_average_forgets_at_its_rate():
     kept = {"w": jnp.array([1.0])}
     for value in (2.0, 4.0):
-        kept = average(kept, {"w": jnp.array([value])}, Distillation(1.0, 0.75))
+        kept = update_teacher(kept, {"w": jnp.array([value])}, Distillation(1.0, 0.75))
     np.testing.assert_allclose(kept["w"], (1 * 0.75 + 2 * 0.25) * 0.75 + 4 * 0.25)
 
 
 @pytest.fixture(scope="module")
 def variables():
-    inputs = jnp.zeros((1, 256, 256, 3)), jnp.zeros((1, SIZE, SIZE, 3))
-    return random_variables(MODEL, *inputs)
+    return random_variables(MODEL)
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +85,13 @@ def found(variables):
     batch = {name: value[:2] for name, value in with_unlabelled(0).items()}
 
     @jax.jit
-    def terms(batch, earlier):
-        views = make_inputs(batch, keys, MODEL, False, False, plain=True)
-        given = views, keys, make_stage(), 1.0, earlier
-        terms, _ = MODEL.apply(variables, *given, method=objective.terms, mutable=["batch_stats"])
-        return {name: (term.mean, term.amount) for name, term in terms.items()}
+    def terms(batch, ema_variables):
+        inputs = make_inputs(batch, keys, MODEL.config, False, False, with_teacher=True)
+        given = inputs, keys, make_stage(), 1.0, ema_variables
+        terms, _ = MODEL.apply(
+            variables, *given, method=objective.loss_terms, mutable=["batch_stats"]
+        )
+        return {name: (term.mean, term.count) for name, term in terms.items()}
 
     labelled = {name: value for name, value in batch.items() if "unlabelled" not in name}
     other = init_variables(MODEL, 1)
@@ -111,14 +106,16 @@ def test_the_average_sees_faces_as_they_are():
     batch = with_unlabelled(0)
     keys = jax.random.split(jax.random.key(0), BATCH)
     grey = Strengths(grayscale=1.0)
-    views = jax.jit(lambda b: make_inputs(b, keys, MODEL, False, False, grey, plain=True))(batch)
-    assert views.num_labelled == BATCH
-    image, frame = views.plain
+    inputs = jax.jit(
+        lambda b: make_inputs(b, keys, MODEL.config, False, False, grey, with_teacher=True)
+    )(batch)
+    assert inputs.num_labelled == BATCH
+    image, frame = inputs.teacher
     expected = np.concatenate([batch["frame"], batch["unlabelled"]]) / np.float32(255)
     np.testing.assert_allclose(frame, expected, atol=1e-6)
-    assert image.shape == views.coarse_image.shape
-    assert np.ptp(image, axis=-1).max() > 0.1 > 1e-5 > np.ptp(views.coarse_image, axis=-1).max()
-    assert not np.any(views.labels[BATCH:]) and not np.any(views.present[BATCH:])
+    assert image.shape == inputs.coarse_image.shape
+    assert np.ptp(image, axis=-1).max() > 0.1 > 1e-5 > np.ptp(inputs.coarse_image, axis=-1).max()
+    assert not np.any(inputs.labels[BATCH:]) and not np.any(inputs.present[BATCH:])
 
 
 @pytest.mark.slow
@@ -140,14 +137,10 @@ def test_nothing_is_to_be_learnt_from_an_average_that_says_the_same(found):
 
 @pytest.mark.slow
 def test_one_device_and_four_agree_with_every_switch_on(monkeypatch):
-    model = MODEL.clone(
-        axis_name=step.AXIS,
-        cropper="centroid",
-        coarse_channels=(4, 16),
-        coarse_size=32,
-        attention=1,
-        edges=True,
+    config = MODEL.config.replace(
+        cropper="centroid", coarse_channels=(4, 16), coarse_size=32, attention=1, edge_head=True
     )
+    model = STNiCNN(config, step.AXIS)
     variables = init_variables(model, 0)
     tx = optax.sgd(1e-3)
     monkeypatch.setattr(step, "make_optimizer", lambda *_: tx)
@@ -159,8 +152,8 @@ def test_one_device_and_four_agree_with_every_switch_on(monkeypatch):
     states, losses_found = {}, {}
     for count in (1, 4):
         params, batch_stats = variables["params"], variables["batch_stats"]
-        earlier = jax.tree.map(np.array, variables)
-        state = TrainState(np.int32(0), params, batch_stats, tx.init(params), earlier)
+        ema_variables = jax.tree.map(np.array, variables)
+        state = TrainState(np.int32(0), params, batch_stats, tx.init(params), ema_variables)
         shapes = jax.eval_shape(lambda state: state, state)
         take_step = step.compile_train_step(
             model, stage, 1, 1, shapes, with_unlabelled(0), seed=1, augmented=False, mirrored=True,
@@ -175,20 +168,20 @@ def test_one_device_and_four_agree_with_every_switch_on(monkeypatch):
     one, four = states[1], states[4]
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4),
-        (one.params, one.earlier),
-        (four.params, four.earlier),
+        (one.params, one.ema_variables),
+        (four.params, four.ema_variables),
     )
     # Fine networks were to learn nothing, so their average stays as well, but for rounding.
     begun = variables["params"]["fine"]
     jax.tree.map(np.testing.assert_array_equal, four.params["fine"], begun)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6),
-        four.earlier["params"]["fine"],
+        four.ema_variables["params"]["fine"],
         begun,
     )
     moved, kept, begun = (
         tree["coarse"]["down_0"]["conv"]["kernel"]
-        for tree in (four.params, four.earlier["params"], variables["params"])
+        for tree in (four.params, four.ema_variables["params"], variables["params"])
     )
     assert np.any(moved != begun)
     assert 0 < np.abs(kept - begun).max() < np.abs(moved - begun).max()

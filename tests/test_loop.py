@@ -92,7 +92,7 @@ def small(monkeypatch):
     """Small data, no evaluation."""
     records = list(make_records())
     monkeypatch.setattr(batches, "open_source", lambda *_: records)
-    monkeypatch.setattr(loop.evaluation, "evaluate", make_report)
+    monkeypatch.setattr(loop.evaluator, "evaluate", make_report)
 
 
 def kill(step, metrics):
@@ -154,8 +154,8 @@ def test_a_run_that_was_stopped_ends_like_an_undisturbed_one(
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [(record["step"], record["epoch"]) for record in records] == [(3, 1), (6, 2)]
     written = weights.load_weights(tmp_path / "weights_localizer.safetensors")
-    assert (written.model.anatomy, written.frame_size) == (ELEVEN, SIZE)
-    assert written.model.patch_size == ELEVEN.fitted_sizes(15)
+    assert (written.model.config.anatomy, written.frame_size) == (ELEVEN, SIZE)
+    assert written.model.config.patch_sizes == ELEVEN.fitted_sizes(15)
 
 
 @pytest.mark.slow
@@ -186,7 +186,7 @@ def test_self_distillation_goes_on_to_the_bit_and_keeps_the_average(hooks, monke
     assert int(states[0].step) == LAST
     jax.tree.map(np.testing.assert_array_equal, *states)
     kept = weights.load_weights(tmp_path / "stopped" / "weights_distill.safetensors").variables
-    jax.tree.map(np.testing.assert_array_equal, kept, states[0].earlier)
+    jax.tree.map(np.testing.assert_array_equal, kept, states[0].ema_variables)
     average, now = (tree["coarse"]["bridge"]["kernel"] for tree in (
         kept["params"], states[0].params))  # fmt: skip
     assert np.any(average != now)

@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import SMALL
+from conftest import small_model
 
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.pipeline import variable_shapes
 from jax_stn_icnn.train.optim import learning_rate, make_optimizer
 from jax_stn_icnn.train.stages import NETWORKS, Stage
 
@@ -69,9 +69,8 @@ def test_frozen_networks_have_no_state(network):
 
 @pytest.mark.parametrize("cropper", ["vgg9", "small", "resnet18", "centroid"])
 def test_every_parameter_is_in_exactly_one_group(cropper):
-    model = STNiCNN((15, 15), cropper, **SMALL)
-    inputs = jnp.zeros((1, 128, 128, 3)), jnp.zeros((1, 32, 32, 3))
-    params = jax.eval_shape(model.init, jax.random.key(0), *inputs)["params"]
+    model = small_model(cropper=cropper)
+    params = variable_shapes(model)["params"]
     assert params.keys() <= set(NETWORKS)
     stage = Stage("joint", 1, dict.fromkeys(NETWORKS, 0.1), {"fine": 1.0})
     state = jax.eval_shape(make_optimizer(stage, 1, 5).init, params)

@@ -18,9 +18,16 @@ SMALL = jnp.float32(PICTURE[::2, ::2]) / 255
 FLOATS = jnp.float32(PICTURE) / 255
 REGION = jnp.array([[[1.0, 0, 0], [0, 1, 0]]])
 ALL = Strengths(
-    grayscale=0.3, colour=0.3, gamma=0.4, contrast=0.4, occlusion=0.3, blur=0.01, resolution=2, noise=0.05,
+    grayscale=0.3,
+    colour=0.3,
+    gamma=0.4,
+    contrast=0.4,
+    occlusion=0.3,
+    blur=0.01,
+    resolution=2,
+    noise=0.05,
     jpeg=2,
-)  # fmt: skip
+)
 
 
 def several(count):
@@ -85,7 +92,7 @@ class TestOneOperation:
 
 def test_covers_lie_in_the_upper_and_in_the_lower_half():
     keys, frames, region = several(64)
-    got = changed(keys, frames, region, dataclasses.replace(OFF, cover=0.3))
+    got = changed(keys, frames, region, dataclasses.replace(OFF, occlusion=0.3))
     height = frames.shape[1]
     rows = [
         np.nonzero(np.abs(a - b).max(axis=(1, 2)) > 1e-5)[0]
@@ -98,7 +105,7 @@ def test_covers_lie_in_the_upper_and_in_the_lower_half():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [(f.name, 0.5) for f in dataclasses.fields(Strengths) if f.name not in ("turn", "zoom")],
+    [(f.name, 0.5) for f in dataclasses.fields(Strengths) if f.name not in ("rotation", "zoom")],
 )
 def test_each_strength_changes_some_examples_and_leaves_others(name, value):
     keys, frames, region = several(16)
@@ -131,7 +138,7 @@ def test_beyond_the_picture_all_stays_black():
     assert np.any(got[:, :, 32])
 
 
-@pytest.mark.parametrize("given", [{"grey": 1.5}, {"noise": -0.1}])
+@pytest.mark.parametrize("given", [{"grayscale": 1.5}, {"noise": -0.1}])
 def test_impossible_strengths_are_named(given):
     with pytest.raises(ValueError, match=f"{next(iter(given))} is"):
         Strengths(**given)

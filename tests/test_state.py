@@ -2,18 +2,15 @@ import grain
 import jax
 import numpy as np
 import pytest
-from conftest import SMALL
-from flax import traverse_util
+from conftest import small_model
 
 from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.io import weights
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.pipeline import init_variables
 from jax_stn_icnn.train.state import (
     WEIGHTS,
     Checkpoints,
     TrainState,
-    export_weights,
-    init_variables,
     load_variables,
 )
 
@@ -76,13 +73,13 @@ def test_a_half_written_checkpoint_does_not_count(tmp_path):
 
 @pytest.fixture(scope="module")
 def parser():
-    model = STNiCNN((15, 15), "centroid", **SMALL)
+    model = small_model(cropper="centroid")
     return model, init_variables(model, 0)
 
 
 def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
     model, variables = parser
-    export_weights(tmp_path / WEIGHTS, variables, model, FRAME)
+    weights.save_weights(tmp_path / WEIGHTS, variables, model.config, FRAME)
     assert [path.name for path in tmp_path.iterdir()] == [WEIGHTS]
     for source in (tmp_path, tmp_path / WEIGHTS):
         loaded = load_variables(str(source), model, variables)
@@ -91,14 +88,14 @@ def test_weights_come_back_from_a_file_and_from_a_run(parser, tmp_path):
 
 def test_weights_of_another_parser_are_refused(parser, tmp_path):
     model, variables = parser
-    other = model.clone(cropper="vgg9")
-    export_weights(tmp_path / WEIGHTS, init_variables(other, 0), other, FRAME)
+    other = small_model(cropper="vgg9")
+    weights.save_weights(tmp_path / WEIGHTS, init_variables(other, 0), other.config, FRAME)
     with pytest.raises(ValueError, match="cropper 'vgg9', but model.cropper='centroid'"):
         load_variables(str(tmp_path), model, variables)
-    eleven = model.clone(anatomy=ELEVEN)
-    with pytest.raises(ValueError, match="has the classes 'nine', but .* classes='eleven'"):
+    eleven = small_model(cropper="centroid", anatomy=ELEVEN)
+    with pytest.raises(ValueError, match="has the classes 'nine', but .* model.anatomy='eleven'"):
         load_variables(str(tmp_path), eleven, init_variables(eleven, 0))
-    weights.save_weights(tmp_path / WEIGHTS, {"params": variables["params"]}, model, FRAME)
+    weights.save_weights(tmp_path / WEIGHTS, {"params": variables["params"]}, model.config, FRAME)
     with pytest.raises(ValueError, match="missing: batch_stats"):
         load_variables(str(tmp_path), model, variables)
     with pytest.raises(FileNotFoundError, match="init_from"):
@@ -107,8 +104,8 @@ def test_weights_of_another_parser_are_refused(parser, tmp_path):
 
 def test_some_networks_of_another_parser_can_be_taken(parser, tmp_path):
     model, variables = parser
-    export_weights(tmp_path / WEIGHTS, variables, model, FRAME)
-    eleven = model.clone(anatomy=ELEVEN)
+    weights.save_weights(tmp_path / WEIGHTS, variables, model.config, FRAME)
+    eleven = small_model(cropper="centroid", anatomy=ELEVEN)
     fresh = init_variables(eleven, 1)
     loaded = load_variables(str(tmp_path), eleven, fresh, ("fine",))
     for collection in ("params", "batch_stats"):
@@ -121,12 +118,11 @@ def test_some_networks_of_another_parser_can_be_taken(parser, tmp_path):
 
 
 def test_what_a_switch_adds_to_weights_is_as_initialised(tmp_path):
-    plain = STNiCNN(
-        (15, 15), "small", coarse_network="unet", coarse_channels=(4, 16), fine_channels=(4, 4)
-    )
-    attending = plain.clone(attention=1, edges=True)
+    options = {"coarse_network": "unet", "coarse_channels": (4, 16)}
+    plain = small_model(**options)
+    attending = small_model(**options, attention=1, edge_head=True)
     variables, fresh = init_variables(plain, 0), init_variables(attending, 1)
-    export_weights(tmp_path / WEIGHTS, variables, plain, FRAME)
+    weights.save_weights(tmp_path / WEIGHTS, variables, plain.config, FRAME)
     loaded = load_variables(str(tmp_path), attending, fresh)
     added = loaded["params"]["coarse"].pop("attention_1")
     jax.tree.map(np.testing.assert_array_equal, added, fresh["params"]["coarse"]["attention_1"])
@@ -134,29 +130,6 @@ def test_what_a_switch_adds_to_weights_is_as_initialised(tmp_path):
     edges = loaded["params"]["coarse"].pop("edges")
     jax.tree.map(np.testing.assert_array_equal, edges, fresh["params"]["coarse"]["edges"])
     jax.tree.map(np.testing.assert_array_equal, loaded, variables)
-    export_weights(tmp_path / WEIGHTS, fresh, attending, FRAME)
+    weights.save_weights(tmp_path / WEIGHTS, fresh, attending.config, FRAME)
     with pytest.raises(ValueError, match="unknown: params/coarse/attention_1"):
         load_variables(str(tmp_path), plain, variables)
-
-
-def test_parameters_are_drawn_as_flax_draws_them(parser):
-    _, variables = parser
-    flat = traverse_util.flatten_dict(variables)
-    name, kernel = max(
-        ((path, leaf) for path, leaf in flat.items() if path[-1] == "kernel"),
-        key=lambda item: item[1].size,
-    )
-    expected = jax.nn.initializers.lecun_normal()(jax.random.key(0), kernel.shape)
-    assert kernel.std() == pytest.approx(float(expected.std()), rel=0.02), name
-    assert abs(kernel).max() == pytest.approx(float(abs(expected).max()), rel=0.01), name
-    neutral = {"bias": 0, "scale": 1, "mean": 0, "var": 1}
-    for path, leaf in flat.items():
-        if path[-1] != "kernel":
-            np.testing.assert_array_equal(leaf, neutral[path[-1]])
-
-
-def test_parameters_depend_on_the_seed_only(parser):
-    model, variables = parser
-    jax.tree.map(np.testing.assert_array_equal, variables, init_variables(model, 0))
-    other = init_variables(model, 1)["params"]["coarse"]["head_2"]["kernel"]
-    assert np.any(other != variables["params"]["coarse"]["head_2"]["kernel"])

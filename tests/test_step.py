@@ -5,20 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import SMALL
-from jax_stn_icnn.train.views import make_inputs
+from conftest import small_model
 
 from jax_stn_icnn import ops
+from jax_stn_icnn.anatomy import ELEVEN
+from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.data.loader import region_theta
-from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.io.convert_torch import convert_icnn
+from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.icnn import ICNN
-from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.pipeline import STNiCNN, init_variables
 from jax_stn_icnn.train import losses, objective, step
 from jax_stn_icnn.train.consensus import mean_consensus_loss
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Consensus, Edges, Stage
-from jax_stn_icnn.train.state import TrainState, init_variables
+from jax_stn_icnn.train.state import TrainState
 
 GOLDEN = Path(__file__).parent / "golden"
 STEPS = 10
@@ -49,8 +50,8 @@ def runs():
     """Ten steps of the localizer stage on one device and on four."""
     # An untrained mask is all but constant, the more so of fewer layers, and BatchNorm blows its
     # rounding errors up.
-    model = STNiCNN((15, 15), "small", **SMALL | {"interlinks": 3}, axis_name=step.AXIS)
-    variables = init_variables(model, 0)
+    model = small_model(interlinks=3).clone(axis_name=step.AXIS)
+    variables = jax.tree.map(np.array, init_variables(model, 0))
     variables["params"]["coarse"]["head_3"]["kernel"] *= 30
     # Plain descent: Adam divides by the gradient's size, so that where a gradient is nothing but
     # rounding, two runs of the same thing part by the learning rate.
@@ -100,23 +101,9 @@ def test_one_device_and_four_agree(runs):
     )
 
 
-def test_targets_follow_the_parts_where_the_model_says_so():
-    model = STNiCNN((15, 15), "small", following=True, **SMALL)
-
-    @jax.jit
-    def targets(batch):
-        views = make_inputs(batch, None, model, augmented=False, mirrored=False)
-        return (views.theta, views.present), theta_target(views.labels, (15, 15), following=True)
-
-    found, expected = targets(make_batch(0))
-    np.testing.assert_array_equal(found[0], expected[0])
-    np.testing.assert_array_equal(found[1], expected[1])
-    # Brows, eyes and nose are 5 pixels wide; what is absent has a window as large as the patch.
-    np.testing.assert_array_equal(found[0][:, :5, 0, 0] < 13 / 47, found[1][:, :5])
-
-
 def test_finer_labels_lie_where_the_parse_puts_them():
-    size, model = 48, STNiCNN((15, 15), coarse_network="unet", coarse_stride=2, coarse_size=12)
+    size = 128
+    config = ModelConfig(anatomy=ELEVEN, coarse_network="unet", coarse_stride=2, coarse_size=32)
     columns = np.arange(1, size)  # where class 1 begins, in one example each
     batch = make_batch(0, batch=len(columns), size=size)
     batch["labels"] = np.uint8(np.arange(size) >= columns[:, None, None]) * np.ones(
@@ -125,9 +112,9 @@ def test_finer_labels_lie_where_the_parse_puts_them():
 
     @jax.jit
     def carried(batch):
-        views = make_inputs(batch, None, model, augmented=False, mirrored=False)
-        whole = jnp.float32(views.global_labels == 1)[..., None]
-        return views.coarse_labels, ops.enlarge(whole, (size, size))[..., 0]
+        inputs = make_inputs(batch, None, config, augmented=False, mirrored=False)
+        whole = jnp.float32(inputs.global_labels == 1)[..., None]
+        return inputs.coarse_labels, ops.upsample_bilinear(whole, (size, size))[..., 0]
 
     coarse, found = carried(batch)
     np.testing.assert_array_equal(coarse, batch["labels"][:, ::4, ::4])  # as in the original
@@ -153,7 +140,7 @@ def test_frozen_networks_do_not_change_by_a_bit(runs):
 
 
 def test_a_batch_that_does_not_divide_is_refused_before_anything_compiles():
-    model = STNiCNN((15, 15), "vgg9", axis_name=step.AXIS)
+    model = STNiCNN(ModelConfig(patch_size=15), axis_name=step.AXIS)
     batch = make_batch(0, batch=6)
     with pytest.raises(ValueError, match="batch_size is 6, but must be a multiple .* 4"):
         step.compile_train_step(model, STAGE, 1, 1, None, batch, seed=0, augmented=False)
@@ -173,19 +160,19 @@ def test_only_a_large_batch_is_ordered_for_memory(examples, patch_size, save_mem
         asked.append(compile.keywords)
 
     monkeypatch.setattr(step, "cached_program", kept)
-    model = STNiCNN((patch_size, patch_size), "vgg9", axis_name=step.AXIS)
+    model = STNiCNN(ModelConfig(patch_size=patch_size), axis_name=step.AXIS)
     batch = make_batch(0, batch=examples)
     step.compile_train_step(model, STAGE, 1, 1, {}, batch, seed=0, augmented=False)
     assert asked == [{"save_memory": save_memory}]
 
 
 @pytest.fixture(scope="module")
-def joint_views():
+def joint_inputs():
     """A small parser, its variables, and what it sees of a batch in joint training."""
-    model = STNiCNN((15, 15), "centroid", **SMALL)
+    model = small_model(cropper="centroid")
     batch, keys = make_batch(0, batch=2), jax.random.split(jax.random.key(0), 2)
-    views = make_inputs(batch, keys, model, augmented=False, mirrored=False)
-    return model, init_variables(model, 0), views, keys
+    inputs = make_inputs(batch, keys, model.config, augmented=False, mirrored=False)
+    return model, init_variables(model, 0), inputs, keys
 
 
 def joint_stage(edges=None, **consensus):
@@ -196,24 +183,24 @@ def joint_stage(edges=None, **consensus):
 
 
 @pytest.mark.slow
-def test_consensus_is_added_by_its_weight_and_share(joint_views):
-    model, variables, views, keys = joint_views
+def test_consensus_is_added_by_its_weight_and_share(joint_inputs):
+    model, variables, inputs, keys = joint_inputs
 
     @jax.jit  # in one program, which runs the networks once
     def means(variables):
         def terms(share=1.0, **consensus):
-            given = variables, views, keys, joint_stage(**consensus), share
-            found, _ = model.apply(*given, method=objective.terms, mutable=["batch_stats"])
+            given = variables, inputs, keys, joint_stage(**consensus), share
+            found, _ = model.apply(*given, method=objective.loss_terms, mutable=["batch_stats"])
             return {name: term.mean for name, term in found.items()}
 
         (logits, *_), _ = model.apply(
             variables,
-            views.coarse_image,
+            inputs.coarse_image,
             train=True,
             method=model.coarse_stage,
             mutable=["batch_stats"],
         )
-        alone = mean_consensus_loss(logits, views.coarse_labels, connected=False)
+        alone = mean_consensus_loss(logits, inputs.coarse_labels, connected=False)
         return terms(), terms(0.5, coarse=0.5, fine=2.0), alone
 
     plain, added, alone = means(variables)
@@ -222,12 +209,12 @@ def test_consensus_is_added_by_its_weight_and_share(joint_views):
 
 
 @pytest.mark.slow
-def test_without_weights_consensus_and_edges_leave_the_program_as_it_is(joint_views):
-    model, variables, views, keys = joint_views
+def test_without_weights_consensus_and_edges_leave_the_program_as_it_is(joint_inputs):
+    model, variables, inputs, keys = joint_inputs
 
     def lowered(stage):
         def loss(variables, share):
-            out = model.apply(variables, views, keys, stage, share, method=objective.terms,
+            out = model.apply(variables, inputs, keys, stage, share, method=objective.loss_terms,
                               mutable=["batch_stats"])  # fmt: skip
             return out[0]
 
@@ -287,7 +274,9 @@ def test_six_adam_steps_follow_pytorch():
 def test_terms_count_by_what_takes_part():
     """Two devices with 1 and 3 parts: their mean must be that of all four parts."""
     found = {"localizer": objective.Term(jnp.array([8.0, 4.0]), jnp.array([1.0, 3.0]))}
-    loss, _ = jax.vmap(lambda term: objective.weigh(term, STAGE, "axis"), axis_name="axis")(found)
+    loss, _ = jax.vmap(lambda term: objective.weighted_sum(term, STAGE, "axis"), axis_name="axis")(
+        found
+    )
     assert float(jnp.mean(loss)) == pytest.approx((8.0 + 3 * 4.0) / 4)
 
 

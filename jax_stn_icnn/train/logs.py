@@ -105,7 +105,7 @@ def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
         f"{record['stage']:>9} {record['epoch']}/{epochs}  step {record['step']}  "
         f"loss {record['loss']:.4f}  {record['faces_per_second']:.1f} faces/s  validation: "
         f"overall {record['f1_overall']:.3f}, mean of eight {record['f1_mean_of_eight']:.3f}, "
-        f"{_mean(record)}rough mask {record['coarse_f1_overall']:.3f}, "
+        f"{_mean(record)}coarse segmentation {record['coarse_f1_overall']:.3f}, "
         f"windows off by {record['window_error_px']:.1f} px"
     )
 
@@ -117,7 +117,7 @@ def _mean(record: Mapping[str, Any]) -> str:
 def scores(found: Report) -> dict[str, float]:
     """The scores of a report under flat names, for the logs."""
     flat = {f"f1_{name}": score for name, score in found.f1.items()}
-    flat |= {f"rough_f1_{name}": score for name, score in found.coarse_f1.items()}
+    flat |= {f"coarse_f1_{name}": score for name, score in found.coarse_f1.items()}
     return flat | {"window_error_px": found.window_error_px}
 
 
