@@ -29,7 +29,7 @@ LAYERS = (
 )
 # Within a package likewise.
 WITHIN = {
-    "compilation": ("inlining", "memory", "cache"),
+    "compilation": ("inlining", "compile", "cache"),
     "ops": (
         "platform",
         "space_to_depth",

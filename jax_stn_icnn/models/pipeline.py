@@ -11,12 +11,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from flax import struct
 
 from jax_stn_icnn import ops
 from jax_stn_icnn.checks import check_shape
-from jax_stn_icnn.compilation.cache import cached_value
+from jax_stn_icnn.compilation.cache import cached_program, cached_value
+from jax_stn_icnn.compilation.compile import compile_unoptimized
 from jax_stn_icnn.geometry import Size, compose_theta, invert_theta
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.config import CENTROID, ModelConfig
@@ -306,8 +308,20 @@ def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
     Returns:
         `{"params": ..., "batch_stats": ...}`.
     """
-    init = jax.jit(functools.partial(model.init, method=_call_every_network))
-    return dict(jax.device_get(init(jax.random.key(seed))))
+
+    @jax.jit
+    def init(seed: jax.Array) -> dict[str, Any]:
+        return dict(model.init(jax.random.key(seed), method=_call_every_network))
+
+    program = cached_program(
+        "initial variables",
+        (model,),
+        lambda: init.lower(np.uint32(0)),
+        # Each parameter has a random generator of its own, whose code runs once.
+        compile_unoptimized,
+        jax.local_devices()[:1],
+    )
+    return jax.device_get(program(np.uint32(seed)))
 
 
 def variable_shapes(model: STNiCNN) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from jax_stn_icnn.compilation.memory import release_memory
+from jax_stn_icnn.compilation.compile import release_memory
 from jax_stn_icnn.data.loader import Batch, Source
 from jax_stn_icnn.evaluation import draw, evaluator, report
 from jax_stn_icnn.evaluation.metrics import MEAN, MEAN_OF_EIGHT

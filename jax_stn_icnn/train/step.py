@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
-from jax_stn_icnn.compilation.memory import compile_program
+from jax_stn_icnn.compilation.compile import compile_program
 from jax_stn_icnn.data.augment import example_keys
 from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.data.photometric import OFF, Strengths
