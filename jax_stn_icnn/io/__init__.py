@@ -1,1 +1,1 @@
-"""Weights in files, and the original code's checkpoints."""
+"""Files: weights, checkpoints of the original code, and export to ONNX and StableHLO."""

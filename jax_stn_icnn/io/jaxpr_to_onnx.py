@@ -1,11 +1,11 @@
-"""A function of JAX as a graph of ONNX, for the operations that a parser consists of.
+"""Converts a JAX function to an ONNX graph; supports the operations of this project's models.
 
-Why not a library: jax2onnx, the one that is kept, replaces functions of JAX and Flax while it
-traces, stops at what depends on the platform, and asks for an older Orbax than training needs.
+The library jax2onnx is no alternative: it replaces functions of JAX and Flax during tracing, and it
+requires an older Orbax than training does.
 
-What depends on constants alone is computed here. Broadcasting is put off until an operation needs
-the whole array, since ONNX broadcasts by itself where numbers meet; so a BatchNorm stays a product
-and a sum with one number a channel, which runtimes fuse into the convolution before it.
+Operations on constants are computed during conversion. Broadcasting is deferred until an operation
+needs the full array, since ONNX's elementwise operations broadcast; so a BatchNorm remains a
+product and a sum with one number per channel, which runtimes fuse into the convolution before it.
 """
 
 import math
@@ -18,11 +18,12 @@ import onnx
 from jax.extend import core
 from onnx import helper
 
-from jax_stn_icnn.io.onnx_graph import Dim, Graph, Shape, Tensor, known
-from jax_stn_icnn.io.onnx_operations import ELEMENTWISE, NAMED, OPERATIONS
+from jax_stn_icnn.io.onnx_graph import Dim, Graph, Shape, Tensor, constant
+from jax_stn_icnn.io.onnx_operations import ELEMENTWISE, FUNCTIONS, OPERATIONS
 
-OPSET = 17  # What all runtimes of recent years have.
-SMALL = 2**16  # bytes of a constant that may be larger than what it is made from
+OPSET = 17  # All runtimes of recent years support it.
+MAX_GROWN_BYTES = 2**16  # A folded constant may exceed its inputs up to this size.
+CALLS = ("jit", "custom_jvp_call", "custom_vjp_call")
 
 
 def convert(
@@ -33,135 +34,107 @@ def convert(
     output_names: Sequence[str],
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """A function of one array as a model of ONNX.
+    """Converts a function of one array to an ONNX model.
 
     Args:
-        function: A function of JAX, traced for the platform `onnx` (`ops.platform`).
-        argument: shape and type of its argument; the first size may be a symbol, the batch.
-        input_name: of the argument.
-        output_names: of the arrays that the function returns.
-        metadata: goes into the model.
+        function: A JAX function, traced for the platform `onnx` (`ops.platform`).
+        argument: Shape and type of its argument; the first size may be a symbol, the batch.
+        input_name: Name of the argument.
+        output_names: Names of the arrays that the function returns.
+        metadata: Metadata of the model.
 
     Returns:
-        The model, checked by ONNX's own checker.
+        The model, checked by `onnx.checker`.
 
     Raises:
-        NotImplementedError: the function has an operation that is not known here.
+        NotImplementedError: The function has an operation that is not supported.
     """
     closed = jax.make_jaxpr(function)(argument)
-    given = Tensor(None, input_name, argument.shape, np.dtype(argument.dtype))
-    graph = Graph(given)
-    found = _evaluate(graph, closed.jaxpr, [known(value) for value in closed.consts], [given])
+    frames = Tensor(None, input_name, argument.shape, np.dtype(argument.dtype))
+    graph = Graph(frames)
+    results = _add_jaxpr(graph, closed, [frames])
     outputs = []
-    for tensor, variable, name in zip(found, closed.jaxpr.outvars, output_names, strict=True):
-        last = graph.whole(tensor, variable.aval.shape)
-        graph.nodes.append(helper.make_node("Identity", [graph.name_of(last)], [name]))
-        outputs.append(_declared(name, last.shape, last.dtype))
-    described = helper.make_graph(
-        graph.nodes,
-        "parser",
-        [_declared(input_name, argument.shape, argument.dtype)],
-        outputs,
-        graph.initializers,
-    )
+    for tensor, variable, name in zip(results, closed.jaxpr.outvars, output_names, strict=True):
+        output = graph.expand(tensor, variable.aval.shape)
+        graph.nodes.append(helper.make_node("Identity", [graph.name_of(output)], [name]))
+        outputs.append(_value_info(name, output.shape, output.dtype))
+    inputs = [_value_info(input_name, argument.shape, argument.dtype)]
     model = helper.make_model(
-        described, opset_imports=[helper.make_opsetid("", OPSET)], producer_name="jax_stn_icnn"
+        helper.make_graph(graph.nodes, "parser", inputs, outputs, graph.initializers),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="jax_stn_icnn",
     )
-    model.ir_version = 8  # That of the opset; runtimes refuse newer ones than they know.
+    model.ir_version = 8  # the version of the opset; runtimes refuse versions newer than theirs
     helper.set_model_props(model, dict(metadata))
     onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def _declared(name: str, shape: Shape, dtype: Any) -> onnx.ValueInfoProto:
-    return helper.make_tensor_value_info(
-        name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), [_declared_size(s) for s in shape]
-    )
+def _value_info(name: str, shape: Shape, dtype: Any) -> onnx.ValueInfoProto:
+    def size(dim: Dim) -> int | str:
+        return dim if isinstance(dim, int) else str(dim)
+
+    onnx_type = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+    return helper.make_tensor_value_info(name, onnx_type, [size(dim) for dim in shape])
 
 
-def _declared_size(size: Dim) -> int | str:
-    return size if isinstance(size, int) else str(size)
-
-
-def _evaluate(
-    graph: Graph, jaxpr: Any, constants: Sequence[Tensor], arguments: Sequence[Tensor]
-) -> list[Tensor]:
-    """Takes a jaxpr's operations one after another into the graph."""
-    values: dict[Any, Tensor] = {}
+def _add_jaxpr(graph: Graph, closed: Any, arguments: Sequence[Tensor]) -> list[Tensor]:
+    """Adds the equations of a closed jaxpr to the graph and returns its results."""
+    jaxpr, tensors = closed.jaxpr, dict[Any, Tensor]()
 
     def read(variable: Any) -> Tensor:
-        return known(variable.val) if isinstance(variable, core.Literal) else values[variable]
+        return constant(variable.val) if isinstance(variable, core.Literal) else tensors[variable]
 
-    given = zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *arguments], strict=True)
-    values.update(given)
+    constants = [constant(value) for value in closed.consts]
+    names = [*jaxpr.constvars, *jaxpr.invars]
+    tensors.update(zip(names, [*constants, *arguments], strict=True))
     for equation in jaxpr.eqns:
-        inputs = [read(variable) for variable in equation.invars]
-        outputs = _apply(graph, equation, inputs)
-        values.update(zip(equation.outvars, outputs, strict=True))
+        outputs = _add_equation(graph, equation, [read(variable) for variable in equation.invars])
+        tensors.update(zip(equation.outvars, outputs, strict=True))
     return [read(variable) for variable in jaxpr.outvars]
 
 
-def _apply(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
-    name = equation.primitive.name
+def _add_equation(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
+    """Adds an equation to the graph, or computes it, and returns its results."""
+    name, params = equation.primitive.name, equation.params
     if name in CALLS:
-        return CALLS[name](graph, equation, inputs)
-    if all(one.array is not None for one in inputs) and (found := _computed(equation, inputs)):
-        return found
+        if params.get("name") in FUNCTIONS:
+            return [FUNCTIONS[params["name"]](graph, equation, inputs)]
+        return _add_jaxpr(graph, params.get("jaxpr") or params["call_jaxpr"], inputs)
+    if all(tensor.array is not None for tensor in inputs):
+        folded = _fold_constants(equation, inputs)
+        if folded is not None:
+            return folded
     if name not in OPERATIONS:
-        raise NotImplementedError(f"the operation {name!r} of JAX has no counterpart in ONNX here")
-    made = OPERATIONS[name](graph, equation, inputs)
-    return made if isinstance(made, list) else [made]
+        raise NotImplementedError(f"the JAX operation {name!r} cannot be converted to ONNX")
+    outputs = OPERATIONS[name](graph, equation, inputs)
+    return outputs if isinstance(outputs, list) else [outputs]
 
 
-def _computed(equation: Any, inputs: list[Tensor]) -> list[Tensor] | None:
-    """The values of an operation on constants; None where the file would grow by them.
+def _fold_constants(equation: Any, inputs: list[Tensor]) -> list[Tensor] | None:
+    """Returns the results of an operation on constants; None if they would enlarge the file.
 
-    Such as the kernels of `convolve_upsampled`: runtimes compute them when they load the file.
+    The kernels of `convolve_upsampled` would, so runtimes compute them when they load the file.
     """
-    shapes = [variable.aval.shape for variable in equation.outvars]
-    if not all(isinstance(size, int) for shape in shapes for size in shape):
+    outputs = [variable.aval for variable in equation.outvars]
+    if not all(isinstance(size, int) for output in outputs for size in output.shape):
         return None
     name = equation.primitive.name
-    bytes_in = sum(one.array.nbytes for one in inputs if one.array is not None)
-    bytes_out = sum(
-        math.prod(variable.aval.shape) * variable.aval.dtype.itemsize
-        for variable in equation.outvars
-    )
-    if bytes_out > max(bytes_in, SMALL):
+    bytes_in = sum(tensor.value.nbytes for tensor in inputs)
+    bytes_out = sum(math.prod(output.shape) * output.dtype.itemsize for output in outputs)
+    if bytes_out > max(bytes_in, MAX_GROWN_BYTES):
+        return None
+    if name in ("broadcast_in_dim", "iota"):  # Broadcasting is deferred.
         return None
     if name in ELEMENTWISE:
-        arrays = np.broadcast_arrays(*[one.numbers for one in inputs])
-    elif name in ("broadcast_in_dim", "iota"):  # Put off.
-        return None
+        arrays = np.broadcast_arrays(*[tensor.value for tensor in inputs])
     else:
         arrays = tuple(
-            np.broadcast_to(one.numbers, variable.aval.shape)
-            for one, variable in zip(inputs, equation.invars, strict=True)
+            np.broadcast_to(tensor.value, variable.aval.shape)
+            for tensor, variable in zip(inputs, equation.invars, strict=True)
         )
     with jax.ensure_compile_time_eval(), jax.default_matmul_precision("highest"):
-        found = equation.primitive.bind(*arrays, **equation.params)
-    return [known(value) for value in (found if equation.primitive.multiple_results else [found])]
-
-
-def _inlined(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
-    parameters = equation.params
-    if parameters.get("name") in NAMED:
-        return [NAMED[parameters["name"]](graph, equation, inputs)]
-    inner = parameters.get("jaxpr") or parameters["call_jaxpr"]
-    return _evaluate(graph, inner.jaxpr, [known(value) for value in inner.consts], inputs)
-
-
-def _branch(graph: Graph, equation: Any, inputs: list[Tensor]) -> list[Tensor]:
-    which, *rest = inputs
-    if which.array is None:
-        raise NotImplementedError("a choice that depends on the frames has no counterpart here")
-    chosen = equation.params["branches"][int(which.array)]
-    return _evaluate(graph, chosen.jaxpr, [known(value) for value in chosen.consts], rest)
-
-
-CALLS: dict[str, Callable[..., list[Tensor]]] = {
-    "jit": _inlined,
-    "custom_jvp_call": _inlined,
-    "custom_vjp_call": _inlined,
-    "cond": _branch,
-}
+        results = equation.primitive.bind(*arrays, **equation.params)
+    return [
+        constant(array) for array in (results if equation.primitive.multiple_results else [results])
+    ]

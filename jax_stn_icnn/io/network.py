@@ -1,4 +1,4 @@
-"""What is exported: from a batch of frames to labels, scores and windows, in one function."""
+"""The function that is exported: frames to labels, scores and windows."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,47 +17,47 @@ BATCH = "batch"
 Network = Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
 
-def network(loaded: Weights) -> Network:
-    """The parser of weights, as a function of frames alone.
+def network(weights: Weights) -> Network:
+    """Returns the model of weights as a function of frames.
 
     Args:
-        loaded: of `load_weights`.
+        weights: Weights as `load_weights` returns them.
 
     Returns:
-        Frames, uint8 (batch, frame_size, frame_size, 3) -> labels, uint8 (batch, frame_size,
-        frame_size); the classes' scores, float32 (batch, frame_size, frame_size, classes); and the
-        windows as thetas, float32 (batch, parts, 2, 3).
+        A function from frames, uint8 (batch, frame_size, frame_size, 3), to labels, uint8 (batch,
+        frame_size, frame_size); the scores of the classes, float32 (batch, frame_size, frame_size,
+        classes); and the windows as thetas, float32 (batch, parts, 2, 3).
     """
 
     def parse(frames: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        found: Any = loaded.model.apply(loaded.variables, frames)
-        return found.labels, found.scores.astype(jnp.float32), found.theta
+        output: Any = weights.model.apply(weights.variables, frames)
+        return output.labels, output.scores.astype(jnp.float32), output.theta
 
     return parse
 
 
-def frames_of_any_batch(loaded: Weights) -> jax.ShapeDtypeStruct:
-    """The shape of the frames, with a symbol for how many there are."""
+def frames_of_any_batch(weights: Weights) -> jax.ShapeDtypeStruct:
+    """Returns shape and type of the frames, with a symbol as the batch size."""
     (batch,) = export.symbolic_shape(BATCH)
-    side = loaded.frame_size
+    side = weights.frame_size
     return jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
 
 
-def metadata(loaded: Weights) -> Mapping[str, str]:
-    """What a program has to know of the network, each as JSON.
+def metadata(weights: Weights) -> Mapping[str, str]:
+    """Returns what a program needs to know about the network, each value as JSON.
 
     Args:
-        loaded: of `load_weights`.
+        weights: Weights as `load_weights` returns them.
 
     Returns:
-        `classes`, names by id; `colours`, red, green and blue of each in 0..255; `frame_size` in
-        pixels; `parts`, the names of the windows.
+        `classes`, the names in the order of their ids; `colours`, red, green and blue of each in
+        0..255; `frame_size` in pixels; `parts`, the names of the windows.
     """
-    anatomy = loaded.model.config.anatomy
-    said: dict[str, Any] = {
+    anatomy = weights.model.config.anatomy
+    values: dict[str, Any] = {
         "classes": list(anatomy.classes),
         "colours": [[int(value) for value in colour] for colour in anatomy.colours],
-        "frame_size": loaded.frame_size,
+        "frame_size": weights.frame_size,
         "parts": [part.name for part in anatomy.parts],
     }
-    return {name: json.dumps(value) for name, value in said.items()}
+    return {name: json.dumps(value) for name, value in values.items()}

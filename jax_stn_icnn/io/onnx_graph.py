@@ -1,4 +1,4 @@
-"""A graph of ONNX as it grows, and the values in it."""
+"""An ONNX graph under construction, and its tensors."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-Dim = Any  # an int, or jax's symbol for a size that is not known yet
+Dim = Any  # an int, or JAX's symbol of a size that is known at run time only
 Shape = tuple[Dim, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """A value on its way.
+    """A constant, or the output of a node.
 
     Attributes:
-        array: its numbers, where they are known.
-        name: in the graph, where they are not.
-        shape: as it is there; of an array, or of a tensor that has yet to be broadcast, sizes may
-            be one where the function's own value has more.
-        dtype: of its numbers.
+        array: The constant; None for the output of a node.
+        name: The output's name in the graph; empty for a constant.
+        shape: The shape. Broadcasting is deferred, so axes may have size one, and leading axes may
+            be missing, compared with the value in the JAX function.
+        dtype: The type.
     """
 
     array: np.ndarray | None
@@ -30,23 +30,27 @@ class Tensor:
     dtype: np.dtype
 
     @property
-    def numbers(self) -> np.ndarray:
-        """Those of a constant."""
+    def value(self) -> np.ndarray:
+        """The array of a tensor that must be a constant."""
         assert self.array is not None
         return self.array
 
 
-def known(array: Any) -> Tensor:
-    """A constant."""
+def constant(array: Any) -> Tensor:
+    """Returns an array as a constant."""
     array = np.asarray(array)
     return Tensor(array, "", array.shape, array.dtype)
 
 
 class Graph:
-    """The graph of ONNX as it grows."""
+    """An ONNX graph under construction."""
 
     def __init__(self, frames: Tensor):
-        """Takes the input whose first size is the symbol in all shapes."""
+        """Starts a graph.
+
+        Args:
+            frames: The graph's input; its first size is the symbol in all symbolic shapes.
+        """
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._names: dict[tuple[Any, ...], str] = {}
@@ -54,7 +58,7 @@ class Graph:
         self._batch: Tensor | None = None
 
     def name_of(self, tensor: Tensor) -> str:
-        """The name of a tensor; a constant is put into the graph, once."""
+        """Returns the name of a tensor in the graph; adds a constant when it is first named."""
         if tensor.array is None:
             return tensor.name
         array = np.ascontiguousarray(tensor.array)
@@ -67,33 +71,33 @@ class Graph:
     def add(
         self, op: str, inputs: Sequence[Tensor], shape: Shape, dtype: Any, **attributes: Any
     ) -> Tensor:
-        """Adds a node of one output.
+        """Adds a node with one output.
 
         Args:
-            op: the node's operation, by ONNX's name.
-            inputs: of the node, in ONNX's order.
-            shape: of the output; sizes may be symbols.
-            dtype: of the output's numbers.
-            **attributes: of the node, by ONNX's names.
+            op: The node's operation, by ONNX's name.
+            inputs: The node's inputs, in ONNX's order.
+            shape: The output's shape; sizes may be symbols.
+            dtype: The output's type.
+            **attributes: The node's attributes, by ONNX's names.
 
         Returns:
             The output.
         """
         name = f"{op}_{len(self.nodes)}"
-        names = [self.name_of(one) for one in inputs]
+        names = [self.name_of(tensor) for tensor in inputs]
         self.nodes.append(helper.make_node(op, names, [name], name=name, **attributes))
         return Tensor(None, name, tuple(shape), np.dtype(dtype))
 
     def integers(self, values: Sequence[int]) -> Tensor:
-        """Shapes, axes and the like."""
-        return known(np.array(values, np.int64))
+        """Returns int64 numbers, as ONNX takes shapes and axes."""
+        return constant(np.array(values, np.int64))
 
     def sizes(self, shape: Shape) -> Tensor:
-        """A shape as numbers at run time."""
+        """Returns a shape as int64 numbers, computed at run time if it has a symbol."""
         if all(isinstance(size, int) for size in shape):
             return self.integers(shape)
-        each = [self._size(size) for size in shape]
-        return self.add("Concat", each, (len(shape),), np.int64, axis=0)
+        sizes = [self._size(size) for size in shape]
+        return self.add("Concat", sizes, (len(shape),), np.int64, axis=0)
 
     def _size(self, size: Dim) -> Tensor:
         if isinstance(size, int):
@@ -107,49 +111,49 @@ class Graph:
         return self.add("Mul", [self._batch, self.integers([int(factor)])], (1,), np.int64)
 
     def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """The same numbers in another shape.
+        """Returns a tensor in another shape.
 
         Args:
-            tensor: a constant, or what a node gives.
-            shape: the new one, for equally many numbers; one size at most is a symbol.
+            tensor: The tensor.
+            shape: The new shape, of equally many numbers; at most one size is a symbol.
 
         Returns:
-            The tensor in that shape; of a constant a constant.
+            The reshaped tensor, a constant if `tensor` is one.
         """
         if tensor.shape == tuple(shape):
             return tensor
         if tensor.array is not None:
-            return known(tensor.array.reshape(shape))
+            return constant(tensor.array.reshape(shape))
         sizes = [size if isinstance(size, int) else -1 for size in shape]
         assert sizes.count(-1) <= 1, shape
         return self.add("Reshape", [tensor, self.integers(sizes)], shape, tensor.dtype)
 
     def transpose(self, tensor: Tensor, order: Sequence[int]) -> Tensor:
-        """Axes in another order.
+        """Returns a tensor with its axes in another order.
 
         Args:
-            tensor: a constant, or what a node gives.
-            order: for each axis of the result the tensor's axis, as `numpy.transpose` takes it.
+            tensor: The tensor.
+            order: For each axis of the result the axis of `tensor`, as in `numpy.transpose`.
 
         Returns:
-            The tensor so transposed; of a constant a constant.
+            The transposed tensor, a constant if `tensor` is one.
         """
         if list(order) == sorted(order):
             return tensor
         if tensor.array is not None:
-            return known(tensor.array.transpose(order))
+            return constant(tensor.array.transpose(order))
         shape = tuple(tensor.shape[axis] for axis in order)
         return self.add("Transpose", [tensor], shape, tensor.dtype, perm=list(order))
 
-    def whole(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """A tensor at its full shape.
+    def expand(self, tensor: Tensor, shape: Shape) -> Tensor:
+        """Returns a tensor broadcast to a shape.
 
         Args:
-            tensor: a constant, or what a node gives.
-            shape: what it is to be broadcast to; sizes may be symbols.
+            tensor: The tensor.
+            shape: The shape; sizes may be symbols.
 
         Returns:
-            The tensor itself if it has that shape, else the output of a node that broadcasts it.
+            The tensor itself if it has that shape, otherwise the output of an `Expand` node.
         """
         if tensor.shape == tuple(shape):
             return tensor
