@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from jax_stn_icnn.compilation.cache import DIRECTORY, enable_cache
-from jax_stn_icnn.compilation.inlining import NAME, prevent_inlining
 from jax_stn_icnn.compilation.compile import compile_program
+from jax_stn_icnn.compilation.inlining import NAME, prevent_inlining
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 

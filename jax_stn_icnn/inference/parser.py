@@ -23,8 +23,8 @@ import numpy as np
 from PIL import Image
 
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
-from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.compilation.compile import compile_program
+from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.faces import detectors, framing, resample
 from jax_stn_icnn.faces.detectors import Detector
 from jax_stn_icnn.geometry import windows_from_theta
