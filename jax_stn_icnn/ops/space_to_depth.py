@@ -3,7 +3,8 @@
 A TPU multiplies matrices of 128 channels; with the 8 channels of an interlinked CNN's first row
 most of it is idle. In blocks of 4 x 4 pixels those are 128 channels, and a kernel of 5 x 5 pixels
 is one of 3 x 3 blocks. Operations on `BlockFeatures` return the same values as on images, up to
-the order of sums. Pixels that pad the last blocks are zero and never contribute. Parameters are the image's.
+the order of sums. Pixels that pad the last blocks are zero and never contribute. Parameters are
+the image's.
 
 Two orders of channels: `space_to_depth` and `depth_to_space` order them by row within the block,
 column within the block, channel; `BlockFeatures` by channel, row, column.
