@@ -18,9 +18,12 @@ MODEL = ICNN(num_labels=9)
 
 
 def original_names():
-    """Our path of every array -> its name in the original."""
-    plan = convert_torch._plan(convert_torch._icnn(9), convert_torch._ICNN, "", ())
-    return {entry.path: name for name, entry in plan.items()}
+    """Returns path -> name in the original, for every array: numbers are converted in its place."""
+    state = Golden("icnn").under("state")
+    numbered = {name: np.full_like(state[name], i, np.float32) for i, name in enumerate(state)}
+    converted = traverse_util.flatten_dict(convert_torch.convert_icnn(numbered, 9))
+    names = list(state)
+    return {path: names[int(array.flat[0])] for path, array in converted.items()}
 
 
 def pixels_in_batch(path, batch=2, side=64):

@@ -122,13 +122,13 @@ def convert(
         )
     resnet = any(name.startswith("model_res.") for name in checkpoint["select_net"])
     cropper = "resnet18" if resnet else "small"
-    plan = _plan(_icnn(NINE.num_classes), _ICNN, "model1.", ("coarse",))
+    plan = _plan(_icnn_shapes(NINE.num_classes), _ICNN, "model1.", ("coarse",))
     plan |= _plan(
-        _localizer(cropper), _RESNET18 if resnet else _SMALL, "select_net.", ("localizer",)
+        _localizer_shapes(cropper), _RESNET18 if resnet else _SMALL, "select_net.", ("localizer",)
     )
     for network, num_labels in NINE.networks.items():
         prefix = f"model2.{_FINE_PREFIX[network]}"
-        plan |= _plan(_icnn(num_labels), _ICNN, prefix, ("fine", network))
+        plan |= _plan(_icnn_shapes(num_labels), _ICNN, prefix, ("fine", network))
     state = {
         f"{network}.{name}": array
         for network in ("model1", "select_net", "model2")
@@ -153,7 +153,7 @@ def convert_icnn(
     Raises:
         ValueError: Entries are missing, unknown or of another shape; the message lists all.
     """
-    return _convert(state, _plan(_icnn(num_labels), _ICNN, "", ()), source)
+    return _convert(state, _plan(_icnn_shapes(num_labels), _ICNN, "", ()), source)
 
 
 def convert_localizer(
@@ -175,7 +175,7 @@ def convert_localizer(
     rules = {"small": _SMALL, "resnet18": _RESNET18}
     if cropper not in rules:
         raise ValueError(f"cropper is {cropper!r}, but the original has {' and '.join(rules)}")
-    return _convert(state, _plan(_localizer(cropper), rules[cropper], "", ()), source)
+    return _convert(state, _plan(_localizer_shapes(cropper), rules[cropper], "", ()), source)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, StateDict]:
@@ -216,18 +216,18 @@ def read_checkpoint(path: str | Path) -> dict[str, StateDict]:
 
 
 @functools.cache  # Tracing takes longer than all the rest of a conversion.
-def _icnn(num_labels: int) -> Mapping[str, Any]:
-    return _variables(ICNN(num_labels), (1, 16, 16, 3))
+def _icnn_shapes(num_labels: int) -> Mapping[str, Any]:
+    return _shapes(ICNN(num_labels), (1, 16, 16, 3))
 
 
 @functools.cache
-def _localizer(cropper: str) -> Mapping[str, Any]:
-    return _variables(
+def _localizer_shapes(cropper: str) -> Mapping[str, Any]:
+    return _shapes(
         LOCALIZERS[cropper](ModelConfig(cropper=cropper)), (1, *COARSE_SIZE, NINE.num_classes)
     )
 
 
-def _variables(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
+def _shapes(module: nn.Module, input_shape: tuple[int, ...]) -> Mapping[str, Any]:
     """Returns the shapes of a module's variables without computing them."""
     example = jax.ShapeDtypeStruct(input_shape, jnp.float32)
     return jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), example)
