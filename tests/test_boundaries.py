@@ -28,9 +28,9 @@ def test_counts_equal_a_loop(within):
     counts = boundaries.edge_counts(truth, prediction, 5, within)
     for c in range(4):
         true = np.array(list(edge_pixels(truth == c)))
-        found = np.array(list(edge_pixels(prediction == c)))
-        apart = np.linalg.norm(true[:, None] - found[None], axis=-1) <= within
-        expected = len(found), apart.any(axis=0).sum(), len(true), apart.any(axis=1).sum()
+        predicted = np.array(list(edge_pixels(prediction == c)))
+        apart = np.linalg.norm(true[:, None] - predicted[None], axis=-1) <= within
+        expected = len(predicted), apart.any(axis=0).sum(), len(true), apart.any(axis=1).sum()
         np.testing.assert_array_equal(counts[c], expected)
     assert not counts[4].any()
 

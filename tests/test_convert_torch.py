@@ -66,8 +66,8 @@ def test_converts_every_network(cropper):
     checkpoint = original(cropper)
     kernel = np.random.default_rng(0).standard_normal((8, 3, 5, 5)).astype(np.float32)
     checkpoint["model2"]["model.1.input_conv.0.weight"] = kernel
-    variables, found = convert_torch.convert(checkpoint)
-    assert found == cropper
+    variables, found_cropper = convert_torch.convert(checkpoint)
+    assert found_cropper == cropper
     model = STNiCNN(ModelConfig(cropper=cropper))
     assert weights.shapes(variables) == weights.shapes(variable_shapes(model))
     converted = variables["params"]["fine"]["eye"]["input_0"]["conv"]["kernel"]

@@ -108,9 +108,9 @@ def report(model, variables):
     return evaluate(model, variables, loader(*drawn_faces(), FACES), progress=False)
 
 
-def confusion_by_loop(truth, found):
+def confusion_by_loop(truth, prediction):
     counts = np.zeros((NUM_CLASSES, NUM_CLASSES), np.int64)
-    np.add.at(counts, (truth.ravel().astype(int), found.ravel().astype(int)), 1)
+    np.add.at(counts, (truth.ravel().astype(int), prediction.ravel().astype(int)), 1)
     return counts
 
 
@@ -173,7 +173,7 @@ def test_padding_around_the_picture_is_background(model, variables):
     inside = np.zeros((SIZE, SIZE), bool)
     inside[y0 : y0 + height, x0 : x0 + width] = True
     frame[:, ~inside], label_map[:, ~inside] = 0, 0
-    found = evaluate(
+    counts = evaluate(
         model, variables, loader(frame, label_map, 2, region), progress=False
     ).coarse_confusion[0]
     picture = np.s_[:1, y0 : y0 + height, x0 : x0 + width]
@@ -184,7 +184,7 @@ def test_padding_around_the_picture_is_background(model, variables):
     expected = np.zeros((SIZE, SIZE), int)
     expected[inside] = np.asarray(coarse)[np.ix_(rows, columns)].ravel()
     # Nearest sampling at half a pixel depends on rounding, so a few pixels may differ.
-    assert np.abs(found - confusion_by_loop(label_map[0], expected)).sum() <= 8
+    assert np.abs(counts - confusion_by_loop(label_map[0], expected)).sum() <= 8
     (face,) = parse_faces(model, variables, loader(frame, label_map, 2, region), [0])
     np.testing.assert_array_equal(face.image, frame[picture][0])
     np.testing.assert_array_equal(face.truth, label_map[picture][0])

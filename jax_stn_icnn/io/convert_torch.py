@@ -256,15 +256,15 @@ def _original_module(module: str, rules: Rules) -> str:
 
 
 def _convert(state: StateDict, plan: dict[str, _Entry], source: str | Path) -> dict[str, Any]:
-    found = {name: np.asarray(a) for name, a in state.items() if not _UNUSED.fullmatch(name)}
+    used = {name: np.asarray(a) for name, a in state.items() if not _UNUSED.fullmatch(name)}
     check_entries(
         source,
-        {name: array.shape for name, array in found.items()},
+        {name: array.shape for name, array in used.items()},
         {name: entry.shape for name, entry in plan.items()},
     )
     flat = {}
     for name, entry in plan.items():
-        array = found[name].astype(np.float32)
+        array = used[name].astype(np.float32)
         if entry.path[-1] == "kernel":
             array = array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
         flat[entry.path] = array

@@ -205,9 +205,9 @@ def _reduce_max(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
 def _argmax(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
     (output,), (x,) = equation.outvars, _expand(graph, equation, inputs)
     (axis,) = equation.params["axes"]
-    found = graph.add("ArgMax", [x], output.aval.shape, np.int64, axis=axis, keepdims=0)
+    indices = graph.add("ArgMax", [x], output.aval.shape, np.int64, axis=axis, keepdims=0)
     to = helper.np_dtype_to_tensor_dtype(np.dtype(output.aval.dtype))
-    return graph.add("Cast", [found], found.shape, output.aval.dtype, to=to)
+    return graph.add("Cast", [indices], indices.shape, output.aval.dtype, to=to)
 
 
 def _dot_general(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
@@ -237,7 +237,7 @@ def _convolution(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
         raise NotImplementedError("a transposed convolution cannot be converted to ONNX")
     image_axes, kernel_axes, output_axes = p["dimension_numbers"]
     low, high = zip(*p["padding"], strict=True)
-    found = graph.add(
+    result = graph.add(
         "Conv",
         [graph.transpose(x, image_axes), graph.transpose(kernel, kernel_axes)],
         tuple(output.aval.shape[axis] for axis in output_axes),
@@ -247,7 +247,7 @@ def _convolution(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
         dilations=list(p["rhs_dilation"]),
         group=p["feature_group_count"],
     )
-    return graph.transpose(found, [output_axes.index(axis) for axis in range(len(output_axes))])
+    return graph.transpose(result, [output_axes.index(axis) for axis in range(len(output_axes))])
 
 
 # Functions compiled by `jax.jit` that have an ONNX operation, by name.

@@ -159,25 +159,25 @@ def weights_file(source: str | Path | None) -> Path:
 
 def check_entries(
     source: str | Path,
-    found: Mapping[str, tuple[int, ...]],
+    actual: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, tuple[int, ...]],
 ) -> None:
     """Checks the names and shapes of variables; the error lists all differences.
 
     Args:
         source: Where the variables come from, for the message.
-        found: Name -> shape of the variables to check.
+        actual: Name -> shape of the variables to check.
         expected: Name -> shape of the model's variables.
 
     Raises:
         ValueError: Variables are missing, unknown or of another shape.
     """
-    problems = [f"missing: {name} {expected[name]}" for name in sorted(expected.keys() - found)]
-    problems += [f"unknown: {name} {found[name]}" for name in sorted(found.keys() - expected)]
+    problems = [f"missing: {name} {expected[name]}" for name in sorted(expected.keys() - actual)]
+    problems += [f"unknown: {name} {actual[name]}" for name in sorted(actual.keys() - expected)]
     problems += [
-        f"wrong shape: {name} is {found[name]}, must be {expected[name]}"
-        for name in sorted(expected.keys() & found)
-        if tuple(found[name]) != tuple(expected[name])
+        f"wrong shape: {name} is {actual[name]}, must be {expected[name]}"
+        for name in sorted(expected.keys() & actual)
+        if tuple(actual[name]) != tuple(expected[name])
     ]
     if problems:
         text = "\n  ".join(problems)
