@@ -173,8 +173,10 @@ def _evaluate() -> None:
         for name in croppers
     }
     report = reports[cropper]
+    if _TRUE_CENTRES.value:
+        reports = {"true centres": report}
     print(f"{report.images} faces, {report.faces_per_second:.1f} faces/s\n")
-    print(score_table({"true centres": report} if _TRUE_CENTRES.value else reports))
+    print(score_table(reports))
     print(f"\n{class_table(reports)}")
     scores = report.as_json()
     if _OCCLUDE.value:
