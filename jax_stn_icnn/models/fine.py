@@ -5,7 +5,6 @@ Section 2.1 of the paper: four networks for six parts.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,9 +30,9 @@ class FineNetworks(nn.Module):
     axis_name: str | None = None
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> jnp.dtype:
         """Type of the computation; parameters, statistics and logits are float32."""
-        return jnp.dtype(self.config.dtype).type
+        return jnp.dtype(self.config.dtype)
 
     @nn.compact
     def __call__(

@@ -58,9 +58,9 @@ class _Localizer(nn.Module):
         return self.config.anatomy.num_parts
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> jnp.dtype:
         """Type of the computation."""
-        return jnp.dtype(self.config.dtype).type
+        return jnp.dtype(self.config.dtype)
 
     def check_input(self, probs: jax.Array, height: Any = "height", width: Any = "width") -> None:
         """Raises ValueError unless `probs` are (batch, height, width, 1 + part classes)."""

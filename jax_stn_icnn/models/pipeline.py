@@ -88,7 +88,7 @@ class STNiCNN(nn.Module):
                 config.coarse_channels,
                 config.interlinks,
                 self.axis_name,
-                jnp.dtype(config.dtype).type,
+                jnp.dtype(config.dtype),
             )
         if config.cropper != CENTROID:
             self.localizer = LOCALIZERS[config.cropper](config, self.axis_name)

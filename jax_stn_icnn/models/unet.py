@@ -61,9 +61,9 @@ class UNet(nn.Module):
     axis_name: str | None = None
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> jnp.dtype:
         """Type of the computation; parameters, statistics and logits are float32."""
-        return jnp.dtype(self.config.dtype).type
+        return jnp.dtype(self.config.dtype)
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool) -> CoarseOutput:

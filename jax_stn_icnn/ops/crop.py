@@ -145,7 +145,10 @@ def crop_part_labels(
             ..., 0
         ]
         own = [(c, label) for c, label in enumerate(anatomy.patch_labels(part)) if label]
-        patches.append(sum((patch == c).astype(jnp.int32) * label for c, label in own))
+        labels = jnp.zeros(patch.shape, jnp.int32)
+        for c, label in own:
+            labels += (patch == c).astype(jnp.int32) * label
+        patches.append(labels)
     return tuple(patches)
 
 
