@@ -3,6 +3,7 @@
 python -m benchmarks.first_step --config.dataset.data_dir=DIR --compilation_cache=DIR
 """
 
+import functools
 import os
 from typing import Any
 
@@ -12,14 +13,14 @@ from absl import app
 import train
 from benchmarks import process
 from jax_stn_icnn.train import loop
+from jax_stn_icnn.train.step import compile_train_step
 
 
 def main() -> None:
     """Runs the command."""
-    compile_step = loop.compile_train_step
 
-    def compile_train_step(*args: Any, **options: Any) -> Any:
-        take_step = compile_step(*args, **options)
+    def compile_step(*args: Any, **options: Any) -> Any:
+        take_step = compile_train_step(*args, **options)
 
         def first_step(state: Any, batch: Any) -> None:
             jax.block_until_ready(take_step(state, batch))
@@ -28,7 +29,7 @@ def main() -> None:
 
         return first_step
 
-    loop.compile_train_step = compile_train_step
+    loop.train_and_evaluate = functools.partial(loop.train_and_evaluate, compile_step=compile_step)
     app.run(train.main)
 
 

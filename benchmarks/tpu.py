@@ -198,7 +198,7 @@ def _training_step(name: str, topology: Any) -> jax.stages.Lowered:
         name: jax.ShapeDtypeStruct((chips, *leaf.shape[1:]), leaf.dtype)
         for name, leaf in one.items()
     }
-    step = map_train_step(model, stage, *SCHEDULE, augmented=False, devices=topology.devices)
+    step = map_train_step(model, stage, *SCHEDULE, devices=topology.devices)
     with use_platform(PLATFORM):
         return step.lower(state, batch, np.uint32(0))
 

@@ -65,9 +65,7 @@ def ours(
     devices = devices or jax.devices()[:1]
     params, inputs = variables["params"], training_batch(batch, FRAME)
     state = TrainState(np.int32(0), params, variables["batch_stats"], tx.init(params))
-    step = compile_train_step(
-        model, stage, *SCHEDULE, state, inputs, seed=0, augmented=False, devices=devices
-    )
+    step = compile_train_step(model, stage, *SCHEDULE, state, inputs, seed=0, devices=devices)
 
     def call() -> float:
         nonlocal state

@@ -1,11 +1,11 @@
-"""CelebAMask-HQ, all 24,183 training faces, on 4 devices with 16 faces each.
+"""CelebAMask-HQ in nine classes, all 24,183 training faces, on 4 devices with 16 faces each.
 
     python train.py --config configs/celebamask.py --workdir runs/celebamask \
         --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
-The paper's rates for this data set are lost; these are HELEN's. The whole of it is not measured
-here; 690 of the faces, with smaller batches and fewer epochs, give F1 .906 overall
-(docs/results.md).
+Expected result: not measured with all faces; 690 of them, with smaller batches and fewer epochs,
+reach F1 .906 overall (docs/results.md). The paper's learning rates for this data set are not known;
+these are HELEN's.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    """The paper's frame, windows, batch and epochs."""
+    """Returns the paper's frame, windows, batch and epochs."""
     config = common.get_config()
     config.dataset.name = "celebamask_hq"
     config.dataset.frame_size = 512

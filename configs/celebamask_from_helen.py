@@ -1,9 +1,9 @@
-"""The paper's transfer: a HELEN model, fine-tuned on 2,000 faces of CelebAMask-HQ.
+"""The paper's transfer: a model of HELEN, fine-tuned on 2,000 faces of CelebAMask-HQ.
 
     python train.py --config configs/celebamask_from_helen.py --workdir runs/transfer \
         --config.init_from=runs/helen --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
-Expected result: not measured here.
+Expected result: not measured.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import celebamask
 
 
 def get_config() -> ConfigDict:
-    """`celebamask.py` on 2,000 faces, from the weights of `helen.py`."""
+    """Returns `celebamask.py` on 2,000 faces, from the weights of `helen.py`."""
     config = celebamask.get_config()
     config.dataset.train = "train[:2000]"
     config.init_from = "runs/helen"

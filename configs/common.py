@@ -1,4 +1,9 @@
-"""Every field of a config, with what the runs have in common. Other configs start from this one."""
+"""Every field of a config and its default, from which the other configs start.
+
+    python train.py --config configs/common.py
+
+Expected result: not measured; the paper's model and stages at full length, on drawn faces.
+"""
 
 from ml_collections import ConfigDict
 
@@ -6,38 +11,38 @@ from jax_stn_icnn.models.config import ModelConfig
 
 
 def get_config() -> ConfigDict:
-    """The fields and their defaults."""
+    """Returns the fields and their defaults."""
     config = ConfigDict()
-    config.seed = 0  # of parameters, order and augmentation
+    config.seed = 0  # of initial parameters, the order of the data, and augmentation
 
     config.dataset = ConfigDict()
     config.dataset.name = "synthetic_faces"  # or celebamask_hq, helen
     config.dataset.data_dir = "~/tensorflow_datasets"
-    config.dataset.manual_dir = ""  # with the downloaded archive; empty: TFDS's default
-    config.dataset.train = "train"  # splits in TFDS's words, such as train[:100]
+    config.dataset.manual_dir = ""  # directory of the downloaded archive; empty: TFDS's default
+    config.dataset.train = "train"  # TFDS splits, such as train[:100]
     config.dataset.validation = "validation"
     config.dataset.test = "test"
-    # Pictures without labels, for the stage `distill`: a prepared data set and a split of it, such
-    # as celebamask_hq/train[100:], or a folder of photos, in which faces are found; empty: none.
+    # Images without labels, for the stage `distill`: a split of a prepared data set, such as
+    # celebamask_hq/train[100:], or a folder of photos, in which faces are detected; empty: none.
     config.dataset.unlabelled = ""
-    config.dataset.frame_size = 256  # side of the square that parts are cut from, in pixels
-    config.dataset.num_workers = 0  # loader processes; 0 loads in two threads
+    config.dataset.frame_size = 256  # side of the frame that windows are cropped from, in pixels
+    config.dataset.num_workers = 0  # loader processes; 0: two threads
 
-    # Every option of `jax_stn_icnn.models.config.ModelConfig`, where each is documented. `anatomy`
-    # is the name of the classes: nine, eleven, nineteen, or one that the config's file registers.
+    # The options of `jax_stn_icnn.models.config.ModelConfig`, which documents them. `anatomy` is
+    # the name of the classes: nine, eleven, nineteen, or one that the config's file registers.
     config.model = ConfigDict(ModelConfig().to_dict() | {"anatomy": "nine"})
 
-    # A run's directory or a .safetensors file to start from; empty: random parameters.
+    # Directory of a run, or a .safetensors file, to start from; empty: random parameters.
     config.init_from = ""
-    config.init_networks = ("coarse", "localizer", "fine")  # what is taken from there
-    config.batch_size = 32  # global: of all devices together
+    config.init_networks = ("coarse", "localizer", "fine")  # networks that are loaded from there
+    config.batch_size = 32  # over all devices
     config.eval_batch_size = 16
     config.augment = True  # rotation, shift, scale, noise
-    config.mirror = False  # every second face, at random; sides exchange their classes
-    # Towards photos as people take them; each at most so strong, for every second face, and 0 off.
-    # Units are those of `Strengths` in jax_stn_icnn/data/photometric.py.
+    config.mirror = False  # mirrors a random half of the faces, and swaps the sides' classes
+    # Strengths of the augmentation towards photos by amateurs; 0: off. The units are those of
+    # `jax_stn_icnn.data.config.AugmentConfig`.
     config.photo = ConfigDict()
-    config.photo.grayscale = 0.0  # share of the faces
+    config.photo.grayscale = 0.0
     config.photo.colour = 0.0
     config.photo.gamma = 0.0
     config.photo.contrast = 0.0
@@ -49,15 +54,12 @@ def get_config() -> ConfigDict:
     config.photo.rotation = 0.0
     config.photo.zoom = 0.0
     config.stages = ("coarse", "localizer", "fine", "joint")  # and "distill"
-    config.halve_every_epochs = 5.0  # all learning rates
-    config.part_weights = (
-        1.0,
-    ) * 6  # of brow 1, brow 2, eye 1, eye 2, nose, mouth in the fine loss
+    config.halve_every_epochs = 5.0  # halves all learning rates
 
     config.coarse = ConfigDict()
     config.coarse.epochs = 25
     config.coarse.lr = 2.3e-3
-    config.coarse.loss = "cross_entropy"  # or binary_, as the paper writes it, or balanced_
+    config.coarse.loss = "cross_entropy"  # or balanced_cross_entropy
 
     config.localizer = ConfigDict()
     config.localizer.epochs = 25
@@ -66,51 +68,48 @@ def get_config() -> ConfigDict:
     config.fine = ConfigDict()
     config.fine.epochs = 25
     config.fine.lr = 8e-4
-    config.fine.jitter = 8  # how far the true windows are moved at most, in pixels
+    config.fine.jitter = 8  # largest shift of the true windows, in pixels
 
-    # Joint training. The patch's labels are cut by the same window as the patch, so the fine loss
-    # alone does not hold a window to its part: the other two losses stay on, and the coarse network
-    # and the localizer move slowly, after a warm-up. Their weights are large because the fine
-    # loss's gradient at the thetas is thousands of times the localizer's own (docs/results.md). The
-    # paper's plain form: both weights and warmup_epochs 0.
+    # Joint training. A patch and its labels are cropped by the same window, so the fine loss alone
+    # does not bind a window to its part: the losses of coarse network and localizer remain, and
+    # both networks have low rates after a warm-up. The weights are large since the fine loss's
+    # gradient with respect to theta is thousands of times the localizer loss's. The paper's form:
+    # both weights and warmup_epochs 0.
     config.joint = ConfigDict()
     config.joint.epochs = 25
-    config.joint.lr_coarse = 5e-5  # a rate of 0 freezes a network
+    config.joint.lr_coarse = 5e-5  # 0 freezes a network
     config.joint.lr_localizer = 5e-5
     config.joint.lr_fine = 8e-4
     config.joint.warmup_epochs = 1.0  # of coarse network and localizer
     config.joint.coarse_weight = 1000.0
     config.joint.localizer_weight = 10000.0
 
-    # Self-distillation (Han and Yoon), if `stages` ends with "distill": joint training goes on, and
-    # the networks, which see the face made like a photo, are also to say what an average of their
-    # own earlier weights says of the face as it is. The average is what is scored and kept.
+    # Self-distillation (Han and Yoon, 2024), if `stages` ends with "distill": joint training
+    # continues, and the networks, which receive augmented faces, also learn the predictions of a
+    # moving average of their weights for the faces before photometric augmentation. The average is
+    # evaluated and saved.
     config.distill = ConfigDict()
     config.distill.epochs = 5
     config.distill.lr_coarse = 2e-5
     config.distill.lr_localizer = 2e-5
     config.distill.lr_fine = 2e-4
-    config.distill.weight = 1.0  # of the average's answers beside that of the labels
-    config.distill.decay = 0.998  # of the average, at each step
+    config.distill.weight = 1.0  # of the teacher's predictions, relative to the labels
+    config.distill.decay = 0.998  # of the moving average, at each step
 
-    # Structure via consensus (Masi et al.): regions are to be right as a whole, and to agree.
+    # Structure via consensus (Masi et al., 2020): a loss on the regions of labels.
     config.consensus = ConfigDict()
-    config.consensus.coarse = 0.0  # weight beside the coarse network's loss; 0 is off
-    config.consensus.fine = 0.0  # weight beside the fine networks' losses
-    config.consensus.regions = "labels"  # or connected: each connected region of a label
-    config.consensus.alpha = 10.0  # of the regions' likelihood
-    config.consensus.beta = 5.0  # of the disagreement within regions
+    config.consensus.coarse = 0.0  # weight in the coarse network's loss; 0: off
+    config.consensus.fine = 0.0  # weight in the fine networks' loss; 0: off
     config.consensus.warmup_epochs = 0.0  # of each stage, over which the weights rise from 0
 
-    # Edges between labels (Han and Yoon).
+    # Edges between labels (Han and Yoon, 2024).
     config.edges = ConfigDict()
-    config.edges.coarse = 0.0  # weight of pixels near an edge, in the coarse network's loss besides
-    config.edges.fine = 0.0  # likewise in the fine networks' losses
-    config.edges.within = 2  # pixels; how near that is
-    config.edges.task = 0.0  # weight of a second task of a unet, to say where edges are
+    config.edges.coarse = 0.0  # added weight of pixels near an edge in the coarse network's loss
+    config.edges.fine = 0.0  # the same in the fine networks' loss
+    config.edges.task = 0.0  # weight of the edge task, which needs model.edge_head = True
 
-    config.checkpoint = ConfigDict()
-    config.checkpoint.every_steps = 500  # besides the end of each epoch; 0: only there
-    config.checkpoint.keep = 2  # of the last ones; the best one stays besides
-    config.pictures = 4  # validation faces drawn after each epoch
+    # Steps between checkpoints, in addition to those after each epoch; 0: only those. The latest
+    # two and the best are stored.
+    config.checkpoint_every_steps = 500
+    config.validation_images = 4  # validation faces that are drawn after each epoch
     return config

@@ -1,13 +1,18 @@
-"""What the configs of the whole face have in common, over those of the paper's nine classes."""
+"""Changes that the configs of the full face have in common; not a config by itself.
+
+    python train.py --config configs/synthetic.py
+
+trains the first of these configs; its expected result is in its file.
+"""
 
 from ml_collections import ConfigDict
 
 
 def apply(config: ConfigDict) -> ConfigDict:
-    """Windows that fit their parts, and a coarse network that sees more, and more finely.
+    """Sets fitted windows, and a coarse network with a larger receptive field and finer output.
 
     Args:
-        config: of the paper's system; it is changed.
+        config: A config of the paper's model; it is changed.
 
     Returns:
         The same config.
@@ -21,11 +26,11 @@ def apply(config: ConfigDict) -> ConfigDict:
     return config
 
 
-def as_people_photograph(config: ConfigDict) -> ConfigDict:
-    """Training faces like those of photos as people take them: docs/results.md has what it gives.
+def augment_photos(config: ConfigDict) -> ConfigDict:
+    """Sets the augmentation of training faces towards photos by amateurs (docs/results.md).
 
     Args:
-        config: it is changed.
+        config: A config; it is changed.
 
     Returns:
         The same config.

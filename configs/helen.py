@@ -1,9 +1,9 @@
-"""HELEN, 2,000 training faces, with the paper's settings.
+"""HELEN in nine classes, 2,000 training faces, with the paper's settings.
 
     python train.py --config configs/helen.py --workdir runs/helen \
         --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
-The paper reports F1 .893 overall before joint training. Expected result: not measured here.
+Expected result: not measured; the paper reports F1 .893 overall before joint training.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-    """The paper's rates where it has them, the original code's for the fine networks."""
+    """Returns the paper's learning rates, and the original code's for the fine networks."""
     config = common.get_config()
     config.dataset.name = "helen"
     config.dataset.frame_size = 1024

@@ -1,9 +1,9 @@
-"""HELEN, the whole face in eleven classes.
+"""HELEN in all eleven classes.
 
     python train.py --config configs/helen_full.py --workdir runs/helen_full \
         --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
-Expected result: not measured here.
+Expected result: not measured.
 """
 
 from ml_collections import ConfigDict
@@ -12,8 +12,8 @@ from configs import full_face, helen
 
 
 def get_config() -> ConfigDict:
-    """`helen.py` with skin and hair."""
-    config = full_face.as_people_photograph(full_face.apply(helen.get_config()))
+    """Returns `helen.py` with skin and hair."""
+    config = full_face.augment_photos(full_face.apply(helen.get_config()))
     config.model.flip_test = True
     config.model.anatomy = "eleven"
     return config

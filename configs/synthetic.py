@@ -1,9 +1,9 @@
-"""Drawn faces, the whole face in eleven classes: all of training, short, nothing to download.
+"""Drawn faces in eleven classes: all stages of training, short, without a download.
 
     python train.py
 
-Result on two cores, in 8 minutes with the drawing of the faces and all compilation: F1 .914 overall
-and .888 mean of eight, skin .953 and hair .943, on the 200 test faces.
+Result on two cores, in 8 minutes with drawing the faces and compilation: F1 .914 overall and .888
+mean of eight, skin .953 and hair .943, on the 200 test faces.
 """
 
 from ml_collections import ConfigDict
@@ -12,11 +12,11 @@ from configs import full_face, synthetic_nine
 
 
 def get_config() -> ConfigDict:
-    """`synthetic_nine.py` with skin, hair and windows that fit."""
+    """Returns `synthetic_nine.py` with skin, hair and fitted windows."""
     config = full_face.apply(synthetic_nine.get_config())
     config.model.anatomy = "eleven"
     config.model.coarse_stride = 1  # The frame has 192 pixels: 128 are enough.
-    config.mirror = False  # There are faces enough for so short a stage.
+    config.mirror = False  # A short stage has enough faces.
     config.coarse.epochs = 5  # A step of the U-Net is fast.
     config.coarse.lr = 2e-3
     return config

@@ -48,7 +48,7 @@ def _config(scale: str, faces: int, times: int) -> ConfigDict:
 
 
 def _further(scale: str, faces: int, times: int) -> ConfigDict:
-    config = full_face.as_people_photograph(_config(scale, faces, times))
+    config = full_face.augment_photos(_config(scale, faces, times))
     config.augment = True
     config.stages = ("joint",)
     config.joint.epochs = FURTHER_EPOCHS * times

@@ -15,7 +15,7 @@ from jax_stn_icnn.models.pipeline import init_variables
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import plan
-from jax_stn_icnn.train.state import TrainState, enter_stage, load_variables
+from jax_stn_icnn.train.state import enter_stage, load_variables, new_state
 from jax_stn_icnn.train.step import AXIS, compile_train_step
 
 REPEATS = 10
@@ -61,8 +61,7 @@ def step_ms(config: ConfigDict, directory: Path) -> float:
     phases, steps_per_epoch = plan(config, len(source))
     stage, schedule = phases[-1].stage, (steps_per_epoch, config.halve_every_epochs)
     variables = load_variables(str(directory), model, init_variables(model, config.seed))
-    state = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
-    state = enter_stage(state, make_optimizer(stage, *schedule), stage.distillation is not None)
+    state = enter_stage(new_state(variables), make_optimizer(stage, *schedule), stage.has_teacher)
     step = compile_train_step(
         model,
         stage,
@@ -70,9 +69,7 @@ def step_ms(config: ConfigDict, directory: Path) -> float:
         state,
         next(batches),
         seed=config.seed,
-        augmented=config.augment,
-        mirrored=config.mirror,
-        photo=configs.make_strengths(config),
+        augmentation=configs.make_augmentation(config),
     )
 
     def train_step() -> None:

@@ -165,7 +165,7 @@ class Runner:
         config = trial.config.copy_and_resolve_references()
         config.dataset.data_dir = str(self._data_dir)
         config.dataset.manual_dir = str(self._manual_dir or "")
-        config.pictures = 0
+        config.validation_images = 0
         if trial.start:
             config.init_from = str(self._directory(trial.start))
         return config

@@ -72,7 +72,7 @@ def test_loss_terms_equal_those_of_the_peer(peer, pair):
 
     @jax.jit
     def terms(variables, batch):
-        made = make_inputs(batch, None, CONFIG, augmented=False, mirrored=False)
+        made = make_inputs(batch, None, CONFIG)
         options = {"method": objective.loss_terms, "mutable": ["batch_stats"]}
         return model.apply(variables, made, None, stage, **options)[0]
 

@@ -77,6 +77,6 @@ def test_training_is_the_same_program(name):
         variables = random_variables(model)
         moments = make_optimizer(stage, 1, 1).init(variables["params"])
         state = TrainState(np.int32(0), variables["params"], variables["batch_stats"], moments)
-        train = step.map_train_step(model, stage, 1, 1, augmented=False, devices=jax.devices()[:1])
+        train = step.map_train_step(model, stage, 1, 1, devices=jax.devices()[:1])
         texts.append(train.lower(state, step.shard(make_batch(0), 1), np.uint32(0)).as_text())
     assert texts[0] == texts[1]

@@ -61,6 +61,7 @@ WITHIN = {
     "data": (
         "loader",
         "keys",
+        "config",
         "augment",
         "photometric",
         "occlusion",
@@ -85,6 +86,7 @@ WITHIN = {
         "config",
         "signals",
         "state",
+        "checkpoints",
         "logs",
         "distillation",
         "objective",
@@ -92,6 +94,7 @@ WITHIN = {
         "step",
         "compiled_steps",
         "batches",
+        "validation",
         "loop",
     ),
     "cli": ("settings", "writer", "video", "cluster", "demo", "main"),

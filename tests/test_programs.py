@@ -10,6 +10,7 @@ from test_step import make_batch
 
 from jax_stn_icnn.compilation import cache as programs
 from jax_stn_icnn.compilation.cache import cached_program, cached_value, enable_cache
+from jax_stn_icnn.data.config import AugmentConfig
 from jax_stn_icnn.models.pipeline import STNiCNN, init_variables, variable_shapes
 from jax_stn_icnn.train import step
 from jax_stn_icnn.train.optim import make_optimizer
@@ -209,7 +210,15 @@ def test_a_training_step_from_disk_is_the_same_to_the_bit_and_serves_all_seeds(
         state = TrainState(np.int32(0), params, variables["batch_stats"], opt_state)
         devices = jax.devices()[:4]
         take_step = step.compile_train_step(
-            model, stage, 4, 5, state, make_batch(0), seed=seed, augmented=True, devices=devices
+            model,
+            stage,
+            4,
+            5,
+            state,
+            make_batch(0),
+            seed=seed,
+            augmentation=AugmentConfig(variants=True),
+            devices=devices,
         )
         for i in range(2):
             state, metrics = take_step(state, make_batch(i))

@@ -11,10 +11,13 @@ from flax import struct
 
 from jax_stn_icnn import ops
 from jax_stn_icnn.data import keys as keys_of
-from jax_stn_icnn.data.augment import augment, mirror_some, random_variants
-from jax_stn_icnn.data.photometric import OFF, Strengths, photometric
+from jax_stn_icnn.data.augment import augment, random_mirror, random_variants
+from jax_stn_icnn.data.config import AugmentConfig
+from jax_stn_icnn.data.photometric import random_photometric
 from jax_stn_icnn.geometry import theta_target
 from jax_stn_icnn.models.config import ModelConfig
+
+NO_AUGMENTATION = AugmentConfig()
 
 
 @struct.dataclass
@@ -50,10 +53,8 @@ class Inputs:
 def make_inputs(
     batch: dict[str, jax.Array],
     keys: jax.Array,
-    config: ModelConfig,
-    augmented: bool,
-    mirrored: bool,
-    photo: Strengths = OFF,
+    model: ModelConfig,
+    augmentation: AugmentConfig = NO_AUGMENTATION,
     with_teacher: bool = False,
 ) -> Inputs:
     """Returns the inputs and targets of a batch, augmented.
@@ -61,11 +62,9 @@ def make_inputs(
     Args:
         batch: `frame` and `labels`, uint8, and `region`; possibly `unlabelled` and
             `unlabelled_region`, which are appended with background as labels.
-        keys: A key for each example, (batch,).
-        config: Options of the model.
-        augmented: Whether each example becomes a random one of its five variants.
-        mirrored: Whether a random half of the examples is mirrored.
-        photo: Strengths of the photometric augmentation.
+        keys: A key for each example, (batch,); unused without augmentation.
+        model: Options of the model.
+        augmentation: Options of the augmentation.
         with_teacher: Whether `Inputs.teacher` is returned.
 
     Returns:
@@ -76,25 +75,27 @@ def make_inputs(
     if "unlabelled" in batch:
         num_labelled = len(pixels)
         keys, pixels, label_map, region = _append_unlabelled(batch, keys)
-    if mirrored:
-        pixels, label_map, region = mirror_some(keys, pixels, label_map, region, config.anatomy)
+    if augmentation.mirror:
+        pixels, label_map, region = random_mirror(keys, pixels, label_map, region, model.anatomy)
     frame = ops.to_float(pixels)
-    if augmented or photo.rotation or photo.zoom:
-        variants = random_variants(keys) if augmented else jnp.zeros(len(pixels), jnp.int32)
+    if augmentation.variants or augmentation.rotation or augmentation.zoom:
+        variant = jnp.zeros(len(pixels), jnp.int32)
+        if augmentation.variants:
+            variant = random_variants(keys)
         frame, label_map = augment(
-            keys, pixels, label_map, region, variants, photo.rotation, photo.zoom
+            keys, frame, label_map, region, variant, augmentation.rotation, augmentation.zoom
         )
     label_map = label_map.astype(jnp.int32)
-    size = config.coarse_image_size
+    size = model.coarse_image_size
     teacher = (ops.coarse_image(frame, region, size), frame) if with_teacher else None
-    frame = photometric(keys, frame, region, photo)
+    frame = random_photometric(keys, frame, region, augmentation)
     # Every stride-th row and column of the labels at the coarse image's size.
-    stride = config.coarse_stride
+    stride = model.coarse_stride
     coarse_labels = ops.coarse_labels(label_map, region, size)[:, ::stride, ::stride]
     # By nearest neighbour instead, since global logits are mapped back to the frame the way the
     # coarse image was resized.
     global_labels = ops.crop_nearest(label_map[..., None], region, size, axis_aligned=True)[..., 0]
-    theta, present = theta_target(label_map, config.patch_sizes, config.anatomy)
+    theta, present = theta_target(label_map, model.patch_sizes, model.anatomy)
     return Inputs(
         ops.coarse_image(frame, region, size),
         coarse_labels,
@@ -114,7 +115,7 @@ def _append_unlabelled(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Returns keys, frames, labels and regions with the unlabelled examples at the end."""
     count = len(batch["frame"])
-    others = jax.vmap(lambda key: jax.random.fold_in(key, keys_of.UNLABELLED))(keys)
+    others = jax.vmap(jax.random.fold_in, (0, None))(keys, keys_of.UNLABELLED)
     return (
         jnp.concatenate([keys, others]),
         jnp.concatenate([batch["frame"], batch["unlabelled"]]),

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import Anatomy
-from jax_stn_icnn.data.occlusion import occlude as occlude_parts
+from jax_stn_icnn.data.occlusion import occlude_parts
 from jax_stn_icnn.evaluation import draw, metrics
 from jax_stn_icnn.evaluation.boundaries import edge_counts, stray_regions
 from jax_stn_icnn.evaluation.report import Report

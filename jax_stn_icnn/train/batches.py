@@ -1,4 +1,4 @@
-"""What a run reads: its splits, and the pictures without labels beside them."""
+"""The data of a run: its splits, unlabelled images, and batches of them."""
 
 from pathlib import Path
 
@@ -11,35 +11,83 @@ from jax_stn_icnn.data.face_folder import FaceFolder
 from jax_stn_icnn.data.loader import Batch, Source, loader_over, open_source
 
 
-def open_split(config: ConfigDict, split: str) -> Source:
-    """Opens a split.
+class Data:
+    """The data of a run.
 
-    Args:
-        config: of the run.
-        split: `train`, `validation` or `test`; what that is, the config says.
-
-    Returns:
-        Its records.
-
-    Raises:
-        FileNotFoundError: the data set is not prepared.
+    Attributes:
+        splits: The records of the splits `train`, `validation` and `test`.
+        unlabelled: Records without labels; None if the config has none.
     """
-    dataset = config.dataset
-    return open_source(dataset.data_dir, dataset.name, dataset[split])
+
+    def __init__(self, config: ConfigDict, anatomy: Anatomy):
+        """Opens all splits, so that a missing one is reported before training.
+
+        Args:
+            config: The run's config.
+            anatomy: The classes of the batches' labels.
+
+        Raises:
+            FileNotFoundError: A data set is not prepared, or there is no such folder of photos.
+        """
+        dataset = config.dataset
+        self._config, self._anatomy = config, anatomy
+        self.splits: dict[str, Source] = {
+            name: open_source(dataset.data_dir, dataset.name, dataset[name])
+            for name in ("train", "validation", "test")
+        }
+        self.unlabelled = _open_unlabelled(config)
+
+    @property
+    def num_examples(self) -> dict[str, int]:
+        """Number of examples by the config's field that names them."""
+        return {
+            "dataset.train": len(self.splits["train"]),
+            "dataset.unlabelled": 0 if self.unlabelled is None else len(self.unlabelled),
+        }
+
+    def training_batches(self, unlabelled_from: int) -> grain.IterDataset[Batch]:
+        """Returns this process's share of the training batches, which never end.
+
+        Args:
+            unlabelled_from: Number of the first batch that needs unlabelled images.
+        """
+        return loader_over(
+            self.splits["train"],
+            self._config.dataset.name,
+            self._anatomy,
+            frame_size=self._config.dataset.frame_size,
+            batch_size=self._config.batch_size,
+            seed=self._config.seed,
+            train=True,
+            num_workers=self._config.dataset.num_workers,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+            unlabelled=self.unlabelled,
+            unlabelled_from=unlabelled_from,
+        )
+
+    def evaluation_batches(self, split: str, *, shared: bool = True) -> grain.IterDataset[Batch]:
+        """Returns the batches of one pass over a split, in its order.
+
+        Args:
+            split: `validation` or `test`.
+            shared: Whether each process reads its share only.
+        """
+        return loader_over(
+            self.splits[split],
+            self._config.dataset.name,
+            self._anatomy,
+            frame_size=self._config.dataset.frame_size,
+            batch_size=self._config.eval_batch_size,
+            seed=self._config.seed,
+            train=False,
+            process_index=jax.process_index() if shared else 0,
+            process_count=jax.process_count() if shared else 1,
+        )
 
 
-def open_unlabelled(config: ConfigDict) -> Source | None:
-    """Opens the pictures without labels.
-
-    Args:
-        config: of the run.
-
-    Returns:
-        Its records; None if the config names none.
-
-    Raises:
-        FileNotFoundError: the data set is not prepared, or there is no such folder of photos.
-    """
+def _open_unlabelled(config: ConfigDict) -> Source | None:
+    """Opens the images without labels: a split of a data set, or a folder of photos."""
     dataset = config.dataset
     if not dataset.unlabelled:
         return None
@@ -47,66 +95,3 @@ def open_unlabelled(config: ConfigDict) -> Source | None:
     if name in DATA_SETS and split:
         return open_source(dataset.data_dir, name, split)
     return FaceFolder(Path(dataset.unlabelled).expanduser(), dataset.frame_size)
-
-
-def training_batches(
-    config: ConfigDict,
-    source: Source,
-    anatomy: Anatomy,
-    unlabelled: Source | None,
-    unlabelled_from: int,
-) -> grain.IterDataset[Batch]:
-    """This process's share of endless batches to train on.
-
-    Args:
-        config: of the run.
-        source: labelled pictures.
-        anatomy: what their labels become.
-        unlabelled: pictures without labels that lie beside them, if any.
-        unlabelled_from: the first batch that needs those.
-
-    Returns:
-        The batches.
-    """
-    return loader_over(
-        source,
-        config.dataset.name,
-        anatomy,
-        frame_size=config.dataset.frame_size,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        train=True,
-        num_workers=config.dataset.num_workers,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        unlabelled=unlabelled,
-        unlabelled_from=unlabelled_from,
-    )
-
-
-def evaluation_batches(
-    config: ConfigDict, source: Source, anatomy: Anatomy, *, shared: bool = True
-) -> grain.IterDataset[Batch]:
-    """One pass over a split, in its order.
-
-    Args:
-        config: of the run.
-        source: labelled pictures.
-        anatomy: what their labels become.
-        shared: whether each process reads its share only.
-
-    Returns:
-        The batches.
-    """
-    return loader_over(
-        source,
-        config.dataset.name,
-        anatomy,
-        frame_size=config.dataset.frame_size,
-        batch_size=config.eval_batch_size,
-        seed=config.seed,
-        train=False,
-        num_workers=0,
-        process_index=jax.process_index() if shared else 0,
-        process_count=jax.process_count() if shared else 1,
-    )

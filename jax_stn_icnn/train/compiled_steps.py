@@ -1,4 +1,4 @@
-"""The compiled training steps of a run, those of later stages compiled while an earlier trains."""
+"""The compiled training steps of a run; a later stage's step is compiled while a stage trains."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,48 +14,45 @@ from jax_stn_icnn.train.step import Step
 class StageSteps:
     """The step of each stage, compiled once."""
 
-    def __init__(
-        self, phases: Sequence[Phase], prepare: Callable[[Phase, Batch], Callable[[], Step]]
-    ):
-        """Compiles nothing yet.
+    def __init__(self, phases: Sequence[Phase], compile: Callable[[Phase, Batch], Step]):
+        """Stores the arguments; nothing is compiled yet.
 
         Args:
-            phases: of the run.
-            prepare: of a phase and any batch, for its shapes: what compiles the step, and may be
-                called by another thread.
+            phases: The phases of the run, in order.
+            compile: Compiles the step of a phase for the shapes of any batch; another thread may
+                call it.
         """
-        self._phases = phases
-        self._prepare = prepare
-        self._compiler = ThreadPoolExecutor(1)
-        self._ahead = _may_compile_ahead(self._compiler)
-        self._steps: dict[str, Callable[[], Step]] = {}  # stage -> what compiles, or waits
+        self._phases, self._compile = phases, compile
+        self._executor = ThreadPoolExecutor(1)
+        self._in_background = _can_compile_in_background(self._executor)
+        self._steps: dict[str, Callable[[], Step]] = {}  # stage -> compiles, or waits
 
-    def step(self, phase: Phase, batch: Batch) -> Step:
-        """The compiled step of a stage; the batch may be any, for its shapes."""
+    def get(self, phase: Phase, batch: Batch) -> Step:
+        """Returns the step of a phase, compiled now or in the background."""
         name = phase.stage.name
         if name not in self._steps:
-            self._steps[name] = functools.cache(self._prepare(phase, batch))
+            self._steps[name] = functools.cache(functools.partial(self._compile, phase, batch))
         return self._steps[name]()
 
-    def compile_later(self, phase: Phase, batch: Batch) -> None:
-        """Has a thread compile the steps of the stages after this, unless it is on them already."""
+    def compile_later_stages(self, phase: Phase, batch: Batch) -> None:
+        """Starts to compile the steps of the stages after a phase in the background, once."""
         for later in self._phases[self._phases.index(phase) + 1 :]:
-            if self._ahead and later.stage.name not in self._steps:
-                future = self._compiler.submit(self._prepare(later, batch))
-                self._steps[later.stage.name] = future.result
+            name = later.stage.name
+            if self._in_background and name not in self._steps:
+                self._steps[name] = self._executor.submit(self._compile, later, batch).result
 
     def close(self) -> None:
-        """Begins no further compilation."""
-        # Not waited for here, so that the run's last words come first; Python waits before it ends.
-        self._compiler.shutdown(wait=False, cancel_futures=True)
+        """Cancels the compilations that have not started."""
+        # Does not wait for the one that has: Python waits for threads when it exits.
+        self._executor.shutdown(wait=False, cancel_futures=True)
 
 
-def _may_compile_ahead(compiler: ThreadPoolExecutor) -> bool:
-    # For a GPU the compiler tries kernels out on the device itself: not beside training. Of several
-    # processes each compiles at its first call. And JAX's settings that a `with` block of the
-    # caller gives hold in the caller's thread only.
+def _can_compile_in_background(executor: ThreadPoolExecutor) -> bool:
+    """Returns whether a thread compiles the same program without disturbing the training."""
+    # On a GPU the compiler measures kernels on the device. Several processes compile at the first
+    # call. JAX's settings in a `with` block of the caller hold for the caller's thread only.
     return (
         jax.default_backend() != "gpu"
         and jax.process_count() == 1
-        and compiler.submit(lambda: jax.config.values).result() == jax.config.values
+        and executor.submit(lambda: jax.config.values).result() == jax.config.values
     )

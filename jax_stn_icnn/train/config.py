@@ -1,9 +1,8 @@
-"""What a run's config may say, checked before anything starts, and what follows from it.
+"""Validates a training config, and builds what it describes.
 
-A config is an `ml_collections.ConfigDict`; `configs/common.py` shows every field with its meaning.
+A config is an `ml_collections.ConfigDict`; `configs/common.py` lists every field and its meaning.
 """
 
-import dataclasses
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -12,71 +11,72 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jax_stn_icnn import anatomy
-from jax_stn_icnn.data.photometric import Strengths
+from jax_stn_icnn.data.config import AugmentConfig
 from jax_stn_icnn.models.config import CENTROID, ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.train.stages import NETWORKS, PIXEL_LOSSES, REGIONS, STAGES
+from jax_stn_icnn.train.losses import PIXEL_LOSSES
+from jax_stn_icnn.train.stages import NETWORKS, STAGES
 
-# What may differ between a run and its continuation: nothing of it reaches the parameters.
+# Fields that may change when a run is resumed, since no parameter depends on them.
 FREE_FIELDS = (
-    "checkpoint.every_steps",
-    "checkpoint.keep",
+    "checkpoint_every_steps",
     "dataset.data_dir",
     "dataset.manual_dir",
     "dataset.test",
     "dataset.num_workers",
     "eval_batch_size",
-    "pictures",
+    "validation_images",
 )
 
 
 class _Rule(NamedTuple):
-    """What a field must be: a test of its value, and the test in words."""
+    """A condition on the value of a field, and its description."""
 
     fits: Callable[[Any], bool]
     words: str
 
 
-def _number(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _whole(lowest: int) -> _Rule:
+def _integer(lowest: int) -> _Rule:
     return _Rule(
         lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= lowest,
         f"a whole number of at least {lowest}",
     )
 
 
-def _one_of(*words: str) -> _Rule:
-    return _Rule(lambda value: value in words, f"one of {', '.join(words)}")
+def _one_of(*names: str) -> _Rule:
+    return _Rule(lambda value: value in names, f"one of {', '.join(names)}")
 
 
-def _some_of(words: tuple[str, ...]) -> _Rule:
+def _some_of(names: tuple[str, ...]) -> _Rule:
     return _Rule(
         lambda value: (
             isinstance(value, tuple | list)
             and len(value) > 0
-            and list(value) == [word for word in words if word in value]
+            and list(value) == [name for name in names if name in value]
         ),
-        f"one or more of {words}, in this order",
+        f"one or more of {names}, in this order",
     )
 
 
 _TEXT = _Rule(lambda value: isinstance(value, str), "text")
 _NAME = _Rule(lambda value: isinstance(value, str) and value != "", "text, not empty")
 _FLAG = _Rule(lambda value: isinstance(value, bool), "True or False")
-_POSITIVE = _Rule(lambda value: _number(value) and value > 0, "a number above 0")
-_NOT_NEGATIVE = _Rule(lambda value: _number(value) and value >= 0, "a number of at least 0")
-_SHARE = _Rule(lambda value: _number(value) and 0 <= value <= 1, "a number in 0..1")
+_POSITIVE = _Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
+_NOT_NEGATIVE = _Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
+_SHARE = _Rule(lambda value: _is_number(value) and 0 <= value <= 1, "a number in 0..1")
 
+# Every field, except those of `model` and `photo`: ModelConfig and AugmentConfig validate them.
 FIELDS: dict[str, _Rule] = {
     "seed": _Rule(
-        lambda value: _whole(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
+        lambda value: _integer(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
     ),
     "dataset.name": _Rule(
         lambda value: value in anatomy.DATA_SETS,
-        "the name of a data set, one of this package or one that the config's file registers",
+        "the name of a data set of this package, or of one that the config's file registers",
     ),
     "dataset.data_dir": _NAME,
     "dataset.manual_dir": _TEXT,
@@ -84,40 +84,32 @@ FIELDS: dict[str, _Rule] = {
     "dataset.validation": _NAME,
     "dataset.test": _NAME,
     "dataset.unlabelled": _TEXT,
-    "dataset.frame_size": _whole(2),
-    "dataset.num_workers": _whole(0),
+    "dataset.frame_size": _integer(2),
+    "dataset.num_workers": _integer(0),
     "init_from": _TEXT,
     "init_networks": _some_of(NETWORKS),
-    "batch_size": _whole(1),
-    "eval_batch_size": _whole(1),
+    "batch_size": _integer(1),
+    "eval_batch_size": _integer(1),
     "augment": _FLAG,
     "mirror": _FLAG,
-    **{
-        f"photo.{field.name}": _SHARE if field.name == "grayscale" else _NOT_NEGATIVE
-        for field in dataclasses.fields(Strengths)
-    },
     "stages": _some_of(STAGES),
     "halve_every_epochs": _POSITIVE,
-    "part_weights": _Rule(
-        lambda value: isinstance(value, tuple | list) and all(map(_NOT_NEGATIVE.fits, value)),
-        "numbers of at least 0, one for each part",
-    ),
-    "coarse.epochs": _whole(0),
+    "coarse.epochs": _integer(0),
     "coarse.lr": _POSITIVE,
     "coarse.loss": _one_of(*PIXEL_LOSSES),
-    "localizer.epochs": _whole(0),
+    "localizer.epochs": _integer(0),
     "localizer.lr": _POSITIVE,
-    "fine.epochs": _whole(0),
+    "fine.epochs": _integer(0),
     "fine.lr": _POSITIVE,
-    "fine.jitter": _whole(0),
-    "joint.epochs": _whole(0),
+    "fine.jitter": _integer(0),
+    "joint.epochs": _integer(0),
     "joint.lr_coarse": _NOT_NEGATIVE,
     "joint.lr_localizer": _NOT_NEGATIVE,
     "joint.lr_fine": _NOT_NEGATIVE,
     "joint.warmup_epochs": _NOT_NEGATIVE,
     "joint.coarse_weight": _NOT_NEGATIVE,
     "joint.localizer_weight": _NOT_NEGATIVE,
-    "distill.epochs": _whole(0),
+    "distill.epochs": _integer(0),
     "distill.lr_coarse": _NOT_NEGATIVE,
     "distill.lr_localizer": _NOT_NEGATIVE,
     "distill.lr_fine": _NOT_NEGATIVE,
@@ -125,17 +117,12 @@ FIELDS: dict[str, _Rule] = {
     "distill.decay": _SHARE,
     "consensus.coarse": _NOT_NEGATIVE,
     "consensus.fine": _NOT_NEGATIVE,
-    "consensus.regions": _one_of(*REGIONS),
-    "consensus.alpha": _NOT_NEGATIVE,
-    "consensus.beta": _NOT_NEGATIVE,
     "consensus.warmup_epochs": _NOT_NEGATIVE,
     "edges.coarse": _NOT_NEGATIVE,
     "edges.fine": _NOT_NEGATIVE,
-    "edges.within": _whole(0),
     "edges.task": _NOT_NEGATIVE,
-    "checkpoint.every_steps": _whole(0),
-    "checkpoint.keep": _whole(1),
-    "pictures": _whole(0),
+    "checkpoint_every_steps": _integer(0),
+    "validation_images": _integer(0),
 }
 
 
@@ -148,8 +135,11 @@ def check(config: ConfigDict) -> None:
     Raises:
         ValueError: Fields are unknown, missing or impossible, or contradict each other.
     """
-    values = flatten(config)
-    values = {name: value for name, value in values.items() if not name.startswith("model.")}
+    values = {
+        name: value
+        for name, value in flatten(config).items()
+        if not name.startswith(("model.", "photo."))
+    }
     problems = [f"{name} is not a field" for name in values if name not in FIELDS]
     problems += [f"{name} is missing" for name in FIELDS if name not in values]
     problems += [
@@ -157,6 +147,10 @@ def check(config: ConfigDict) -> None:
         for name, rule in FIELDS.items()
         if name in values and not rule.fits(values[name])
     ]
+    try:
+        AugmentConfig.from_dict(_section(config, "photo"))
+    except ValueError as error:
+        problems.append(f"photo: {error}")
     try:
         model = model_config(config)
     except ValueError as error:
@@ -173,7 +167,7 @@ def model_config(config: ConfigDict) -> ModelConfig:
     Raises:
         ValueError: An option is unknown, impossible or contradicts another one.
     """
-    return ModelConfig.from_dict(config.model.to_dict() if "model" in config else {})
+    return ModelConfig.from_dict(_section(config, "model"))
 
 
 def make_model(config: ConfigDict) -> STNiCNN:
@@ -181,8 +175,18 @@ def make_model(config: ConfigDict) -> STNiCNN:
     return STNiCNN(model_config(config))
 
 
+def make_augmentation(config: ConfigDict) -> AugmentConfig:
+    """Returns the options of the augmentation in a config."""
+    flags = {"variants": config.augment, "mirror": config.mirror}
+    return AugmentConfig.from_dict(flags | _section(config, "photo"))
+
+
+def _section(config: ConfigDict, name: str) -> dict[str, Any]:
+    return config[name].to_dict() if name in config else {}
+
+
 def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
-    """Returns a line for each pair of fields that exclude each other."""
+    """Returns a line for each contradiction between fields."""
     problems = []
     try:
         anatomy.data_set_class_ids(model.anatomy, values["dataset.name"])
@@ -197,43 +201,33 @@ def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
     if (values["edges.task"] > 0) != model.edge_head:
         problems.append(
             f"edges.task is {values['edges.task']} and model.edge_head is {model.edge_head}, but "
-            "an edge task needs an edge head, and an edge head learns from an edge task only"
-        )
-    if len(values["part_weights"]) != model.anatomy.num_parts:
-        problems.append(
-            f"part_weights holds {len(values['part_weights'])} numbers, but the anatomy "
-            f"{model.anatomy.name!r} has {model.anatomy.num_parts} parts"
+            "an edge task needs an edge head, and an edge head needs an edge task"
         )
     if model.cropper == CENTROID and "localizer" in values["stages"]:
         problems.append(
-            f"stages holds 'localizer', but model.cropper = {CENTROID!r} has none to train"
+            f"stages contains 'localizer', but model.cropper = {CENTROID!r} has no localizer"
         )
     if not sum(values[f"{stage}.epochs"] for stage in values["stages"]):
         problems.append(f"every stage of stages = {values['stages']} has 0 epochs")
     for stage in ("joint", "distill"):
-        learning = [n for n in NETWORKS if n != "localizer" or model.cropper != CENTROID]
-        if not any(values[f"{stage}.lr_{network}"] for network in learning):
-            rates = ", ".join(f"{stage}.lr_{network}" for network in learning)
-            problems.append(f"{rates} are all 0: no network would learn")
+        networks = [n for n in NETWORKS if n != "localizer" or model.cropper != CENTROID]
+        rates = [f"{stage}.lr_{network}" for network in networks]
+        if not any(values[rate] for rate in rates):
+            problems.append(f"{', '.join(rates)} are all 0: no network would be trained")
     if values["dataset.unlabelled"] and "distill" not in values["stages"]:
         problems.append(
             f"dataset.unlabelled is {values['dataset.unlabelled']!r}, but only the stage 'distill' "
-            "learns from images without labels"
+            "uses images without labels"
         )
     return problems
 
 
-def make_strengths(config: ConfigDict) -> Strengths:
-    """How strongly a config makes training examples like photos as people take them."""
-    return Strengths(**config.photo)
-
-
 def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted name -> value of every field.
+    """Returns the value of every field by its dotted name.
 
     Args:
-        config: a config, or a mapping such as its JSON gives, nested to any depth.
-        prefix: what stands in front of all names, with its dot.
+        config: A config, or a mapping such as its JSON gives, nested to any depth.
+        prefix: Prefix of all names, with its dot.
 
     Returns:
         The fields, in the order of the config.
@@ -248,23 +242,22 @@ def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[st
 
 
 def to_json(config: ConfigDict) -> str:
-    """The config as JSON, fields in order."""
+    """Returns the config as JSON, with sorted fields."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
 
 
-def differences(config: ConfigDict, earlier: Mapping[str, Any]) -> list[str]:
-    """The fields in which a config would change a run that was begun with another one.
+def differences(config: ConfigDict, saved: Mapping[str, Any]) -> list[str]:
+    """Returns the fields by which a config would change a run that was started with another one.
 
     Args:
-        config: the config now.
-        earlier: the config then, from its JSON.
+        config: The config.
+        saved: The config of the run, from its JSON.
 
     Returns:
-        A line for each field: its name, then and now. Where to read data, how often to save and
-        the like may differ.
+        A line for each field that differs and is not one of FREE_FIELDS: its name, and both values.
     """
     # Through JSON, so that a tuple equals the list it became.
-    now, then = flatten(json.loads(to_json(config))), flatten(earlier)
+    now, then = flatten(json.loads(to_json(config))), flatten(saved)
     return [
         f"{name}: was {then.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(now.keys() | then.keys())

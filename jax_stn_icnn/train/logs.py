@@ -1,12 +1,14 @@
-"""What a run shows and writes down: bars, `metrics.jsonl`, and TensorBoard without TensorFlow."""
+"""Logs of a run: progress bars, averages of metrics, `metrics.jsonl`, and TensorBoard."""
 
 import functools
 import json
 import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jax
 from tqdm import tqdm
 
 from jax_stn_icnn.evaluation.report import Report
@@ -18,31 +20,31 @@ METRICS = "metrics.jsonl"
 
 
 class Logs:
-    """A record for each epoch, one JSON object a line, its numbers to TensorBoard as well."""
+    """Writes a record of each epoch as a line of JSON, and its numbers to TensorBoard."""
 
     def __init__(self, workdir: Path, step: int):
-        """Opens a run's logs.
+        """Opens the logs of a run.
 
         Args:
-            workdir: the run's directory.
-            step: where the run goes on; records of later steps, from a run that was killed between
-                its log and its checkpoint, are removed.
+            workdir: The run's directory.
+            step: The step at which the run resumes; records of later steps, from a run that was
+                killed between its log and its checkpoint, are removed.
         """
         self._path = workdir / METRICS
-        kept = [line for line in _whole_lines(self._path) if json.loads(line)["step"] <= step]
-        self._path.write_text("".join(kept))
+        lines = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= step]
+        self._path.write_text("".join(lines))
         self._tensorboard, self._step = workdir / "tensorboard", step
 
     @functools.cached_property
     def _writer(self) -> "SummaryWriter":
-        # Imported when first needed: tensorboardX brings PyTorch in where that is installed, which
-        # takes longer than all the rest of a start.
+        # Imported on first use: tensorboardX imports PyTorch if that is installed, which takes
+        # longer than the rest of a start.
         from tensorboardX import SummaryWriter
 
         return SummaryWriter(str(self._tensorboard), purge_step=self._step + 1)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Writes a record; it has a `step`. NaN becomes null."""
+        """Writes a record, which has a `step`; NaN becomes null."""
         clean = {
             name: None if isinstance(value, float) and math.isnan(value) else value
             for name, value in record.items()
@@ -60,69 +62,120 @@ class Logs:
             self._writer.close()
 
 
-class Sums:
-    """Sums of metrics over steps."""
+class EpochMetrics:
+    """Averages the metrics of an epoch's steps, and shows a progress bar that counts faces.
 
-    def __init__(self) -> None:
-        self.count = 0
+    Metrics are read from the device one step late, so that the device always has a next step.
+
+    Attributes:
+        count: Number of steps whose metrics have been read.
+    """
+
+    def __init__(self, title: str, num_steps: int, done: int, batch_size: int, *, shown: bool):
+        """Starts the clock and the bar.
+
+        Args:
+            title: Title of the bar.
+            num_steps: Number of steps of the epoch.
+            done: Number of steps before the run resumed.
+            batch_size: Number of faces of a step.
+            shown: Whether there is a bar.
+        """
+        self._bar = tqdm(
+            total=num_steps * batch_size,
+            initial=done * batch_size,
+            desc=title,
+            unit="face",
+            disable=not shown,
+            leave=False,
+        )
+        self._batch_size = batch_size
+        self._unread: tuple[int, Mapping[str, jax.Array]] | None = None
         self._sums: dict[str, float] = {}
+        self.count = 0
+        self._start, self._waited = time.perf_counter(), 0.0
 
-    def add(self, values: Mapping[str, float]) -> None:
-        """Adds a step's."""
+    def add_wait(self, seconds: float) -> None:
+        """Adds a time during which the loop waited for the loader."""
+        self._waited += seconds
+
+    def append(self, step: int, metrics: Mapping[str, jax.Array]) -> None:
+        """Adds the metrics of a step, after those of the step before have been read.
+
+        Args:
+            step: The step.
+            metrics: Name -> values, one for each local device, all the same.
+
+        Raises:
+            FloatingPointError: A metric of the step before is not finite.
+        """
+        self.read()
+        self._unread = step, metrics
+
+    def read(self) -> None:
+        """Reads the metrics of the last step.
+
+        Raises:
+            FloatingPointError: A metric is not finite; the message names the step.
+        """
+        if self._unread is None:
+            return
+        step, metrics = self._unread
+        self._unread = None
+        values = {name: float(value[0]) for name, value in jax.device_get(metrics).items()}
+        if not all(map(math.isfinite, values.values())):
+            raise FloatingPointError(f"step {step}: {values}")
         self.count += 1
         for name, value in values.items():
             self._sums[name] = self._sums.get(name, 0.0) + value
+        self._bar.update(self._batch_size)
+        self._bar.set_postfix(loss=f"{values['loss']:.4f}")
 
     def means(self) -> dict[str, float]:
-        """The mean of each over the steps added."""
-        return {name: value / self.count for name, value in self._sums.items()}
+        """Returns the mean of each metric, the speed, and the share of time spent waiting."""
+        self.read()
+        seconds = time.perf_counter() - self._start
+        means = {name: value / self.count for name, value in self._sums.items()}
+        return means | {
+            "faces_per_second": self.count * self._batch_size / seconds,
+            "loader_share": self._waited / seconds,
+        }
 
-
-def progress_bar(title: str, total: int, done: int, shown: bool) -> tqdm:
-    """A bar that counts faces, with their speed and the time left.
-
-    Args:
-        title: stands in front.
-        total: faces.
-        done: faces before this run went on.
-        shown: whether there is a bar at all.
-    """
-    return tqdm(total=total, initial=done, desc=title, unit="face", disable=not shown, leave=False)
+    def close(self) -> None:
+        """Removes the bar."""
+        self._bar.close()
 
 
 def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
-    """One line on what an epoch has come to.
+    """Returns a line that summarizes an epoch.
 
     Args:
-        record: of the epoch, as `Logs` takes it: `stage`, `epoch`, `step`, `loss`,
+        record: The epoch's record, as `Logs` writes it: `stage`, `epoch`, `step`, `loss`,
             `faces_per_second`, and the `scores` of the validation.
-        epochs: how many the stage has.
+        epochs: Number of epochs of the stage.
 
     Returns:
         The line, without an end of line.
     """
+    mean = f"mean of all {record['f1_mean']:.3f}, " if "f1_mean" in record else ""
     return (
         f"{record['stage']:>9} {record['epoch']}/{epochs}  step {record['step']}  "
         f"loss {record['loss']:.4f}  {record['faces_per_second']:.1f} faces/s  validation: "
         f"overall {record['f1_overall']:.3f}, mean of eight {record['f1_mean_of_eight']:.3f}, "
-        f"{_mean(record)}coarse segmentation {record['coarse_f1_overall']:.3f}, "
-        f"windows off by {record['window_error_px']:.1f} px"
+        f"{mean}coarse segmentation {record['coarse_f1_overall']:.3f}, "
+        f"window error {record['window_error_px']:.1f} px"
     )
 
 
-def _mean(record: Mapping[str, Any]) -> str:
-    return f"mean of all {record['f1_mean']:.3f}, " if "f1_mean" in record else ""
+def scores(report: Report) -> dict[str, float]:
+    """Returns the scores of a report under flat names, for the logs."""
+    flat = {f"f1_{name}": score for name, score in report.f1.items()}
+    flat |= {f"coarse_f1_{name}": score for name, score in report.coarse_f1.items()}
+    return flat | {"window_error_px": report.window_error_px}
 
 
-def scores(found: Report) -> dict[str, float]:
-    """The scores of a report under flat names, for the logs."""
-    flat = {f"f1_{name}": score for name, score in found.f1.items()}
-    flat |= {f"coarse_f1_{name}": score for name, score in found.coarse_f1.items()}
-    return flat | {"window_error_px": found.window_error_px}
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of a file without the last one where that was cut short."""
+def _complete_lines(path: Path) -> list[str]:
+    """Returns the lines of a file; a last line without an end is omitted."""
     if not path.exists():
         return []
     return [line for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

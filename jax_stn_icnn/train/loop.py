@@ -1,7 +1,7 @@
-"""A whole run: stages in turn, validation and checkpoint after each epoch, the test at the end.
+"""Trains a run: stages in order, validation and a checkpoint after each epoch, a test at the end.
 
-Everything random is a function of seed and step, and where a run stands follows from the step, so a
-run that was killed goes on from its last checkpoint as if nothing had happened.
+Everything random is a function of seed and step, and the step determines stage and epoch. A run
+that was stopped therefore resumes from its latest checkpoint with the same result, to the bit.
 """
 
 import contextlib
@@ -10,72 +10,70 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import grain
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from jax_stn_icnn.compilation.compile import release_memory
-from jax_stn_icnn.data.loader import Batch, Source
-from jax_stn_icnn.evaluation import draw, evaluator, report
-from jax_stn_icnn.evaluation.metrics import MEAN, MEAN_OF_EIGHT
-from jax_stn_icnn.io.weights import CONFIG, WEIGHTS, save_weights
-from jax_stn_icnn.models.pipeline import init_variables
-from jax_stn_icnn.train import batches
+from jax_stn_icnn.data.loader import Batch
+from jax_stn_icnn.evaluation import evaluator
+from jax_stn_icnn.evaluation.report import Report
+from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
+from jax_stn_icnn.models.pipeline import init_variables, variable_shapes
 from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train.batches import Data
+from jax_stn_icnn.train.checkpoints import Checkpoints
 from jax_stn_icnn.train.compiled_steps import StageSteps
-from jax_stn_icnn.train.logs import METRICS, Logs, Sums, epoch_line, progress_bar, scores
+from jax_stn_icnn.train.logs import EpochMetrics, Logs, epoch_line, scores
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import catch_signals
 from jax_stn_icnn.train.stages import Phase, plan
-from jax_stn_icnn.train.state import (
-    Checkpoints,
-    TrainState,
-    enter_stage,
-    load_variables,
-)
+from jax_stn_icnn.train.state import TrainState, enter_stage, load_variables, new_state
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
-
-# Of a checkpoint's record: the words for what is counted, and the field that says which.
-_NUM_PICTURES = {
-    "train_faces": ("training faces", "dataset.train"),
-    "unlabelled_pictures": ("pictures without labels", "dataset.unlabelled"),
-}
+from jax_stn_icnn.train.validation import Validation, rank
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved."""
+    """The run received a signal, and has saved its state."""
 
 
 class Diverged(Exception):
-    """The loss or its gradient is no longer a number."""
+    """The loss or its gradient is not finite."""
 
 
-def train_and_evaluate(config: ConfigDict, workdir: Path) -> report.Report:
-    """Trains, or goes on with, the run of a directory, and scores its best weights on the test.
+def train_and_evaluate(
+    config: ConfigDict,
+    workdir: Path,
+    *,
+    compile_step: Callable[..., Step] = compile_train_step,
+    evaluate: Callable[..., Report] = evaluator.evaluate,
+) -> Report:
+    """Trains or resumes the run of a directory, and evaluates its best weights on the test split.
 
-    The directory gets `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `pictures/`,
-    `weights.safetensors` (the best by validation so far), `weights_<stage>.safetensors` (as each
-    stage left them), `curves.png` and `test.json`.
+    The directory contains `config.json`, `checkpoints/`, `metrics.jsonl`, `tensorboard/`, `images/`
+    (drawings of validation faces), `weights.safetensors` (the best by validation so far),
+    `weights_<stage>.safetensors` (at the end of each stage), `curves.png` and `test.json`.
 
     Args:
-        config: see `configs/common.py`.
-        workdir: the run's directory.
+        config: The config; see `configs/common.py`.
+        workdir: The run's directory.
+        compile_step: Compiles the step of a stage, as `compile_train_step`.
+        evaluate: Evaluates a model on a split, as `evaluator.evaluate`.
 
     Returns:
         The report on the test split.
 
     Raises:
-        ValueError: the config is wrong, or would change the run that the directory holds.
-        FileNotFoundError: the data set is not prepared, or the weights to start from are not there.
-        Interrupted: the run got SIGTERM, or, as a single process, SIGINT; it has saved and can go
-            on.
-        Diverged: the loss or its gradient is no longer a number.
+        ValueError: The config is wrong, or would change the run that the directory contains.
+        FileNotFoundError: The data set is not prepared, or there are no weights to start from.
+        Interrupted: The run received SIGTERM, or, with a single process, SIGINT; it has saved its
+            state and can be resumed.
+        Diverged: The loss or its gradient is not finite.
     """
     configs.check(config)
     check_batch_size(config.batch_size, jax.device_count())
@@ -84,327 +82,250 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> report.Report:
             f"eval_batch_size is {config.eval_batch_size}, but must be a multiple of the number of "
             f"processes, {jax.process_count()}"
         )
-    with contextlib.closing(Run(config, workdir)) as run, catch_signals() as interrupted:
+    run = Run(config, workdir, compile_step, evaluate)
+    with contextlib.closing(run), catch_signals() as signals:
         for phase in run.phases:
-            run.train_stage(phase, interrupted)
-        return run.test()
+            run.train_stage(phase, signals)
+        return run.validation.test()
 
 
 class Run:
-    """What a run holds between its stages."""
+    """A run: its data, state, checkpoints and logs."""
 
-    def __init__(self, config: ConfigDict, workdir: Path):
-        """Opens the data, and the state: that of the last checkpoint, or a new one.
+    def __init__(
+        self,
+        config: ConfigDict,
+        workdir: Path,
+        compile_step: Callable[..., Step] = compile_train_step,
+        evaluate: Callable[..., Report] = evaluator.evaluate,
+    ):
+        """Opens the data, and creates the state or restores it from the latest checkpoint.
 
         Args:
-            config: see `configs/common.py`.
-            workdir: the run's directory; it is made if need be.
+            config: The config; see `configs/common.py`.
+            workdir: The run's directory, created if missing.
+            compile_step: As for `train_and_evaluate`.
+            evaluate: As for `train_and_evaluate`.
 
         Raises:
-            ValueError: the config does not fit the data or the weights to start from, or would
-                change the run that the directory holds.
-            FileNotFoundError: the data set is not prepared, or the weights to start from are not
-                there.
+            ValueError: The config does not match the data or the weights to start from, or would
+                change the run that the directory contains.
+            FileNotFoundError: The data set is not prepared, or there are no weights to start from.
         """
-        self.config = config
-        self.workdir = workdir
-        self.main = jax.process_index() == 0
+        self.config, self.workdir = config, workdir
+        self.is_main = jax.process_index() == 0
         self.model = configs.make_model(config)
-        source, *_ = (
-            batches.open_split(config, split) for split in ("train", "validation", "test")
-        )
-        unlabelled = batches.open_unlabelled(config)
-        self.num_pictures = {
-            "train_faces": len(source),
-            "unlabelled_pictures": 0 if unlabelled is None else len(unlabelled),
-        }
-        self.phases, self.steps_per_epoch = plan(config, len(source))
-        distilling = [phase.first for phase in self.phases if phase.stage.distillation]
-        self.iterator = iter(
-            batches.training_batches(
-                config,
-                source,
-                self.model.config.anatomy,
-                unlabelled,
-                unlabelled_from=min(distilling, default=0),
-            )
-        )
+        self.data = Data(config, self.model.config.anatomy)
+        self.phases, self.steps_per_epoch = plan(config, self.data.num_examples["dataset.train"])
+        unlabelled_from = min((p.first for p in self.phases if p.stage.has_teacher), default=0)
+        self.iterator = iter(self.data.training_batches(unlabelled_from))
         workdir.mkdir(parents=True, exist_ok=True)
-        self.checkpoints = Checkpoints(workdir, config.checkpoint.keep)
+        self.validation = Validation(config, self.model, self.data, workdir, evaluate)
         self.best_rank = -math.inf
-        variables = init_variables(self.model, config.seed)
+        self.checkpoints = Checkpoints(workdir)
         saved = self.checkpoints.latest_step
-        self.state = self._begun(variables) if saved is None else self._restored(saved, variables)
-        self.logs = Logs(workdir, int(self.state.step)) if self.main else None
-        self.steps = StageSteps(self.phases, self._compiling)
+        self.state = self._new_state() if saved is None else self._restore_state(saved)
+        self._write_config()
+        self.logs = Logs(workdir, int(self.state.step)) if self.is_main else None
+        self.steps = StageSteps(self.phases, functools.partial(self._compile, compile_step))
 
     def close(self) -> None:
-        """Waits for the last checkpoint, and ends the loader."""
+        """Waits for the latest checkpoint, and frees resources."""
         self.steps.close()
         self.checkpoints.close()
         self.iterator.close()
         if self.logs:
             self.logs.close()
 
-    def train_stage(self, phase: Phase, interrupted: list[int]) -> None:
-        """Trains what is left of a stage; the signals noticed so far end it.
+    def train_stage(self, phase: Phase, signals: list[int]) -> None:
+        """Trains the remaining epochs of a stage.
 
         Args:
-            phase: the stage, and its steps.
-            interrupted: of `catch_signals`, which fills it meanwhile.
+            phase: The stage, and its steps.
+            signals: Signals received so far, as `catch_signals` yields them.
 
         Raises:
-            Interrupted: a signal was noticed; the state is saved.
-            Diverged: the loss or its gradient is no longer a number.
+            Interrupted: A signal was received; the state is saved.
+            Diverged: The loss or its gradient is not finite.
         """
         step = int(self.state.step)
         if step >= phase.last:
             return
         if step == phase.first:
-            self.state = jax.device_get(self._entering(phase, self.state))
+            self.state = jax.device_get(self._enter_stage(phase, self.state))
         for epoch in range((step - phase.first) // self.steps_per_epoch, phase.stage.epochs):
-            losses = self._train_epoch(phase, epoch, interrupted)
-            self._finish_epoch(phase, epoch, losses)
-            self._stop_if(interrupted)
+            metrics = self._train_epoch(phase, epoch, signals)
+            self._finish_epoch(phase, epoch, metrics)
+            self._stop_on(signals)
 
-    def test(self) -> report.Report:
-        """Scores the best weights on the test split, and draws the curves."""
-        expected = self.state.variables
-        best = load_variables(str(self.workdir / WEIGHTS), self.model, expected)
-        found = self._evaluate(best, batches.open_split(self.config, "test"))
-        if self.main:
-            (self.workdir / "test.json").write_text(json.dumps(found.as_json(), indent=2) + "\n")
-            draw.curves(self.workdir / "curves.png", self.workdir / METRICS)
-            print(f"\ntest split, {found.images} faces\n{report.score_table({'parse': found})}")
-            print(f"\n{report.class_table({'parse': found})}")
-        return found
-
-    def _train_epoch(self, phase: Phase, epoch: int, interrupted: list[int]) -> dict[str, float]:
-        """Takes the steps left of an epoch; the mean of each metric over them, and their speed."""
-        end = phase.first + (epoch + 1) * self.steps_per_epoch
-        done = int(self.state.step)
-        sums = Sums()
-        started, waited = time.perf_counter(), 0.0
-        title = f"{phase.stage.name} {epoch + 1}/{phase.stage.epochs}"
-        batch_size = self.config.batch_size
-        total, left = self.steps_per_epoch * batch_size, (end - done) * batch_size
-        with progress_bar(title, total, total - left, self.main) as bar:
-            pending = None
-            for step in range(done + 1, end + 1):
-                asked = time.perf_counter()
+    def _train_epoch(self, phase: Phase, epoch: int, signals: list[int]) -> dict[str, float]:
+        """Takes the remaining steps of an epoch; returns the means of their metrics."""
+        first, end = int(self.state.step) + 1, phase.first + (epoch + 1) * self.steps_per_epoch
+        metrics = EpochMetrics(
+            f"{phase.stage.name} {epoch + 1}/{phase.stage.epochs}",
+            num_steps=self.steps_per_epoch,
+            done=self.steps_per_epoch - (end + 1 - first),
+            batch_size=self.config.batch_size,
+            shown=self.is_main,
+        )
+        with contextlib.closing(metrics), self._report_divergence(phase):
+            for step in range(first, end + 1):
+                start = time.perf_counter()
                 batch = next(self.iterator)
-                waited += time.perf_counter() - asked
-                self.state, metrics = self.steps.step(phase, batch)(self.state, batch)
-                # Looked at one step late, so that the device has the next one to work on.
-                pending, due = (step, metrics), pending
-                self._note(due, phase, sums, bar)
-                if due:  # Not earlier: a run should begin to train soon.
-                    self.steps.compile_later(phase, batch)
-                # See `signals`: several processes have to agree on the step.
-                if jax.process_count() > 1 and self.checkpoints.preempted(step):
-                    interrupted.append(signal.SIGTERM)
-                if step < end and (interrupted or self._is_due(step)):
-                    self._note(pending, phase, sums, bar)
-                    pending = None
+                metrics.add_wait(time.perf_counter() - start)
+                self.state, values = self.steps.get(phase, batch)(self.state, batch)
+                metrics.append(step, values)
+                if metrics.count > 0:  # not before the second step, so that training starts early
+                    self.steps.compile_later_stages(phase, batch)
+                if self._is_preempted(step):
+                    signals.append(signal.SIGTERM)
+                if step < end and (signals or self._is_due(step)):
+                    metrics.read()
                     self._save(phase, epoch)
-                    self._stop_if(interrupted)
-            self._note(pending, phase, sums, bar)
-        seconds = time.perf_counter() - started
-        speed = sums.count * self.config.batch_size / seconds
-        return sums.means() | {"faces_per_second": speed, "loader_share": waited / seconds}
+                    self._stop_on(signals)
+            return metrics.means()
 
-    def _compiling(self, phase: Phase, batch: Batch) -> Callable[[], Step]:
-        """What compiles the step of a stage."""
-        return functools.partial(
-            compile_train_step,
+    def _finish_epoch(self, phase: Phase, epoch: int, metrics: dict[str, float]) -> None:
+        """Validates the state after an epoch; writes logs, drawings, weights and a checkpoint."""
+        step, variables = int(self.state.step), self.state.variables
+        report = self.validation.evaluate(variables, "validation")
+        new_rank = rank(phase.stage.name, report)
+        if self.logs:
+            record = {"step": step, "stage": phase.stage.name, "epoch": epoch + 1}
+            record |= metrics | scores(report)
+            self.logs.write(record)
+            tqdm.write(epoch_line(record, phase.stage.epochs))
+            self.validation.draw_faces(variables, step)
+            if new_rank > self.best_rank:
+                self.validation.save_weights(WEIGHTS, variables)
+            if step == phase.last:
+                name = f"weights_{phase.stage.name}.safetensors"
+                self.validation.save_weights(name, variables)
+        self.best_rank = max(new_rank, self.best_rank)
+        self._save(phase, epoch, new_rank)
+        release_memory()
+
+    @contextlib.contextmanager
+    def _report_divergence(self, phase: Phase) -> Iterator[None]:
+        """Raises `Diverged` if a metric is not finite."""
+        try:
+            yield
+        except FloatingPointError as error:
+            self.checkpoints.wait()
+            saved = self.checkpoints.latest_step
+            latest = "there is no checkpoint" if saved is None else self.checkpoints.path(saved)
+            raise Diverged(
+                f"stage {phase.stage.name}, {error}; last good checkpoint: {latest}"
+            ) from error
+
+    def _is_preempted(self, step: int) -> bool:
+        """Returns whether all of several processes are to stop after a step; see `signals`."""
+        return jax.process_count() > 1 and self.checkpoints.preempted(step)
+
+    def _is_due(self, step: int) -> bool:
+        """Returns whether a checkpoint is saved after a step within an epoch."""
+        every = self.config.checkpoint_every_steps
+        return every > 0 and step % every == 0
+
+    def _stop_on(self, signals: Sequence[int]) -> None:
+        """Stops the run if a signal was received, once its state is on disk."""
+        if not signals:
+            return
+        self.checkpoints.wait()
+        name, step = signal.Signals(signals[0]).name, int(self.state.step)
+        raise Interrupted(
+            f"stopped by {name} after step {step}, saved in {self.checkpoints.path(step)}; the "
+            "same command resumes"
+        )
+
+    def _compile(self, compile_step: Callable[..., Step], phase: Phase, batch: Batch) -> Step:
+        """Compiles the step of a stage; another thread may call it."""
+        return compile_step(
             self.model.clone(axis_name=AXIS),
             phase.stage,
             self.steps_per_epoch,
             self.config.halve_every_epochs,
-            self._shapes(phase),
+            self._state_shapes(phase),
             batch,
             seed=self.config.seed,
-            augmented=self.config.augment,
-            mirrored=self.config.mirror,
-            photo=configs.make_strengths(self.config),
+            augmentation=configs.make_augmentation(self.config),
         )
 
-    def _shapes(self, phase: Phase) -> TrainState:
-        """The shapes of a state of a stage."""
-        return jax.eval_shape(functools.partial(self._entering, phase), self.state)
-
-    def _entering(self, phase: Phase, state: TrainState) -> TrainState:
+    def _enter_stage(self, phase: Phase, state: TrainState) -> TrainState:
         tx = make_optimizer(phase.stage, self.steps_per_epoch, self.config.halve_every_epochs)
-        return enter_stage(state, tx, phase.stage.distillation is not None)
+        return enter_stage(state, tx, phase.stage.has_teacher)
 
-    def _note(
-        self, due: tuple[int, dict[str, jax.Array]] | None, phase: Phase, sums: Sums, bar: tqdm
-    ) -> None:
-        """Takes in the metrics of a step.
+    def _state_shapes(self, phase: Phase) -> TrainState:
+        """Returns the shapes of the state in a stage."""
+        state = new_state(variable_shapes(self.model))
+        return jax.eval_shape(functools.partial(self._enter_stage, phase), state)
 
-        Raises:
-            Diverged: one of them is not finite.
-        """
-        if due is None:
-            return
-        step, metrics = due
-        values = {name: float(value[0]) for name, value in jax.device_get(metrics).items()}
-        if not all(map(math.isfinite, values.values())):
-            self.checkpoints.wait()
-            saved = self.checkpoints.latest_step
-            last = "there is no checkpoint" if saved is None else self.checkpoints.path(saved)
-            raise Diverged(
-                f"step {step}, stage {phase.stage.name}: {values}; last good checkpoint: {last}"
-            )
-        sums.add(values)
-        bar.update(self.config.batch_size)
-        bar.set_postfix(loss=f"{values['loss']:.4f}")
-
-    def _finish_epoch(self, phase: Phase, epoch: int, losses: dict[str, float]) -> None:
-        """Validates, writes down and saves what an epoch has come to."""
-        variables = self.state.variables
-        source = batches.open_split(self.config, "validation")
-        found = self._evaluate(variables, source)
-        rank = _rank(phase.stage.name, found)
-        if self.logs:
-            record = {"step": int(self.state.step), "stage": phase.stage.name, "epoch": epoch + 1}
-            record |= losses | scores(found)
-            self.logs.write(record)
-            tqdm.write(epoch_line(record, phase.stage.epochs))
-            self._draw_faces(variables, source)
-            if rank > self.best_rank:
-                self._export(WEIGHTS, variables)
-            if record["step"] == phase.last:
-                self._export(f"weights_{phase.stage.name}.safetensors", variables)
-        self.best_rank = max(rank, self.best_rank)
-        self._save(phase, epoch, rank)
-        release_memory()
-
-    def _evaluate(self, variables: dict[str, Any], source: Source) -> report.Report:
-        # Each process sees its share, and so does its bar.
-        images = math.ceil(len(source) / jax.process_count())
-        loader = batches.evaluation_batches(self.config, source, self.model.config.anatomy)
-        return evaluator.evaluate(self.model, variables, loader, images=images, progress=self.main)
-
-    def _export(self, name: str, variables: dict[str, Any]) -> None:
-        frame_size = self.config.dataset.frame_size
-        save_weights(self.workdir / name, variables, self.model.config, frame_size)
-
-    def _draw_faces(self, variables: dict[str, Any], source: Source) -> None:
-        count = min(self.config.pictures, len(source))
-        if count == 0:
-            return
-        # This process alone draws, so it reads the whole split.
-        loader = batches.evaluation_batches(
-            self.config, source, self.model.config.anatomy, shared=False
-        )
-        faces = evaluator.parse_faces(self.model, variables, loader, range(count))
-        folder = self.workdir / "pictures"
-        folder.mkdir(exist_ok=True)
-        draw.parse_grid(
-            folder / f"step_{int(self.state.step):06d}.png", faces, self.model.config.anatomy
-        )
-
-    def _is_due(self, step: int) -> bool:
-        every = self.config.checkpoint.every_steps
-        return every > 0 and step % every == 0
-
-    def _save(self, phase: Phase, epoch: int, rank: float | None = None) -> None:
+    def _save(self, phase: Phase, epoch: int, new_rank: float | None = None) -> None:
+        """Saves a checkpoint in the background."""
         step = int(self.state.step)
         record = {
             "step": step,
             "stage": phase.stage.name,
             "epoch": epoch + 1,
-            "records_seen": step * self.config.batch_size,
-            **self.num_pictures,
-            "seed": self.config.seed,
+            "num_examples": self.data.num_examples,
             "best_rank": self.best_rank if math.isfinite(self.best_rank) else None,
             "process_count": jax.process_count(),
             "num_workers": self.config.dataset.num_workers,
             "config": json.loads(configs.to_json(self.config)),
         }
-        self.checkpoints.save(self.state, self.iterator, record, rank)
+        self.checkpoints.save(self.state, self.iterator, record, new_rank)
 
-    def _stop_if(self, interrupted: list[int]) -> None:
-        """Ends the run where a signal asked for it, once what was saved is on disk."""
-        if not interrupted:
-            return
-        self.checkpoints.wait()
-        name, step = signal.Signals(interrupted[0]).name, int(self.state.step)
-        raise Interrupted(
-            f"stopped by {name} after step {step}, saved in "
-            f"{self.checkpoints.path(step)}; the same command goes on from there"
-        )
-
-    def _begun(self, variables: dict[str, Any]) -> TrainState:
-        """A new run's state, without an optimiser yet; its config is written down."""
+    def _new_state(self) -> TrainState:
+        """Returns the state of a new run, before its first stage."""
+        variables = init_variables(self.model, self.config.seed)
         if self.config.init_from:
             networks = tuple(self.config.init_networks)
             variables = load_variables(self.config.init_from, self.model, variables, networks)
-        self._write_config()
-        return TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
+        return new_state(variables)
 
     def _write_config(self) -> None:
-        if self.main:
+        if self.is_main:
             (self.workdir / CONFIG).write_text(configs.to_json(self.config) + "\n")
 
-    def _restored(self, step: int, variables: dict[str, Any]) -> TrainState:
-        """The state of a checkpoint, the data at its position.
+    def _restore_state(self, step: int) -> TrainState:
+        """Returns the state of a checkpoint, and sets the iterator to its position.
 
         Raises:
-            ValueError: the config would change the run.
+            ValueError: The config or the data would change the run.
         """
         record = self.checkpoints.read_record(step)
         if changed := configs.differences(self.config, record["config"]):
             raise ValueError(
-                f"{self.workdir} holds a run with another config; name another --workdir, or set "
-                "these back:\n  " + "\n  ".join(changed)
+                f"{self.workdir} contains a run with another config; name another --workdir, or "
+                "restore these fields:\n  " + "\n  ".join(changed)
             )
-        for name, now in self.num_pictures.items():
-            if (then := record.get(name, now)) != now:
-                words, field = _NUM_PICTURES[name]
+        for field, count in self.data.num_examples.items():
+            if (saved := record["num_examples"][field]) != count:
                 raise ValueError(
-                    f"{self.workdir} holds a run on {then} {words}, but {field} has {now} now; "
-                    "name another --workdir"
+                    f"{self.workdir} contains a run on {saved} images of {field}, which now has "
+                    f"{count}; name another --workdir"
                 )
+        if record["best_rank"] is not None:
+            self.best_rank = record["best_rank"]
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
-        begun = TrainState(np.int32(0), variables["params"], variables["batch_stats"], ())
-        like = jax.device_get(self._entering(phase, begun))
-        self.best_rank = -math.inf if record["best_rank"] is None else record["best_rank"]
-        state = self.checkpoints.restore(step, like, self._positioned(record))
-        self._write_config()  # Where data lies and the like may have changed.
-        return state
+        iterator = self._iterator_to_restore(record)
+        return self.checkpoints.restore(step, self._state_shapes(phase), iterator)
 
-    def _positioned(self, record: dict[str, Any]) -> grain.DatasetIterator | None:
-        """The iterator where the checkpoint can set it; else it is set here, and None returned.
+    def _iterator_to_restore(self, record: dict[str, Any]) -> grain.DatasetIterator | None:
+        """Returns the iterator if the checkpoint can set its position; else sets it here.
 
         Raises:
-            ValueError: the position is bound to a number of processes and workers that changed.
+            ValueError: The number of processes or workers changed, which the position depends on.
         """
-        now = (jax.process_count(), self.config.dataset.num_workers)
-        then = (record["process_count"], record["num_workers"])
-        if now == then:
+        saved = record["process_count"], record["num_workers"]
+        now = jax.process_count(), self.config.dataset.num_workers
+        if now == saved:
             return self.iterator
         if now[1] > 0:
             raise ValueError(
-                f"the run was saved by {then[0]} processes with {then[1]} loader workers each, and "
-                f"now has {now[0]} with {now[1]}; with dataset.num_workers = 0 it can go on"
+                f"the run was saved by {saved[0]} processes with {saved[1]} loader workers each, "
+                f"but now has {now[0]} with {now[1]}; dataset.num_workers = 0 can resume it"
             )
-        # Without workers the position is the number of batches, in any number of processes.
-        self.iterator.set_state({"next_index": record["records_seen"] // self.config.batch_size})
+        # Without workers, the position is the number of batches, for any number of processes.
+        self.iterator.set_state({"next_index": record["step"]})
         return None
-
-
-def _rank(stage: str, found: report.Report) -> float:
-    """How good a state is: by what its stage trains, and later stages above earlier ones."""
-    # Of the whole face where there is more than parts.
-    mean = MEAN if MEAN in found.f1 else MEAN_OF_EIGHT
-    if stage == "coarse":
-        score = found.coarse_f1[mean]
-    elif stage == "localizer":
-        score = 1 / (1 + found.window_error_px)
-    else:
-        score = found.f1[mean]
-    # Fine and joint stage train the same thing, so the better of the two wins.
-    order = {"coarse": 0, "localizer": 1}.get(stage, 2)
-    return order + (0.0 if math.isnan(score) else score)

@@ -1,76 +1,56 @@
-"""Losses of the four stages, and of self-distillation. Means over what takes part."""
+"""Losses of the stages and of self-distillation."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jax_stn_icnn.checks import check_labels, check_logits, check_same_batch, check_shape
 
+# Distance of a pixel from an edge between labels, in pixels, up to which it is near the edge.
+EDGE_DISTANCE = 2
+
 
 def cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
-    """Mean cross entropy over pixels.
+    """Returns the mean cross entropy over pixels.
 
     Args:
         logits: (batch, height, width, labels).
-        label_map: integers below `labels`, (batch, height, width).
+        label_map: Integers below `labels`, (batch, height, width).
 
     Returns:
-        A float32 scalar.
+        A float32 scalar; NaN if a label is outside 0..labels - 1.
 
     Raises:
-        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
+        ValueError: Shapes do not match, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    # Chosen by comparison: looking each pixel's label up, and scattering its gradient, costs more.
-    true = label_map[..., None] == jnp.arange(logits.shape[-1])
-    picked = jnp.sum(jnp.where(true, log_probs, 0), axis=-1)
-    # A label that is none must not pass for one without a loss.
+    # An unknown label has no one-hot code, but must not count as a pixel without a loss.
     known = (label_map >= 0) & (label_map < logits.shape[-1])
-    return jnp.mean(jnp.where(known, -picked, jnp.nan))
-
-
-def binary_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
-    """The paper's averaged binary cross entropy (eq. 16), over pixels and labels.
-
-    Args:
-        logits: (batch, height, width, labels); each label's sigmoid is its probability.
-        label_map: integers below `labels`, (batch, height, width).
-
-    Returns:
-        A float32 scalar.
-
-    Raises:
-        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
-    """
-    check_logits(logits, label_map)
-    logits = logits.astype(jnp.float32)
-    truth = jax.nn.one_hot(label_map, logits.shape[-1])
-    loss = jnp.maximum(logits, 0) - logits * truth + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.mean(loss)
+    return jnp.mean(jnp.where(known, _pixel_cross_entropy(logits, label_map), jnp.nan))
 
 
 def balanced_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
-    """Cross entropy in which each class of an image counts by the root of its pixels' number.
+    """Returns the cross entropy with each class weighted by the root of its number of pixels.
 
-    Ours: where skin and hair are labelled, brows and eyes are so few of the pixels that the plain
-    mean learns them last.
+    Ours: if skin and hair are labelled, brows and eyes are so few of the pixels that the plain mean
+    learns them last.
 
     Args:
         logits: (batch, height, width, labels).
-        label_map: integers below `labels`, (batch, height, width).
+        label_map: Integers below `labels`, (batch, height, width).
 
     Returns:
-        A float32 scalar: of each image the mean with weights 1 / sqrt(pixels of the class), then
-        the mean over images.
+        A float32 scalar: the mean over each image's pixels with weights 1 / sqrt(pixels of the
+        class), then over images.
 
     Raises:
-        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
+        ValueError: Shapes do not match, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
-    # One-hot: as in `global_cross_entropy`.
+    # One-hot: as in `_pixel_cross_entropy`.
     hot = label_map[..., None] == jnp.arange(logits.shape[-1])
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
     count = jnp.sum(hot, axis=(1, 2))
@@ -81,76 +61,67 @@ def balanced_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array
 
 
 def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Array:
-    """The localizer's loss: quadratic below one, linear above, over the parts that are there.
+    """Returns the localizer's loss: quadratic below one, linear above, over present parts.
 
     Args:
-        theta: predicted, (batch, parts, 2, 3).
-        target: of `geometry.theta_target`, (batch, parts, 2, 3).
-        present: which parts count, bool (batch, parts).
+        theta: The predicted windows, (batch, parts, 2, 3).
+        target: The true windows, of the same shape, as `geometry.theta_target` returns them.
+        present: Which parts are present, bool (batch, parts).
 
     Returns:
-        A float32 scalar: the mean over the six entries of every part that counts.
+        A float32 scalar: the mean over the six entries of every present part.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: Shapes do not match.
     """
     check_shape("theta", theta, ("batch", "parts", 2, 3))
     check_shape("target", target, theta.shape)
     check_shape("present", present, theta.shape[:2])
     check_same_batch(theta=theta, target=target, present=present)
-    error = jnp.abs(theta - target)
-    per_part = jnp.mean(jnp.where(error < 1, 0.5 * error**2, error - 0.5), axis=(-2, -1))
+    per_part = jnp.mean(optax.losses.huber_loss(theta, target), axis=(-2, -1))
     weight = present.astype(per_part.dtype)
     return jnp.sum(per_part * weight) / jnp.maximum(jnp.sum(weight), 1)
 
 
-def fine_losses(
-    fine_logits: Sequence[jax.Array], part_labels: jax.Array | Sequence[jax.Array]
-) -> jax.Array:
-    """Cross entropy of each part's patch.
+def fine_losses(fine_logits: Sequence[jax.Array], part_labels: Sequence[jax.Array]) -> jax.Array:
+    """Returns the cross entropy of each part's patches.
 
     Args:
-        fine_logits: for each part (batch, height, width, labels).
-        part_labels: of `sampling.crop_part_labels`, (batch, parts, height, width), or for each part
-            (batch, height, width).
+        fine_logits: For each part (batch, height, width, labels).
+        part_labels: For each part (batch, height, width), as `ops.crop_part_labels` returns them.
 
     Returns:
-        float32 (parts,). Weigh and sum them: the original's weights are all one.
+        float32 (parts,).
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: Shapes do not match.
     """
     if len(part_labels) != len(fine_logits):
         raise ValueError(
             f"part_labels are for {len(part_labels)} parts, but logits for {len(fine_logits)}"
         )
-    return jnp.stack(
-        [
-            cross_entropy(logits, patch_labels)
-            for logits, patch_labels in zip(fine_logits, part_labels, strict=True)
-        ]
-    )
+    return jnp.stack(list(map(cross_entropy, fine_logits, part_labels)))
 
 
 def global_cross_entropy(
     logits: jax.Array, label_map: jax.Array, global_ids: tuple[int, ...], num_classes: int
 ) -> jax.Array:
-    """Mean cross entropy over the pixels of classes without a window.
+    """Returns the mean cross entropy over the pixels of the global classes.
 
-    What parts are pasted over says nothing: pixels of other classes do not count.
+    Pixels of part classes do not count, since the parts' scores replace the global ones there.
 
     Args:
-        logits: of the classes without a window, channels first, (batch, global_ids, height, width).
-        label_map: class ids, integers (batch, height, width).
-        global_ids: the ids of those classes, in the order of the logits.
-        num_classes: how many classes there are.
+        logits: Logits of the global classes, channels first, (batch, global_ids, height, width).
+        label_map: Class ids, integers (batch, height, width).
+        global_ids: Ids of the global classes, in the order of the logits.
+        num_classes: Number of classes.
 
     Returns:
-        A float32 scalar: the mean over pixels of each image, then over images; one without any
-        such pixel gives zero.
+        A float32 scalar: the mean over each image's pixels, then over images; an image without such
+        pixels contributes 0.
 
     Raises:
-        ValueError: shapes do not fit, or, outside of jit, a label is no class.
+        ValueError: Shapes do not match, or, outside of jit, a label is not a class id.
     """
     check_shape("logits", logits, ("batch", len(global_ids), "height", "width"))
     check_shape("label_map", label_map, (logits.shape[0], *logits.shape[2:]))
@@ -158,7 +129,7 @@ def global_cross_entropy(
     place = np.full(num_classes, -1, np.int32)
     place[list(global_ids)] = np.arange(len(global_ids))
     index = jnp.asarray(place)[label_map]
-    # One-hot instead of a look-up of each pixel: on CPU that, and its gradient, are much slower.
+    # One-hot: as in `_pixel_cross_entropy`.
     hot = index[:, None] == jnp.arange(len(global_ids))[:, None, None]
     logits = logits.astype(jnp.float32)
     picked = jnp.sum(jnp.where(hot, logits, 0), axis=1)
@@ -168,105 +139,115 @@ def global_cross_entropy(
     return jnp.mean(total / jnp.maximum(pixels, 1))
 
 
-def near_edges(label_map: jax.Array, within: int) -> jax.Array:
-    """The pixels near an edge between labels.
+def near_edges(label_map: jax.Array, distance: int = EDGE_DISTANCE) -> jax.Array:
+    """Returns which pixels are near an edge between labels.
 
     Args:
-        label_map: integers (batch, height, width).
-        within: 0 takes the pixels with one of another label beside, above or below them; each step
-            more their neighbours too, diagonal ones as well.
+        label_map: Integers (batch, height, width).
+        distance: 0 for the pixels that have a neighbour of another label beside, above or below
+            them; each further pixel adds their neighbours, diagonal ones included.
 
     Returns:
         bool (batch, height, width).
 
     Raises:
-        ValueError: the shape does not fit.
+        ValueError: The shape does not match.
     """
     check_shape("label_map", label_map, ("batch", "height", "width"))
     edge = jnp.zeros(label_map.shape, bool)
     for axis in (1, 2):
         differ = jnp.diff(label_map, axis=axis) != 0
-        for before in ((1, 0), (0, 1)):
+        for side in ((1, 0), (0, 1)):
             padding = [(0, 0)] * 3
-            padding[axis] = before
+            padding[axis] = side
             edge |= jnp.pad(differ, padding)
-    side = 2 * within + 1
+    width = 2 * distance + 1
     return jax.lax.reduce_window(
-        edge, False, jax.lax.bitwise_or, (1, side, side), (1, 1, 1), "SAME"
+        edge, False, jax.lax.bitwise_or, (1, width, width), (1, 1, 1), "SAME"
     )
 
 
-def edge_cross_entropy(logits: jax.Array, label_map: jax.Array, within: int) -> jax.Array:
-    """Mean cross entropy over the pixels near an edge between labels.
+def edge_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
+    """Returns the mean cross entropy over the pixels near an edge between labels.
 
-    Beside a loss over all pixels it has those near edges weigh more, after Han and Yoon (2024);
-    which pixels, and the form, are ours.
+    Added to a loss over all pixels, it increases their weight, after Han and Yoon (2024); which
+    pixels, and the form, are ours.
 
     Args:
         logits: (batch, height, width, labels).
-        label_map: integers below `labels`, (batch, height, width).
-        within: as for `near_edges`.
+        label_map: Integers below `labels`, (batch, height, width).
 
     Returns:
-        A float32 scalar: the mean over such pixels of each image, then over images; one without an
-        edge gives zero.
+        A float32 scalar: the mean over each image's pixels within EDGE_DISTANCE, then over images;
+        an image without an edge contributes 0.
 
     Raises:
-        ValueError: shapes do not fit, or, outside of jit, a label is outside 0..labels - 1.
+        ValueError: Shapes do not match, or, outside of jit, a label is outside 0..labels - 1.
     """
     check_logits(logits, label_map)
-    near = near_edges(label_map, within)
-    # One-hot: as in `global_cross_entropy`.
-    hot = label_map[..., None] == jnp.arange(logits.shape[-1])
-    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    loss = -jnp.sum(jnp.where(hot & near[..., None], log_probs, 0), axis=(1, 2, 3))
+    near = near_edges(label_map)
+    loss = jnp.sum(jnp.where(near, _pixel_cross_entropy(logits, label_map), 0), axis=(1, 2))
     return jnp.mean(loss / jnp.maximum(jnp.sum(near, axis=(1, 2)), 1))
 
 
 def edge_task_loss(edge_logits: jax.Array, label_map: jax.Array) -> jax.Array:
-    """Binary cross entropy of the edge task, edges and all else weighing alike.
+    """Returns the binary cross entropy of the edge task, balanced between edges and other pixels.
 
-    The task is Han and Yoon's (2024), the balance that of Xie and Tu (Holistically-Nested Edge
-    Detection, 2015).
+    The task is Han and Yoon's (2024), the balance Xie and Tu's (Holistically-Nested Edge Detection,
+    2015).
 
     Args:
-        edge_logits: of a pixel's lying on an edge between labels, (batch, height, width).
-        label_map: integers (batch, height, width).
+        edge_logits: Logits of a pixel lying on an edge between labels, (batch, height, width).
+        label_map: Integers (batch, height, width).
 
     Returns:
-        A float32 scalar: half the mean over the edge's pixels of each image and half that over the
-        others, then the mean over images.
+        A float32 scalar: half the mean over each image's edge pixels plus half that over its other
+        pixels, then the mean over images.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: Shapes do not match.
     """
     check_shape("edge_logits", edge_logits, label_map.shape)
     edge = near_edges(label_map, 0)
-    loss = jax.nn.softplus(jnp.where(edge, -edge_logits, edge_logits).astype(jnp.float32))
+    loss = optax.losses.sigmoid_binary_cross_entropy(edge_logits.astype(jnp.float32), edge)
 
-    def mean_over(which: jax.Array) -> jax.Array:
-        total = jnp.sum(jnp.where(which, loss, 0), axis=(1, 2))
-        return total / jnp.maximum(jnp.sum(which, axis=(1, 2)), 1)
+    def mean_over(pixels: jax.Array) -> jax.Array:
+        total = jnp.sum(jnp.where(pixels, loss, 0), axis=(1, 2))
+        return total / jnp.maximum(jnp.sum(pixels, axis=(1, 2)), 1)
 
     return jnp.mean(mean_over(edge) + mean_over(~edge)) / 2
 
 
-def distillation_loss(logits: jax.Array, answers: jax.Array) -> jax.Array:
-    """How far a network's distribution over labels is from another one's answers.
+def distillation_loss(logits: jax.Array, teacher_logits: jax.Array) -> jax.Array:
+    """Returns the mean Kullback-Leibler divergence from a teacher's distribution over labels.
 
     Hinton et al. (2015), without a temperature.
 
     Args:
-        logits: of the network that learns, (..., labels).
-        answers: logits of the other one, of the same shape; they get no gradient.
+        logits: Logits of the network that is trained, (..., labels).
+        teacher_logits: Logits of the teacher, of the same shape; they receive no gradient.
 
     Returns:
-        A float32 scalar: the mean over pixels of the Kullback-Leibler divergence from the answers.
+        A float32 scalar, the mean over pixels.
 
     Raises:
-        ValueError: shapes do not fit.
+        ValueError: Shapes do not match.
     """
-    check_shape("answers", answers, logits.shape)
+    check_shape("teacher_logits", teacher_logits, logits.shape)
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32))
-    wanted = jax.nn.log_softmax(jax.lax.stop_gradient(answers).astype(jnp.float32))
-    return jnp.mean(jnp.sum(jnp.exp(wanted) * (wanted - log_probs), axis=-1))
+    target = jax.nn.log_softmax(jax.lax.stop_gradient(teacher_logits).astype(jnp.float32))
+    return jnp.mean(optax.losses.kl_divergence_with_log_targets(log_probs, target))
+
+
+PIXEL_LOSSES = {
+    "cross_entropy": cross_entropy,
+    "balanced_cross_entropy": balanced_cross_entropy,
+}
+
+
+def _pixel_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
+    """Returns the cross entropy of each pixel, (batch, height, width)."""
+    # One-hot: with integer labels, optax gathers, which is much slower on a CPU, as is the scatter
+    # of the gradient.
+    hot = jax.nn.one_hot(label_map, logits.shape[-1])
+    return optax.losses.softmax_cross_entropy(logits.astype(jnp.float32), hot)

@@ -1,7 +1,7 @@
 """The loss of a stage: which networks run, in which mode, and the weighted terms of their loss.
 
-Everything is a pure function of variables and inputs. A term is a mean and the count that it is
-over, so that the mean over devices with different counts is the mean over the global batch.
+Everything is a pure function of variables and inputs. A term is a mean and its number of
+elements, so that the mean over devices with different numbers is the mean over the global batch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,9 @@ from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.inputs import Inputs
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.models.unet import CoarseOutput
-from jax_stn_icnn.train import consensus, distillation, losses
-from jax_stn_icnn.train.stages import Consensus, Stage
-
-PIXEL_LOSSES = {
-    "cross_entropy": losses.cross_entropy,
-    "binary_cross_entropy": losses.binary_cross_entropy,
-    "balanced_cross_entropy": losses.balanced_cross_entropy,
-}
+from jax_stn_icnn.train import distillation, losses
+from jax_stn_icnn.train.consensus import mean_consensus_loss
+from jax_stn_icnn.train.stages import Stage
 
 
 class Term(NamedTuple):
@@ -30,11 +25,11 @@ class Term(NamedTuple):
 
     Attributes:
         mean: Mean over this device.
-        count: Number of elements of the mean: examples, or parts that are present.
+        size: Number of elements of the mean: examples, or present parts.
     """
 
     mean: jax.Array
-    count: jax.Array
+    size: jax.Array
 
 
 def loss_terms(
@@ -47,7 +42,7 @@ def loss_terms(
 ) -> dict[str, Term]:
     """Returns the terms of a stage's loss; for `model.apply(..., method=loss_terms)`.
 
-    It runs the networks that the stage needs: those that learn in training mode, the others with
+    Runs the networks that the stage needs: trained networks in training mode, frozen ones with
     their running statistics.
 
     Args:
@@ -61,34 +56,34 @@ def loss_terms(
     Returns:
         The terms by name.
     """
-    wanted, learns = stage.loss_weights, stage.learning_rates
+    required, trained = stage.loss_weights, stage.learning_rates
     examples = jnp.float32(len(_labelled(inputs.frame, inputs)))
     terms: dict[str, Term] = {}
     coarse: CoarseOutput | None = None
     if not stage.true_windows or model.config.bridge:
-        coarse = model.coarse_stage(inputs.coarse_image, train="coarse" in learns)
-    if coarse is not None and "coarse" in wanted:
+        coarse = model.coarse_stage(inputs.coarse_image, train="coarse" in trained)
+    if coarse is not None and "coarse" in required:
         loss = _coarse_loss(model, coarse, inputs, stage, consensus_share)
         terms["coarse"] = Term(loss, examples)
-        if wanted.keys() == {"coarse"}:
+        if required.keys() == {"coarse"}:
             return terms
     theta = _windows(model, coarse, inputs, keys, stage)
-    if "localizer" in wanted:
+    if "localizer" in required:
         loss = losses.smooth_l1(theta, inputs.theta, inputs.present)
         terms["localizer"] = Term(loss, jnp.sum(inputs.present, dtype=jnp.float32))
-    if "fine" in wanted:
+    if "fine" in required:
         _, fine_logits = model.fine_stage(
-            inputs.frame, theta, coarse, inputs.region, train="fine" in learns
+            inputs.frame, theta, coarse, inputs.region, train="fine" in trained
         )
         if ema_variables is not None and coarse is not None:
             distances = distillation.distillation_losses(
-                model, ema_variables, inputs, coarse, theta, fine_logits, stage.part_weights
+                model, ema_variables, inputs, coarse, theta, fine_logits
             )
             all_examples = jnp.float32(inputs.frame.shape[0])
             terms |= {name: Term(mean, all_examples) for name, mean in distances.items()}
         loss = _fine_loss(model, fine_logits, theta, inputs, stage, consensus_share)
         terms["fine"] = Term(loss, examples)
-    return {name: term for name, term in terms.items() if name in wanted}
+    return {name: term for name, term in terms.items() if name in required}
 
 
 def weighted_sum(
@@ -104,18 +99,18 @@ def weighted_sum(
     Returns:
         The loss, and the terms by name, unweighted; all are to be averaged over the devices.
     """
-    # Each mean is weighted by this device's share of the count: otherwise a device with few parts
-    # would contribute as much as one with many.
+    # Each mean is weighted by this device's share of the elements: otherwise a device with few
+    # parts would contribute as much as one with many.
     means = {
-        name: term.mean * term.count / jnp.maximum(jax.lax.pmean(term.count, axis_name), 1e-6)
+        name: term.mean * term.size / jnp.maximum(jax.lax.pmean(term.size, axis_name), 1e-6)
         for name, term in terms.items()
     }
     loss = sum((stage.loss_weights[name] * mean for name, mean in means.items()), jnp.zeros(()))
     return loss, means
 
 
-def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) -> jax.Array:
-    """Returns windows shifted by random whole pixels, each independently.
+def jitter_windows(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) -> jax.Array:
+    """Shifts each window by random whole pixels.
 
     Args:
         theta: (batch, parts, 2, 3).
@@ -128,8 +123,8 @@ def jittered(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: int) ->
     """
 
     def shift(key: jax.Array) -> jax.Array:
-        own = jax.random.fold_in(key, keys_of.JITTER)
-        return jax.random.randint(own, (theta.shape[1], 2), -jitter, jitter + 1)
+        key = jax.random.fold_in(key, keys_of.JITTER)
+        return jax.random.randint(key, (theta.shape[1], 2), -jitter, jitter + 1)
 
     return theta.at[..., 2].add(jax.vmap(shift)(keys) * (2.0 / (frame_size - 1)))
 
@@ -140,7 +135,7 @@ def _windows(
     """Returns the windows that patches are cropped from: the true ones, jittered, or predicted."""
     frame_size = inputs.frame.shape[1:3]
     if stage.true_windows or coarse is None:
-        return jittered(inputs.theta, keys, stage.jitter, frame_size[0])
+        return jitter_windows(inputs.theta, keys, stage.jitter, frame_size[0])
     return model.localize(
         jax.nn.softmax(coarse.logits),
         frame_size,
@@ -166,7 +161,7 @@ def _coarse_loss(
     """Returns the loss of the coarse network."""
     coarse, inputs = _labelled(coarse, inputs), _labelled(inputs, inputs)
     logits, labels = coarse.logits, inputs.coarse_labels
-    loss = PIXEL_LOSSES[stage.coarse_loss](logits, labels)
+    loss = losses.PIXEL_LOSSES[stage.coarse_loss](logits, labels)
     # At stride 1 the global logits are part of `logits`, and would count twice.
     if coarse.global_logits is not None and model.config.coarse_stride > 1:
         anatomy = model.config.anatomy
@@ -174,9 +169,9 @@ def _coarse_loss(
             coarse.global_logits, inputs.global_labels, anatomy.global_ids, anatomy.num_classes
         )
     if weight := stage.consensus.coarse:
-        loss += weight * consensus_share * _consensus(logits, labels, stage.consensus)
+        loss += weight * consensus_share * mean_consensus_loss(logits, labels)
     if weight := stage.edges.coarse:
-        loss += weight * losses.edge_cross_entropy(logits, labels, stage.edges.within)
+        loss += weight * losses.edge_cross_entropy(logits, labels)
     if weight := stage.edges.task:
         if coarse.edge_logits is None:
             raise ValueError("the stage has an edge task, but the model has no edge head")
@@ -192,25 +187,16 @@ def _fine_loss(
     stage: Stage,
     consensus_share: jax.Array | float,
 ) -> jax.Array:
-    """Returns the loss of the fine networks, the weighted sum over the parts."""
+    """Returns the loss of the fine networks, the sum over the parts."""
     logits, theta, inputs = (_labelled(tree, inputs) for tree in (logits, theta, inputs))
     labels = ops.crop_part_labels(
         inputs.labels, theta, model.config.patch_sizes, model.config.anatomy, axis_aligned=True
     )
-    by_part = losses.fine_losses(logits, labels)
-    pairs = list(zip(logits, labels, strict=True))
+    loss = jnp.sum(losses.fine_losses(logits, labels))
     if weight := stage.consensus.fine:
-        agreement = jnp.stack([_consensus(*pair, stage.consensus) for pair in pairs])
-        by_part += weight * consensus_share * agreement
+        agreement = jnp.stack(list(map(mean_consensus_loss, logits, labels)))
+        loss += weight * consensus_share * jnp.sum(agreement)
     if weight := stage.edges.fine:
-        by_part += weight * jnp.stack(
-            [losses.edge_cross_entropy(*pair, stage.edges.within) for pair in pairs]
-        )
-    return jnp.sum(by_part * jnp.array(stage.part_weights))
-
-
-def _consensus(logits: jax.Array, label_map: jax.Array, settings: Consensus) -> jax.Array:
-    connected = settings.regions == "connected"
-    return consensus.mean_consensus_loss(
-        logits, label_map, connected=connected, alpha=settings.alpha, beta=settings.beta
-    )
+        near_edges = jnp.stack(list(map(losses.edge_cross_entropy, logits, labels)))
+        loss += weight * jnp.sum(near_edges)
+    return loss

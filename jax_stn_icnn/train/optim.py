@@ -1,4 +1,4 @@
-"""The optimiser of a stage: Adam with a rate for each network that learns, none for the others."""
+"""The optimiser of a stage: Adam with a learning rate for each network, none for frozen ones."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,50 +11,51 @@ from jax_stn_icnn.train.stages import NETWORKS, Stage
 def make_optimizer(
     stage: Stage, steps_per_epoch: int, halve_every_epochs: float
 ) -> optax.GradientTransformation:
-    """Builds the optimiser of a stage; steps are counted from the stage's first.
+    """Returns the optimiser of a stage, which counts steps from the stage's first.
 
     Args:
-        stage: the stage.
-        steps_per_epoch: of the training split.
-        halve_every_epochs: the paper halves the rates every 5 epochs; a part of one for short runs.
+        stage: The stage.
+        steps_per_epoch: Number of steps of an epoch.
+        halve_every_epochs: Epochs after which learning rates are halved: 5 in the paper, a fraction
+            in short runs.
 
     Returns:
-        An `optax.partition` by network. A frozen network has no state and gets no update.
+        An `optax.partition` by network. A frozen network has no state and no update.
     """
 
-    def of_network(network: str) -> optax.GradientTransformation:
+    def network_optimizer(network: str) -> optax.GradientTransformation:
         if network not in stage.learning_rates:
             return optax.set_to_zero()
-        rises = network != "fine"
+        warmup_epochs = 0.0 if network == "fine" else stage.warmup_epochs
         return optax.adam(
             learning_rate(
                 stage.learning_rates[network],
                 max(round(halve_every_epochs * steps_per_epoch), 1),
-                round(stage.warmup_epochs * steps_per_epoch) if rises else 0,
+                round(warmup_epochs * steps_per_epoch),
             )
         )
 
-    def networks_of(params: Mapping[str, Any]) -> dict[str, str]:
-        # A prefix of the parameters' tree: what is inside a network belongs to it.
+    def labels(params: Mapping[str, Any]) -> dict[str, str]:
+        # A prefix of the parameters' tree: everything inside a network belongs to it.
         return {network: network for network in params}
 
-    transforms = {network: of_network(network) for network in NETWORKS}
-    return optax.partition(transforms, networks_of)
+    return optax.partition({network: network_optimizer(network) for network in NETWORKS}, labels)
 
 
 def learning_rate(rate: float, halve_every: int, warmup: int) -> optax.Schedule:
-    """A rate that halves in stairs, and may rise linearly from 0 at the beginning.
+    """Returns a schedule that halves in stairs, after a linear warm-up.
 
     Args:
-        rate: at the top.
-        halve_every: in steps.
-        warmup: in steps; step 0 then has rate / warmup, step warmup - 1 the full one.
+        rate: The rate before it is halved.
+        halve_every: Number of steps of a stair.
+        warmup: Number of steps of the warm-up: step 0 has rate / warmup, step warmup - 1 the full
+            rate; 0 for none.
 
     Returns:
         Step -> rate.
     """
     stairs = optax.exponential_decay(rate, halve_every, 0.5, staircase=True)
-    if warmup == 0:
+    if warmup <= 1:
         return stairs
-    rise = optax.linear_schedule(1 / warmup, 1.0, warmup - 1) if warmup > 1 else lambda step: 1.0
+    rise = optax.linear_schedule(1 / warmup, 1.0, warmup - 1)
     return lambda step: stairs(step) * rise(step)

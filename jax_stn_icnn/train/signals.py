@@ -1,7 +1,7 @@
-"""Ends a run between two steps, rather than in the middle of one, when a signal asks for it.
+"""Handles SIGTERM and SIGINT: a run stops between two steps, with its state saved.
 
-With several processes JAX's preemption service does this for SIGTERM, since they must agree on the
-step; SIGINT ends each at once there.
+With several processes, JAX's preemption service handles SIGTERM instead, since all processes must
+stop after the same step; SIGINT ends each of them at once.
 """
 
 import contextlib
@@ -15,24 +15,24 @@ from tqdm import tqdm
 
 @contextlib.contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT, to end the run between two steps; a second ends it at once."""
-    seen: list[int] = []
+    """Yields a list that records SIGTERM and SIGINT; the same signal again has its usual effect."""
+    received: list[int] = []
     if jax.process_count() > 1:
-        yield seen
+        yield received
         return
 
-    def notice(number: int, frame: Any) -> None:
+    def record(number: int, frame: Any) -> None:
         del frame
-        seen.append(number)
-        signal.signal(number, earlier[number])
+        received.append(number)
+        signal.signal(number, handlers[number])
         name = signal.Signals(number).name
-        tqdm.write(f"{name}: saving after this step, or after the validation where it is going on")
+        tqdm.write(f"{name}: saving after this step, or after the validation if one is running")
 
-    earlier: dict[int, Any] = {
-        number: signal.signal(number, notice) for number in (signal.SIGTERM, signal.SIGINT)
+    handlers: dict[int, Any] = {
+        number: signal.signal(number, record) for number in (signal.SIGTERM, signal.SIGINT)
     }
     try:
-        yield seen
+        yield received
     finally:
-        for number, handler in earlier.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -1,18 +1,15 @@
-"""The state of a run, where it comes from, and its checkpoints."""
+"""The state of training, and the weights that it starts from."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 from flax import struct, traverse_util
-from orbax.checkpoint import checkpoint_managers
 
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.io.weights import WEIGHTS
@@ -20,236 +17,130 @@ from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.stages import NETWORKS
 
-CHECKPOINTS = "checkpoints"
-# Modules that a config can add to a network, by how their names begin.
+# Prefixes of the modules that an option adds to a network.
 ADDITIONS = ("attention_", "edges", "bridge")
 
 
 @struct.dataclass
 class TrainState:
-    """What a step changes.
+    """What a training step changes.
 
     Attributes:
-        step: steps taken since the run began, over all stages, int32 ().
-        params: network -> its parameters.
-        batch_stats: network -> its running statistics.
-        opt_state: of the stage's optimiser.
+        step: Number of steps since the run began, over all stages, int32 ().
+        params: Network -> its parameters.
+        batch_stats: Network -> its running statistics.
+        opt_state: State of the stage's optimiser.
         ema_variables: In self-distillation, the moving average of the variables; else ().
     """
 
     step: jax.Array | np.int32
     params: dict[str, Any]
     batch_stats: dict[str, Any]
-    opt_state: optax.OptState
+    opt_state: optax.OptState = ()
     ema_variables: Any = ()
 
     @property
     def variables(self) -> dict[str, Any]:
-        """What `model.apply` takes, on the host: what is scored and kept of this state."""
-        now = {"params": self.params, "batch_stats": self.batch_stats}
-        return jax.device_get(self.ema_variables or now)
+        """The variables to evaluate and to save, on the host: the average, if there is one."""
+        variables = {"params": self.params, "batch_stats": self.batch_stats}
+        return jax.device_get(self.ema_variables or variables)
+
+
+def new_state(variables: Mapping[str, Any]) -> TrainState:
+    """Returns the state of a run before its first stage."""
+    return TrainState(np.int32(0), variables["params"], variables["batch_stats"])
 
 
 def enter_stage(
-    state: TrainState, tx: optax.GradientTransformation, distilling: bool
+    state: TrainState, tx: optax.GradientTransformation, has_teacher: bool
 ) -> TrainState:
-    """A state as it enters a stage, with what only this stage needs.
+    """Returns a state with what a stage adds.
 
     Args:
-        state: as the stage before left it.
-        tx: the stage's optimiser.
-        distilling: whether the stage learns from an average of earlier weights.
+        state: The state after the stage before.
+        tx: The stage's optimiser.
+        has_teacher: Whether the stage is one of self-distillation.
 
     Returns:
-        The state, its optimiser's anew, and the average, which begins at the weights as they are.
+        The state, with a new state of the optimiser, and with a moving average that equals the
+        variables.
     """
     ema_variables: Any = ()
-    if distilling:
-        now = {"params": state.params, "batch_stats": state.batch_stats}
-        ema_variables = jax.tree.map(jnp.copy, now)  # Both will be overwritten in place.
+    if has_teacher:
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        ema_variables = jax.tree.map(jnp.copy, variables)  # The step donates both.
     return dataclasses.replace(state, opt_state=tx.init(state.params), ema_variables=ema_variables)
 
 
 def load_variables(
     source: str, model: STNiCNN, variables: Mapping[str, Any], networks: Sequence[str] = NETWORKS
 ) -> dict[str, Any]:
-    """Reads weights to start from.
+    """Returns variables with some networks loaded from a file.
 
     Args:
-        source: a `.safetensors` file, or the working directory of a run that wrote one.
-        model: the parser that they are for.
-        variables: variables of that parser, kept where the file is not asked.
-        networks: those that are taken from the file.
+        source: A `.safetensors` file, or the directory of a run.
+        model: The model of the variables.
+        variables: Variables of the model, for everything that is not loaded.
+        networks: The networks to load.
 
     Returns:
-        `{"params": ..., "batch_stats": ...}`. What the config adds to a network of the file, such
-        as self-attention, is as in `variables`.
+        `{"params": ..., "batch_stats": ...}`. What an option of the config adds to a network, such
+        as self-attention, is as in `variables` if the file lacks it.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the weights are another parser's.
+        FileNotFoundError: There is no such file.
+        ValueError: The weights are those of another model.
     """
     path = Path(source).expanduser()
     path = path / WEIGHTS if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"init_from: there is no file {path}")
-    found = weights.load_weights(path)
-    _check_same_kind(path, found.model.config, model.config, networks)
-    kept = {
-        collection: {name: part for name, part in tree.items() if name not in networks}
-        for collection, tree in variables.items()
+    loaded = weights.load_weights(path)
+    _check_networks(path, loaded.model.config, model.config, networks)
+    merged = {
+        collection: {
+            name: loaded.variables[collection].get(name, {}) if name in networks else tree
+            for name, tree in trees.items()
+        }
+        for collection, trees in variables.items()
     }
-    taken = {
-        collection: {name: part for name, part in tree.items() if name in networks}
-        for collection, tree in found.variables.items()
-    }
-    joined = {name: kept[name] | taken[name] for name in variables}
-    joined = _with_additions(joined, variables)
-    weights.check_entries(path, weights.shapes(joined), weights.shapes(variables))
-    return joined
+    merged = _add_initial(merged, variables)
+    weights.check_entries(path, weights.shapes(merged), weights.shapes(variables))
+    return merged
 
 
-def _with_additions(found: Mapping[str, Any], initial: Mapping[str, Any]) -> dict[str, Any]:
-    """What weights lack because a switch of the config adds it, as it is initialised."""
-    has, whole = traverse_util.flatten_dict(dict(found)), traverse_util.flatten_dict(dict(initial))
-    added = {
+def _add_initial(loaded: Mapping[str, Any], initial: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns loaded variables with the initial ones of ADDITIONS that they lack."""
+    additions = {
         path: value
-        for path, value in whole.items()
+        for path, value in traverse_util.flatten_dict(dict(initial)).items()
         if any(name.startswith(ADDITIONS) for name in path)
     }
-    return traverse_util.unflatten_dict({**added, **has})
+    return traverse_util.unflatten_dict(additions | traverse_util.flatten_dict(dict(loaded)))
 
 
-def _check_same_kind(
-    path: Path, found: ModelConfig, wanted: ModelConfig, networks: Sequence[str]
+def _check_networks(
+    path: Path, loaded: ModelConfig, model: ModelConfig, networks: Sequence[str]
 ) -> None:
-    """Checks that the networks to be loaded have the same inputs and outputs."""
-    if "coarse" in networks and found.anatomy != wanted.anatomy:
+    """Checks that the networks to load have the same inputs and outputs in both models."""
+    if "coarse" in networks and loaded.anatomy != model.anatomy:
         raise ValueError(
-            f"{path} has the classes {found.anatomy.name!r}, but the config has "
-            f"model.anatomy={wanted.anatomy.name!r}; of such weights only "
+            f"{path} has the classes {loaded.anatomy.name!r}, but the config has "
+            f"model.anatomy={model.anatomy.name!r}; from such weights only "
             "init_networks=('localizer', 'fine') can be loaded"
         )
-    if found.anatomy.parts != wanted.anatomy.parts:
+    if loaded.anatomy.parts != model.anatomy.parts:
         raise ValueError(
-            f"{path} has the parts {', '.join(part.name for part in found.anatomy.parts)}, but the "
-            f"anatomy {wanted.anatomy.name!r} of the config has other parts or other windows"
+            f"{path} has the parts {', '.join(part.name for part in loaded.anatomy.parts)}, but "
+            f"the config's anatomy {model.anatomy.name!r} has other parts or other windows"
         )
-    if "coarse" in networks and found.coarse_network != wanted.coarse_network:
+    if "coarse" in networks and loaded.coarse_network != model.coarse_network:
         raise ValueError(
-            f"{path} has the coarse network {found.coarse_network!r}, but the config has "
-            f"model.coarse_network={wanted.coarse_network!r}"
+            f"{path} has the coarse network {loaded.coarse_network!r}, but the config has "
+            f"model.coarse_network={model.coarse_network!r}"
         )
-    if found.cropper != wanted.cropper and "localizer" in networks:
+    if "localizer" in networks and loaded.cropper != model.cropper:
         raise ValueError(
-            f"{path} has the cropper {found.cropper!r}, but model.cropper={wanted.cropper!r}"
+            f"{path} has the cropper {loaded.cropper!r}, but the config has "
+            f"model.cropper={model.cropper!r}"
         )
-
-
-class Checkpoints:
-    """The checkpoints of a run: the last few, and the best by validation.
-
-    Each holds the state, the data iterator's position, and a record in JSON, which says how the run
-    was set up and how far it is.
-    """
-
-    def __init__(self, workdir: Path, keep: int):
-        """Opens, or starts, a run's checkpoints.
-
-        Args:
-            workdir: the run's directory.
-            keep: how many of the last ones to keep.
-        """
-        policies = checkpoint_managers
-        self._manager = ocp.CheckpointManager(
-            (workdir / CHECKPOINTS).absolute(),
-            options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [
-                        policies.LatestN(n=keep),
-                        policies.BestN(
-                            get_metric_fn=lambda scores: scores["rank"],
-                            n=1,
-                            keep_checkpoints_without_metrics=False,
-                        ),
-                    ]
-                ),
-                # Called on the steps to save only.
-                save_decision_policy=policies.FixedIntervalPolicy(1),
-                cleanup_tmp_directories=True,
-                enable_async_checkpointing=True,
-            ),
-        )
-
-    @property
-    def latest_step(self) -> int | None:
-        """The step of the last checkpoint; None if there is none."""
-        return self._manager.latest_step()
-
-    def path(self, step: int) -> Path:
-        """Where the checkpoint of a step lies."""
-        return Path(self._manager.directory) / str(step)
-
-    def save(
-        self,
-        state: TrainState,
-        iterator: grain.DatasetIterator,
-        record: Mapping[str, Any],
-        rank: float | None = None,
-    ) -> None:
-        """Saves in the background; the state may be given away as soon as this returns.
-
-        Args:
-            state: the state.
-            iterator: the training data's.
-            record: anything that JSON can hold.
-            rank: how good the state is, where it was validated.
-        """
-        # Copied: on a CPU the host's arrays may be the device's own buffers, soon overwritten.
-        host_state = jax.tree.map(np.array, jax.device_get(state))
-        self._manager.save(
-            int(host_state.step),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(host_state),
-                data=grain.checkpoint.CheckpointSave(iterator),
-                record=ocp.args.JsonSave(dict(record)),
-            ),
-            metrics=None if rank is None else {"rank": rank},
-        )
-
-    def read_record(self, step: int) -> dict[str, Any]:
-        """The record of a checkpoint."""
-        args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["record"]
-
-    def restore(
-        self, step: int, like: TrainState, iterator: grain.DatasetIterator | None = None
-    ) -> TrainState:
-        """Reads a state, and puts an iterator where it was.
-
-        Args:
-            step: of the checkpoint.
-            like: a state, or the shapes of one, of the same stage.
-            iterator: the training data's, in as many processes and workers as when saved; None
-                leaves the position aside.
-
-        Returns:
-            The state, on the host.
-        """
-        empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
-        items: dict[str, Any] = {"state": ocp.args.StandardRestore(empty)}
-        if iterator is not None:
-            items["data"] = grain.checkpoint.CheckpointRestore(iterator)
-        return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
-
-    def preempted(self, step: int) -> bool:
-        """Whether the processes of a run agree to stop after this step, one having got SIGTERM."""
-        return self._manager.reached_preemption(step)
-
-    def wait(self) -> None:
-        """Waits until everything is on disk."""
-        self._manager.wait_until_finished()
-
-    def close(self) -> None:
-        """Waits, and lets go."""
-        self._manager.close()

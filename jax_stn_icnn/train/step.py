@@ -1,4 +1,4 @@
-"""The training step: pure functions, and the one place that maps them by `jax.pmap`."""
+"""The training step: pure functions, and their mapping over devices by `jax.pmap`."""
 
 import dataclasses
 import functools
@@ -13,11 +13,11 @@ import optax
 
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.compilation.compile import compile_program
-from jax_stn_icnn.data.augment import example_keys
-from jax_stn_icnn.data.inputs import make_inputs
-from jax_stn_icnn.data.photometric import OFF, Strengths
+from jax_stn_icnn.data.config import AugmentConfig
+from jax_stn_icnn.data.inputs import NO_AUGMENTATION, make_inputs
+from jax_stn_icnn.data.keys import example_keys
+from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.ops.platform import current_implementations
 from jax_stn_icnn.train import objective
 from jax_stn_icnn.train.distillation import update_teacher
 from jax_stn_icnn.train.optim import make_optimizer
@@ -25,11 +25,11 @@ from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.state import TrainState
 
 AXIS = "batch"
-# What the device needs of a batch, and for self-distillation besides, if it is there.
+# Arrays of a batch that the device needs; those of self-distillation may be missing.
 INPUTS = ("frame", "labels", "region", "position")
 UNLABELLED = ("unlabelled", "unlabelled_region")
-# Pixels of a device's batch up to which a step's buffers are small enough to be ordered for speed:
-# of a joint step, by measure, some 3 KB a pixel then, against 2 ordered for memory.
+# Pixels of a device's batch up to which a step is scheduled for speed, since its buffers are small:
+# those of a joint step take 3 KB per pixel then, and 2 KB if it is scheduled for memory.
 SMALL_BATCH = 2**18
 
 Metrics = dict[str, jax.Array]
@@ -39,14 +39,14 @@ Step = Callable[[TrainState, Mapping[str, np.ndarray]], tuple[TrainState, Metric
 
 
 def check_batch_size(batch_size: int, num_devices: int) -> None:
-    """Checks that a global batch divides over all devices.
+    """Checks that a batch can be divided over devices.
 
     Args:
-        batch_size: examples in the global batch.
-        num_devices: of all processes together.
+        batch_size: Number of examples.
+        num_devices: Number of devices.
 
     Raises:
-        ValueError: it does not divide.
+        ValueError: It cannot be divided.
     """
     if batch_size % num_devices:
         raise ValueError(
@@ -64,71 +64,51 @@ def compile_train_step(
     batch: Mapping[str, np.ndarray],
     *,
     seed: int,
-    augmented: bool,
-    mirrored: bool = False,
-    photo: Strengths = OFF,
+    augmentation: AugmentConfig = NO_AUGMENTATION,
     devices: Sequence[jax.Device] | None = None,
 ) -> Step:
-    """Compiles a stage's step for all devices, once for all of its batches.
+    """Compiles the step of a stage for all devices.
 
     Args:
-        model: the parser, its `axis_name` AXIS.
-        stage: the stage.
-        steps_per_epoch: of the training split; with the next, see `make_optimizer`.
-        halve_every_epochs: of the learning rates.
-        state: a state of the stage, or the shapes of one.
-        batch: a batch of this process; all others have its shapes.
-        seed: of augmentation and jitter.
-        augmented: whether examples are augmented.
-        mirrored: whether every second one, at random, is mirrored.
-        photo: how strongly examples are made like photos as people take them.
-        devices: where to run; all devices by default.
+        model: The model, with `axis_name=AXIS`.
+        stage: The stage.
+        steps_per_epoch: Number of steps of an epoch; as for `make_optimizer`.
+        halve_every_epochs: As for `make_optimizer`.
+        state: A state in the stage, or its shapes.
+        batch: A batch of this process; all others have its shapes.
+        seed: Seed of augmentation and jitter.
+        augmentation: Options of the augmentation.
+        devices: The devices to run on; all by default.
 
     Returns:
-        State and batch of this process -> the state after the step, whose old buffers are given
-        away, and the metrics of the global batch: float32, one value for each local device, alike.
+        A function of a state, whose buffers are donated, and a batch of this process. It returns
+        the state after the step, and the metrics of the global batch: float32, with one value for
+        each local device, all the same.
 
     Raises:
-        ValueError: the batch does not divide over the devices; also when the step is called.
+        ValueError: The batch cannot be divided over the devices; the function raises it, too.
     """
     used = list(jax.local_devices() if devices is None else devices)
-    names = INPUTS + UNLABELLED if stage.distillation else INPUTS
+    names = INPUTS + UNLABELLED if stage.has_teacher else INPUTS
     shards = shard(batch, len(used), names)
-    mapped = map_train_step(
-        model,
-        stage,
-        steps_per_epoch,
-        halve_every_epochs,
-        augmented=augmented,
-        mirrored=mirrored,
-        photo=photo,
-        devices=devices,
-    )
-    # An input of the program, not a part of it: runs of other seeds find it in the cache.
-    of_run = np.uint32(seed)
+    options = model, stage, steps_per_epoch, halve_every_epochs, augmentation
+    mapped = map_train_step(*options, devices=devices)
+    # The seed is an input of the program, so that runs of all seeds share a cached program.
+    seed_array = np.uint32(seed)
     run: Callable = mapped
-    # What is compiled ahead does not join the batches of several processes.
+    # A program compiled ahead of time does not merge the batches of several processes.
     if jax.process_count() == 1:
         # A call of `mapped` would compile for the host's arrays, and again for those that the step
         # returns.
-        given = shapes_and_types((state, shards))
-        num_pixels = _num_pixels(shards["frame"].shape[1], model)
+        num_pixels = _num_pixels(shards["frame"].shape[1], model.config)
         run = cached_program(
             "training step",
-            (
-                model,
-                current_implementations(),
-                stage,
-                steps_per_epoch,
-                halve_every_epochs,
-                (augmented, mirrored, photo),
-                given,
-            ),
-            lambda: mapped.lower(state, shards, of_run),
+            (*options, shapes_and_types((state, shards))),
+            lambda: mapped.lower(state, shards, seed_array),
             functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
             used,
         )
-    return lambda state, batch: run(state, shard(batch, len(used), names), of_run)
+    return lambda state, batch: run(state, shard(batch, len(used), names), seed_array)
 
 
 def map_train_step(
@@ -136,40 +116,34 @@ def map_train_step(
     stage: Stage,
     steps_per_epoch: int,
     halve_every_epochs: float,
+    augmentation: AugmentConfig = NO_AUGMENTATION,
     *,
-    augmented: bool,
-    mirrored: bool = False,
-    photo: Strengths = OFF,
     devices: Sequence[jax.Device] | None = None,
 ) -> Any:
-    """Maps a stage's step over devices, without compiling it.
+    """Maps the step of a stage over devices, without compiling it.
 
     Args:
-        model: as the others, of `compile_train_step`.
-        stage: likewise.
-        steps_per_epoch: likewise.
-        halve_every_epochs: likewise.
-        augmented: likewise.
-        mirrored: likewise.
-        photo: likewise.
-        devices: likewise; also those of a machine that is only described.
+        model: As for `compile_train_step`, like the others.
+        stage: The stage.
+        steps_per_epoch: Number of steps of an epoch.
+        halve_every_epochs: As for `make_optimizer`.
+        augmentation: Options of the augmentation.
+        devices: The devices, possibly of a topology that is only described; all by default.
 
     Returns:
-        The mapped step, of a state, what `shard` makes of a batch, and the seed, uint32; it can be
-        called or lowered.
+        The mapped function of a state, the shards of a batch as `shard` returns them, and the seed,
+        uint32; it can be called or lowered.
     """
     step = functools.partial(
         train_step,
-        # No loss depends on the second pass of a frozen coarse network.
+        # No loss depends on the mirror image's pass through a frozen coarse network.
         model=model.clone(config=model.config.replace(flip_test=False)),
         tx=make_optimizer(stage, steps_per_epoch, halve_every_epochs),
         stage=stage,
         steps_per_epoch=steps_per_epoch,
-        augmented=augmented,
-        mirrored=mirrored,
-        photo=photo,
+        augmentation=augmentation,
     )
-    # The state goes in and comes out as one, not stacked by device; the batch is split.
+    # The state has no axis of devices, neither as input nor as output; the batch has.
     return jax.pmap(
         step,
         axis_name=AXIS,
@@ -180,27 +154,26 @@ def map_train_step(
     )
 
 
-def _num_pixels(num_examples: int, model: STNiCNN) -> int:
-    """What the networks see of so many examples, coarse images and patches, in pixels."""
-    config = model.config
+def _num_pixels(num_examples: int, config: ModelConfig) -> int:
+    """Returns the number of pixels of the examples' coarse segmentations and patches."""
     return num_examples * (config.coarse_size**2 + sum(map(math.prod, config.patch_sizes)))
 
 
 def shard(
     batch: Mapping[str, np.ndarray], num_devices: int, names: Sequence[str] = INPUTS
 ) -> dict[str, np.ndarray]:
-    """What the device needs of a batch.
+    """Returns the shards of a batch.
 
     Args:
-        batch: arrays (examples, ...) of this process, `position` among them.
-        num_devices: how many devices of this process share it.
-        names: of what is needed; what the batch lacks is left out.
+        batch: Arrays (examples, ...) of this process, `position` included.
+        num_devices: Number of this process's devices.
+        names: Names of the arrays to return; missing ones are omitted.
 
     Returns:
         Name -> array (devices, examples of a device, ...).
 
     Raises:
-        ValueError: the batch does not divide over the devices.
+        ValueError: The batch cannot be divided over the devices.
     """
     check_batch_size(len(batch["position"]), num_devices)
     return {
@@ -219,63 +192,59 @@ def train_step(
     tx: optax.GradientTransformation,
     stage: Stage,
     steps_per_epoch: int,
-    augmented: bool,
-    mirrored: bool,
-    photo: Strengths,
+    augmentation: AugmentConfig,
 ) -> tuple[TrainState, Metrics]:
-    """One step on this device's share of a batch, within a mapped axis AXIS.
+    """Takes one step on this device's shard of a batch, within the mapped axis AXIS.
 
     Args:
-        state: before the step, the same on all devices.
-        batch: INPUTS, and in self-distillation UNLABELLED if there are any: arrays (examples, ...).
-        seed: of augmentation and jitter, a scalar.
-        model: the parser, its `axis_name` AXIS.
-        tx: the stage's optimiser.
-        stage: the stage.
-        steps_per_epoch: of the training split.
-        augmented: whether examples are augmented.
-        mirrored: whether every second one, at random, is mirrored.
-        photo: how strongly examples are made like photos as people take them.
+        state: The state before the step, the same on all devices.
+        batch: Arrays (examples, ...): INPUTS, and possibly UNLABELLED.
+        seed: Seed of augmentation and jitter, a scalar.
+        model: The model, with `axis_name=AXIS`.
+        tx: The stage's optimiser.
+        stage: The stage.
+        steps_per_epoch: Number of steps of an epoch.
+        augmentation: Options of the augmentation.
 
     Returns:
         The state after the step, and the metrics of the global batch, scalars: each term of the
         loss, `loss` and `grad_norm`. Both are the same on all devices.
     """
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
-    distilling = stage.distillation
-    inputs = make_inputs(
-        batch, keys, model.config, augmented, mirrored, photo, with_teacher=distilling is not None
-    )
+    inputs = make_inputs(batch, keys, model.config, augmentation, with_teacher=stage.has_teacher)
     share = consensus_share(stage.consensus, state.opt_state, steps_per_epoch)
+    teacher = state.ema_variables if stage.has_teacher else None
 
-    def loss_of(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        arguments = inputs, keys, stage, share, state.ema_variables if distilling else None
+    def loss_fn(variables: Variables) -> tuple[jax.Array, tuple[Metrics, Any]]:
         terms, updated = model.apply(
-            variables, *arguments, method=objective.loss_terms, mutable=["batch_stats"]
+            variables,
+            *(inputs, keys, stage, share, teacher),
+            method=objective.loss_terms,
+            mutable=["batch_stats"],
         )
         loss, metrics = objective.weighted_sum(terms, stage, AXIS)
         return loss, (metrics | {"loss": loss}, updated["batch_stats"])
 
-    after, metrics = descend(state, loss_of, tx, list(stage.learning_rates))
-    if distilling:
-        now = {"params": after.params, "batch_stats": after.batch_stats}
-        ema_variables = update_teacher(state.ema_variables, now, distilling)
-        after = dataclasses.replace(after, ema_variables=ema_variables)
-    return after, metrics
+    new_state, metrics = gradient_step(state, loss_fn, tx, list(stage.learning_rates))
+    if stage.teacher_decay is not None:
+        variables = {"params": new_state.params, "batch_stats": new_state.batch_stats}
+        ema_variables = update_teacher(state.ema_variables, variables, stage.teacher_decay)
+        new_state = dataclasses.replace(new_state, ema_variables=ema_variables)
+    return new_state, metrics
 
 
 def consensus_share(
     consensus: Consensus, opt_state: Any, steps_per_epoch: int
 ) -> jax.Array | float:
-    """How much of the consensus' weights counts at a step of a stage: it rises from 0 to 1.
+    """Returns the factor of the consensus loss's weights, which rises from 0 to 1 in a stage.
 
     Args:
-        consensus: the stage's.
-        opt_state: of `make_optimizer`; Adam counts the stage's steps.
-        steps_per_epoch: of the training split.
+        consensus: The stage's weights of the consensus loss.
+        opt_state: State of the stage's optimiser, which counts the stage's steps.
+        steps_per_epoch: Number of steps of an epoch.
 
     Returns:
-        A share in 0..1; 1 where there is no warm-up.
+        A factor in 0..1; 1 without a warm-up.
     """
     warmup = round(consensus.warmup_epochs * steps_per_epoch)
     if warmup == 0 or not (consensus.coarse or consensus.fine):
@@ -284,43 +253,41 @@ def consensus_share(
     return jnp.minimum((taken + 1) / warmup, 1.0)
 
 
-def descend(
-    state: TrainState, loss_of: Loss, tx: optax.GradientTransformation, networks: Sequence[str]
+def gradient_step(
+    state: TrainState, loss_fn: Loss, tx: optax.GradientTransformation, networks: Sequence[str]
 ) -> tuple[TrainState, Metrics]:
-    """Takes one step down a loss, averaged over the mapped axis AXIS.
+    """Takes one step along a loss's gradient, averaged over the mapped axis AXIS.
 
     Args:
-        state: before.
-        loss_of: variables -> the loss here, and (metrics, batch statistics after it).
-        tx: the optimiser.
-        networks: those that learn; the others' parameters stay as they are, to the bit.
+        state: The state before the step.
+        loss_fn: Variables -> the loss on this device, and (metrics, new batch statistics).
+        tx: The optimiser.
+        networks: The networks to train; the parameters of the others do not change by a bit.
 
     Returns:
-        The state after, and the metrics, with `grad_norm` among them.
+        The state after the step, and the metrics, with `grad_norm`.
     """
 
-    def loss_of_learning(learning: dict[str, Any]) -> tuple[jax.Array, tuple[Metrics, Any]]:
-        variables = {"params": {**state.params, **learning}, "batch_stats": state.batch_stats}
-        return loss_of(variables)
+    def loss_of_trained(trained: dict[str, Any]) -> tuple[jax.Array, tuple[Metrics, Any]]:
+        return loss_fn({"params": {**state.params, **trained}, "batch_stats": state.batch_stats})
 
-    learning = {network: state.params[network] for network in networks}
-    (_, (metrics, batch_stats)), grads = jax.value_and_grad(loss_of_learning, has_aux=True)(
-        learning
-    )
+    trained = {network: state.params[network] for network in networks}
+    grad_fn = jax.value_and_grad(loss_of_trained, has_aux=True)
+    (_, (metrics, batch_stats)), grads = grad_fn(trained)
     grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
     metrics["grad_norm"] = optax.tree.norm(grads)
-    nothing = {
+    zeros = {
         network: jax.tree.map(jnp.zeros_like, params)
         for network, params in state.params.items()
         if network not in networks
     }
-    updates, opt_state = tx.update({**nothing, **grads}, state.opt_state, state.params)
-    learnt = optax.apply_updates(learning, {network: updates[network] for network in networks})
-    after = dataclasses.replace(
+    updates, opt_state = tx.update({**zeros, **grads}, state.opt_state, state.params)
+    params = optax.apply_updates(trained, {network: updates[network] for network in networks})
+    new_state = dataclasses.replace(
         state,
         step=state.step + 1,
-        params={**state.params, **learnt},
+        params={**state.params, **params},
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return after, metrics
+    return new_state, metrics
