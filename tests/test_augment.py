@@ -8,6 +8,7 @@ from scipy import ndimage
 from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import NINE, NINETEEN
 from jax_stn_icnn.data import augment
+from jax_stn_icnn.data.keys import example_keys
 from jax_stn_icnn.ops import IDENTITY
 
 SIZE, COUNT = (48, 48), 40
@@ -21,7 +22,7 @@ draw_warps = jax.jit(jax.vmap(augment.random_warp))
 
 
 def keys_of(count=COUNT, seed=0):
-    return augment.example_keys(seed, 0, jnp.arange(count))
+    return example_keys(seed, 0, jnp.arange(count))
 
 
 def batch_of(count=COUNT, size=SIZE, seed=0):
@@ -36,12 +37,12 @@ def warp_of(angle=0.0, shift=(0.0, 0.0), scale=1.0):
 
 
 def pulled_from(warp, size, window):
-    """Independent of the module, in pixels and float64: (rows, columns) each output pixel reads."""
+    """Returns the (rows, columns) that each output pixel reads, in pixels and float64."""
     left, top, right, bottom = window
     centre = np.array([(left + right) / 2, (top + bottom) / 2])
-    turn = np.deg2rad(float(warp.angle))
-    # Clockwise as seen, since y points down: what takes a point of the result back.
-    back = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    angle = np.deg2rad(float(warp.angle))
+    # Clockwise as seen, since y points down: from the output to the input.
+    back = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     shift = np.asarray(warp.shift, np.float64) * [right - left, bottom - top]
     rows, columns = np.mgrid[: size[0], : size[1]]
     xy = np.stack([columns, rows], axis=-1) - centre - shift
@@ -51,12 +52,12 @@ def pulled_from(warp, size, window):
 
 WARPS = {
     "all": warp_of(13.0, (0.07, -0.04), 1.15),
-    "turned_back": warp_of(-9.0, (-0.03, 0.1), 0.9),
+    "clockwise": warp_of(-9.0, (-0.03, 0.1), 0.9),
     "rotation": warp_of(angle=15.0),
-    "shift": warp_of(shift=(0.3, -0.2125)),  # Whole pixels of 161: nearest can follow.
+    "shift": warp_of(shift=(0.3, -0.2125)),  # whole pixels of 161, exact for nearest
     "scale": warp_of(scale=0.8),
 }
-WINDOWS = {"whole": (0, 0, 47, 47), "padded": (6, 11, 40, 36)}
+WINDOWS = {"full": (0, 0, 47, 47), "padded": (6, 11, 40, 36)}
 
 
 @pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
@@ -83,7 +84,7 @@ def test_warp_of_an_oblong_frame_is_isotropic_in_pixels():
 
 
 @pytest.mark.parametrize("warp", WARPS.values(), ids=WARPS)
-def test_image_and_labels_land_on_the_same_place(warp):
+def test_image_and_labels_move_to_the_same_place(warp):
     size, centre, radius = (161, 161), np.array([71.3, 92.6]), 17.0
     x, y = np.meshgrid(np.arange(161), np.arange(161))
     disc = np.hypot(x - centre[0], y - centre[1]) < radius
@@ -95,9 +96,9 @@ def test_image_and_labels_land_on_the_same_place(warp):
     member = np.asarray(label_map)[..., 0] == 5
     of_labels = np.array([x[member].mean(), y[member].mean()])
     np.testing.assert_allclose(of_image, of_labels, atol=0.1)
-    # And that place is the right one: counterclockwise, enlarged, then right and down.
-    turn = np.deg2rad(float(warp.angle))
-    forward = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    # The place is the right one: rotated counterclockwise, scaled, then shifted.
+    angle = np.deg2rad(float(warp.angle))
+    forward = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     start = np.array([x[disc].mean(), y[disc].mean()])
     wanted = 80 + float(warp.scale) * forward @ (start - 80) + 160 * np.asarray(warp.shift)
     np.testing.assert_allclose(of_image, wanted, atol=0.02)
@@ -110,7 +111,7 @@ def test_augmented_image_and_labels_stay_aligned():
     frame = np.repeat(51 * label_map[..., None], 3, axis=-1)
     image, warped = apply(keys_of(), frame, label_map, batch_of()[2], VARIANTS)
     rotated, _, scaled, noisy = np.asarray(choose(keys_of(), VARIANTS)).T
-    # A shift alone moves labels by whole pixels only, so there half a pixel means nothing.
+    # A shift alone moves labels by whole pixels only, up to half a pixel from the image.
     compared = np.flatnonzero((rotated | scaled) & ~noisy)
     assert len(compared) > 8
     weights = np.asarray(image)[compared, ..., 0]
@@ -118,7 +119,7 @@ def test_augmented_image_and_labels_stay_aligned():
     for axis in (x, y):
         of_image = (axis * weights).sum(axis=(1, 2)) / weights.sum(axis=(1, 2))
         of_labels = (axis * member).sum(axis=(1, 2)) / member.sum(axis=(1, 2))
-        # One example carries the roundings of nearest sampling, which has no side it favours.
+        # Nearest sampling rounds each example, without a bias.
         assert abs(np.mean(of_image - of_labels)) < 0.05
         np.testing.assert_allclose(of_image, of_labels, atol=0.25)
     assert set(np.unique(warped)) == {0, 5}
@@ -151,7 +152,7 @@ def test_ranges(variant):
         (shift[shifted], -reach, reach),
         (scale[scaled], lowest, highest),
     ):
-        margin = 0.03 * (high - low)  # Hundreds of draws come this close to both ends.
+        margin = 0.03 * (high - low)  # reached by hundreds of draws
         assert low - 1e-6 <= values.min() < low + margin
         assert high - margin < values.max() <= high + 1e-6
     assert not np.any(angle[~rotated]) and not np.any(shift[~shifted])
@@ -189,19 +190,19 @@ def test_noise_touches_only_the_image():
     np.testing.assert_array_equal(warped, geometric)
 
 
-def test_mirrored_faces_are_turned_either_way():
-    """The fold of a key is the key of a split of that index: one draw must not decide another."""
+def test_mirrored_faces_are_rotated_in_both_directions():
+    """Folding in an index gives the key of a split: the draws must be independent all the same."""
     count = 64
     keys = keys_of(count)
     angle = np.asarray(draw_warps(keys, np.ones((count, 4), bool)).angle)
     frame, label_map, _ = batch_of(count, (4, 4))
     region = np.tile(np.array([[1, 0, 0.5], [0, 1, 0]], np.float32), (count, 1, 1))
-    mirrored = np.asarray(augment.mirror_some(keys, frame, label_map, jnp.array(region), NINE)[2])
+    mirrored = np.asarray(augment.random_mirror(keys, frame, label_map, jnp.array(region), NINE)[2])
     for side in (mirrored[:, 0, 2] < 0, mirrored[:, 0, 2] > 0):
         assert 0.3 < np.mean(angle[side] > 0) < 0.7
 
 
-def test_nothing_is_ever_mirrored():
+def test_no_warp_mirrors():
     count = 250
     keys, variant = keys_of(count), np.arange(count) % augment.NUM_VARIANTS
     warp = draw_warps(keys, choose(keys, variant))
@@ -234,7 +235,7 @@ def test_padding_stays_black_and_region_true():
 
 
 @pytest.mark.parametrize("how", ["eager", "vmap", "alone"])
-def test_same_however_it_runs(how):
+def test_jit_vmap_and_eager_agree(how):
     arguments = (keys_of(), *batch_of(), VARIANTS)
     image, label_map = apply(*arguments)
     if how == "eager":
@@ -245,12 +246,12 @@ def test_same_however_it_runs(how):
     else:
         each = [apply(*(a[i : i + 1] for a in arguments)) for i in range(COUNT)]
         other = [np.concatenate(a) for a in zip(*each, strict=True)]
-    # Fused multiplications round differently; labels, which do not mix pixels, stay put.
+    # Fused multiplications round differently; labels do not mix pixels.
     np.testing.assert_allclose(other[0], image, atol=2e-5)
     np.testing.assert_array_equal(other[1], label_map)
 
 
-def test_independent_of_the_number_of_devices():
+def test_any_number_of_devices_agrees():
     arguments = (keys_of(), *batch_of(), VARIANTS)
     image, label_map = apply(*arguments)
     devices = jax.sharding.Mesh(np.array(jax.devices()[:4]), "data")
@@ -261,18 +262,18 @@ def test_independent_of_the_number_of_devices():
     np.testing.assert_array_equal(spread[1], label_map)
 
 
-def test_example_keys_depend_on_seed_step_and_place_alone():
+def test_example_keys_depend_on_seed_step_and_position_only():
     positions = jnp.arange(16)
-    whole = jax.random.key_data(augment.example_keys(3, 7, positions))
+    whole = jax.random.key_data(example_keys(3, 7, positions))
     # Two processes, each with every other place.
     for process in (0, 1):
-        share = augment.example_keys(3, 7, positions[process::2])
+        share = example_keys(3, 7, positions[process::2])
         np.testing.assert_array_equal(jax.random.key_data(share), whole[process::2])
-    jitted = jax.jit(augment.example_keys)(3, 7, positions)
+    jitted = jax.jit(example_keys)(3, 7, positions)
     np.testing.assert_array_equal(jax.random.key_data(jitted), whole)
     many = np.concatenate(
         [
-            jax.random.key_data(augment.example_keys(seed, step, positions))
+            jax.random.key_data(example_keys(seed, step, positions))
             for seed in (0, 3)
             for step in (0, 7, 8)
         ]
@@ -293,7 +294,7 @@ def test_compiles_once_for_all_batches():
     @jax.jit
     @chex.assert_max_traces(n=1)
     def step_of(step, frame, label_map, region):
-        keys = augment.example_keys(0, step, jnp.arange(COUNT))
+        keys = example_keys(0, step, jnp.arange(COUNT))
         return augment.augment(keys, frame, label_map, region, augment.random_variants(keys))
 
     results = [step_of(step, *batch_of())[0] for step in range(4)]
@@ -316,7 +317,7 @@ def test_a_random_half_is_mirrored_with_its_sides_swapped():
     label_map = rng.integers(0, 19, (batch, size, size), np.uint8)
     region = jnp.tile(jnp.array([[[0.5, 0, 0.25], [0, 1, 0]]], jnp.float32), (batch, 1, 1))
     keys = jax.random.split(jax.random.key(0), batch)
-    got = augment.mirror_some(keys, jnp.array(frame), jnp.array(label_map), region, NINETEEN)
+    got = augment.random_mirror(keys, jnp.array(frame), jnp.array(label_map), region, NINETEEN)
     mirrored = np.asarray(got[2])[:, 0, 2] < 0
     assert 20 < mirrored.sum() < 44
     swap = np.array(NINETEEN.mirror_ids)
@@ -326,5 +327,6 @@ def test_a_random_half_is_mirrored_with_its_sides_swapped():
         expected = swap[label_map[i]] if mirrored[i] else label_map[i]
         np.testing.assert_array_equal(got[1][i], expected[:, ::step])
     assert got[0].dtype == np.uint8 and got[1].dtype == np.uint8
-    again = augment.mirror_some(keys[5:6], frame[5:6], jnp.array(label_map[5:6]), region[:1], NINETEEN)
-    np.testing.assert_array_equal(again[0][0], got[0][5])  # whatever its neighbours are
+    alone = frame[5:6], jnp.array(label_map[5:6]), region[:1]
+    again = augment.random_mirror(keys[5:6], *alone, NINETEEN)
+    np.testing.assert_array_equal(again[0][0], got[0][5])  # for any neighbours

@@ -3,8 +3,9 @@ import json
 
 import pytest
 
+from jax_stn_icnn.data.config import AugmentConfig
 from jax_stn_icnn.train import config as configs
-from jax_stn_icnn.train.stages import Distillation, make_stages, plan
+from jax_stn_icnn.train.stages import make_stages, plan
 
 FILES = [
     "common",
@@ -30,8 +31,11 @@ def make(name="common", **changes):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_configs_of_the_project_pass(name):
+def test_configs_of_the_project_pass_and_name_their_command_and_result(name):
     configs.check(make(name))
+    text = importlib.import_module(f"configs.{name}").__doc__
+    command = "python train.py" if name == "synthetic" else f"--config configs/{name}.py"
+    assert command in text and "result" in text.lower()
 
 
 @pytest.mark.parametrize(
@@ -44,21 +48,18 @@ def test_configs_of_the_project_pass(name):
         ("stages", ("fine", "coarse")),
         ("stages", ()),
         ("stages", ("course",)),
-        ("part_weights", (1.0, -1.0)),
         ("dataset__name", "helan"),
         ("mirror", 1),
-        ("photo__grayscale", 1.5),
-        ("photo__blur", -0.1),
         ("init_networks", ("fine", "coarse")),
         ("coarse__lr", 0.0),
         ("coarse__loss", "mse"),
         ("joint__lr_fine", float("nan")),
         ("joint__localizer_weight", -1.0),
         ("fine__jitter", -1),
-        ("checkpoint__keep", 0),
+        ("checkpoint_every_steps", -1),
     ],
 )
-def test_an_impossible_field_is_named(field, value):
+def test_the_message_names_an_impossible_field(field, value):
     config = make()
     with config.ignore_type():
         section, _, leaf = field.rpartition("__")
@@ -67,7 +68,22 @@ def test_an_impossible_field_is_named(field, value):
         configs.check(config)
 
 
-def test_unknown_and_missing_fields_are_named_together():
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model__patch_size": 80}, r"(?s)model: .*patch_size is 80, but must be an odd number"),
+        ({"model__coarse_strid": 2}, "model: 'coarse_strid' is no option of the model"),
+        ({"photo__grayscale": 1.5}, r"(?s)photo: .*grayscale is 1.5, but must be a number in 0..1"),
+        ({"photo__blur": -0.1}, r"(?s)photo: .*blur is -0.1, but must be a number of at least 0"),
+        ({"photo__blurr": 0.1}, "photo: 'blurr' is no option of the augmentation"),
+    ],
+)
+def test_the_message_names_the_section_of_an_impossible_option(changes, message):
+    with pytest.raises(ValueError, match=message):
+        configs.check(make(**changes))
+
+
+def test_the_message_names_all_unknown_and_missing_fields():
     config = make()
     config.fine.jiter = 3
     del config.seed
@@ -80,10 +96,7 @@ def test_unknown_and_missing_fields_are_named_together():
     [
         ({"model__patch_size": 301}, "model.patch_size is 301"),
         ({"model__patch_size": 221, "model__windows": "fitted"}, "largest window has 259 pixels"),
-        ({"part_weights": (1.0,) * 5}, "part_weights holds 5 numbers, but .*'nine' has 6 parts"),
         ({"edges__task": 1.0}, "edges.task is 1.0 and model.edge_head is False"),
-        ({"model__bridge": True}, "model: .*\n.*bridge is True, which needs coarse_network='unet'"),
-        ({"model__patch_size": 80}, "model: .*\n.*patch_size is 80, but must be an odd number"),
         ({"dataset__unlabelled": "photos"}, "dataset.unlabelled is 'photos', but only .*'distill'"),
         (
             {
@@ -95,7 +108,7 @@ def test_unknown_and_missing_fields_are_named_together():
             "joint.lr_coarse, joint.lr_fine are all 0",
         ),
         ({"model__anatomy": "nineteen"}, "'synthetic_faces' does not label ear_1.* 'nineteen'"),
-        ({"model__cropper": "centroid"}, "stages holds 'localizer'"),
+        ({"model__cropper": "centroid"}, "stages contains 'localizer'"),
         ({"stages": ("fine",), "fine__epochs": 0}, "0 epochs"),
         (
             {"joint__lr_coarse": 0.0, "joint__lr_localizer": 0.0, "joint__lr_fine": 0.0},
@@ -103,51 +116,56 @@ def test_unknown_and_missing_fields_are_named_together():
         ),
     ],
 )
-def test_contradictions(changes, message):
+def test_the_message_names_a_contradiction(changes, message):
     with pytest.raises(ValueError, match=message):
         configs.check(make(**changes))
 
 
-def test_differences_name_fields_but_not_the_free_ones():
-    earlier = json.loads(configs.to_json(make()))
-    config = make(dataset__data_dir="elsewhere", pictures=0, fine__lr=1e-3, seed=7)
-    assert configs.differences(make(), earlier) == []
-    assert configs.differences(config, earlier) == [
+def test_the_augmentation_has_the_flags_and_the_strengths():
+    config = make(augment=False, mirror=True, photo__blur=0.5)
+    assert configs.make_augmentation(config) == AugmentConfig(mirror=True, blur=0.5)
+
+
+def test_differences_omit_the_free_fields():
+    saved = json.loads(configs.to_json(make()))
+    config = make(dataset__data_dir="elsewhere", validation_images=0, fine__lr=1e-3, seed=7)
+    assert configs.differences(make(), saved) == []
+    assert configs.differences(config, saved) == [
         "fine.lr: was 0.0008, is 0.001",
         "seed: was 0, is 7",
     ]
 
 
-def test_stages_without_epochs_are_left_out():
+def test_stages_of_0_epochs_are_omitted():
     stages = make_stages(make(coarse__epochs=0, stages=("coarse", "fine", "joint")))
     assert [stage.name for stage in stages] == ["fine", "joint"]
     assert stages[0].true_windows and stages[0].jitter == 8
 
 
-def test_joint_stage_freezes_what_has_no_rate_and_drops_what_has_no_weight():
+def test_a_rate_of_0_freezes_a_network_and_a_weight_of_0_omits_a_term():
     changes = {"joint__lr_coarse": 0.0, "joint__coarse_weight": 0.0, "stages": ("joint",)}
     (stage,) = make_stages(make(**changes))
     assert stage.learning_rates.keys() == {"localizer", "fine"}
     assert stage.loss_weights == {"fine": 1.0, "localizer": make().joint.localizer_weight}
 
 
-def test_self_distillation_weighs_each_term_beside_its_counterpart():
+def test_self_distillation_weights_each_term_relative_to_its_counterpart():
     changes = {"stages": ("distill",), "distill__weight": 0.5, "distill__lr_coarse": 0.0}
     (stage,) = make_stages(make(**changes))
     weights, joint = stage.loss_weights, make().joint
     assert weights["coarse"] == 2 * weights["coarse_distilled"] == joint.coarse_weight
     assert weights["fine"] == 2 * weights["fine_distilled"] == 1
     assert stage.learning_rates.keys() == {"localizer", "fine"}
-    assert stage.distillation == Distillation(0.5, make().distill.decay)
-    assert make_stages(make(stages=("joint",)))[0].distillation is None
+    assert stage.has_teacher and stage.teacher_decay == make().distill.decay
+    assert not make_stages(make(stages=("joint",)))[0].has_teacher
 
 
-def test_joint_stage_of_the_centroid_cropper_has_no_localizer():
+def test_joint_training_with_centroids_has_no_localizer():
     (stage,) = make_stages(make(model__cropper="centroid", stages=("joint",)))
     assert stage.learning_rates.keys() == stage.loss_weights.keys() == {"coarse", "fine"}
 
 
-def test_plan_lays_stages_in_a_row():
+def test_the_plan_has_the_stages_in_order():
     stages = {"stages": ("coarse", "fine"), "coarse__epochs": 2, "fine__epochs": 3}
     phases, steps_per_epoch = plan(make(batch_size=4, **stages), 10)
     assert steps_per_epoch == 2
@@ -158,5 +176,5 @@ def test_plan_lays_stages_in_a_row():
 
 
 def test_a_split_smaller_than_a_batch_is_refused():
-    with pytest.raises(ValueError, match="holds 3 records, fewer than batch_size = 4"):
+    with pytest.raises(ValueError, match="has 3 records, fewer than batch_size = 4"):
         plan(make(batch_size=4), 3)

@@ -319,9 +319,14 @@ def ids(height, width, value=0):
 @pytest.mark.parametrize(
     "dataset, image, label, message",
     [
-        ("helen", picture(17, 9), ids(17, 9), r"17 x 9 pixels, but the frame only 16 x 16"),
+        (
+            "helen",
+            picture(17, 9),
+            ids(17, 9),
+            r"image has 17 x 9 pixels, but the frame only 16 x 16",
+        ),
         ("helen", picture(9, 9), ids(9, 8), r"differ: 9 x 9 and 9 x 8"),
-        ("helen", picture(9, 9), ids(9, 9, 11), r"class 11, but must lie in 0\.\.10"),
+        ("helen", picture(9, 9), ids(9, 9, 11), r"has class 11, but must lie in 0\.\.10"),
         ("helen", picture(9, 9, 1), ids(9, 9), r"image has shape \(9, 9, 1\)"),
         ("celebamask_hq", picture(32, 31), ids(16, 16), r"image has 32 x 31 pixels.*square"),
         ("celebamask_hq", picture(32, 32), ids(8, 8), r"label has 8 x 8 pixels.*at least 16"),

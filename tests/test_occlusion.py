@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.data.occlusion import choose_parts, occlude
+from jax_stn_icnn.data.occlusion import choose_parts, occlude_parts
 
 SIZE = 64
-# y0, y1, x0, x1 of each class, ends outside; upper lip, inner mouth and lower lip touch.
+# y0, y1, x0, x1 of each class, ends excluded; the three classes of the mouth touch.
 BOXES = {
     1: (10, 14, 10, 22),
     2: (10, 14, 40, 52),
@@ -36,49 +36,49 @@ def keys(*seeds):
 
 
 @pytest.mark.parametrize("count", range(7))
-def test_covers_just_the_chosen_parts_with_skin(count):
+def test_only_the_chosen_parts_are_occluded_by_skin(count):
     frame, label_map = drawn_face()
-    out, covered = occlude(keys(count), frame[None], label_map[None], count)
-    assert covered.sum() == count
+    out, occluded = occlude_parts(keys(count), frame[None], label_map[None], count)
+    assert occluded.sum() == count
     out = np.asarray(out[0])
-    for part, is_covered in zip(NINE.parts, np.asarray(covered[0]), strict=True):
+    for part, is_occluded in zip(NINE.parts, np.asarray(occluded[0]), strict=True):
         member = np.isin(label_map, part.classes)
-        wanted = SKIN if is_covered else frame[member]
+        wanted = SKIN if is_occluded else frame[member]
         np.testing.assert_allclose(out[member], np.broadcast_to(wanted, out[member].shape), 1e-3)
-    # The face's skin is of one colour, so whatever else a cover touched looks as before.
+    # The skin has one colour, so other occluded pixels do not change.
     np.testing.assert_allclose(out[label_map == 0], frame[label_map == 0], rtol=1e-2)
 
 
-def test_cover_fades_from_border_to_border():
+def test_the_filling_is_a_gradient_between_borders():
     ramp = np.broadcast_to(np.linspace(0, 1, SIZE, dtype=np.float32)[:, None], (SIZE, SIZE))
     frame = np.repeat(ramp[None], 3, 0).transpose(2, 1, 0)[None].copy()
     label_map = np.zeros((1, SIZE, SIZE), np.uint8)
     label_map[:, 28:40, 28:36] = 5
     smooth = frame.copy()
     frame[label_map == 5] = 9.0
-    out, _ = occlude(keys(0), frame, label_map, 1)
-    # Nothing of the nose shows, and the surrounding slope is bridge_output closely.
+    out, _ = occlude_parts(keys(0), frame, label_map, 1)
+    # The nose is invisible, and the surrounding gradient continues.
     assert np.abs(np.asarray(out) - smooth).max() < 0.08
 
 
-def test_only_present_parts_are_covered():
+def test_only_present_parts_are_occluded():
     frame, label_map = drawn_face(classes=(1, 5, 7))
-    _, covered = occlude(keys(0), frame[None], label_map[None], 6)
-    names = {p.name for p, c in zip(NINE.parts, covered[0], strict=True) if c}
+    _, occluded = occlude_parts(keys(0), frame[None], label_map[None], 6)
+    names = {p.name for p, c in zip(NINE.parts, occluded[0], strict=True) if c}
     assert names == {"brow_1", "nose", "mouth"}
 
 
-def test_same_key_same_cover_alone_or_in_a_batch():
+def test_an_example_depends_on_its_key_only():
     frame, label_map = drawn_face()
     frames, maps = np.stack([frame] * 4), np.stack([label_map] * 4)
-    together, covered = occlude(keys(0, 1, 2, 3), frames, maps, 2)
-    alone, covered_alone = occlude(keys(2), frames[:1], maps[:1], 2)
+    together, occluded = occlude_parts(keys(0, 1, 2, 3), frames, maps, 2)
+    alone, occluded_alone = occlude_parts(keys(2), frames[:1], maps[:1], 2)
     np.testing.assert_array_equal(together[2], alone[0])
-    np.testing.assert_array_equal(covered[2], covered_alone[0])
-    assert len({tuple(row) for row in np.asarray(covered)}) > 1
+    np.testing.assert_array_equal(occluded[2], occluded_alone[0])
+    assert len({tuple(row) for row in np.asarray(occluded)}) > 1
 
 
-def test_every_part_is_as_likely():
+def test_parts_are_equally_likely():
     chosen = jax.vmap(lambda key: choose_parts(key, jnp.ones(6, bool), 2))(keys(*range(600)))
     # Binomial, n 600 and p 1/3: mean 200, standard deviation 11.5.
     assert np.abs(np.asarray(chosen.sum(axis=0)) - 200).max() < 50
@@ -88,7 +88,7 @@ def test_part_at_the_edge_of_the_frame():
     frame, label_map = drawn_face(classes=())
     label_map[:6, :6] = 1
     frame[:6, :6] = 0.1
-    out, _ = occlude(keys(0), frame[None], label_map[None], 1)
+    out, _ = occlude_parts(keys(0), frame[None], label_map[None], 1)
     np.testing.assert_allclose(out[0], np.broadcast_to(SKIN, out[0].shape), rtol=0.05)
 
 
@@ -96,4 +96,4 @@ def test_part_at_the_edge_of_the_frame():
 def test_bad_count(count):
     frame, label_map = drawn_face()
     with pytest.raises(ValueError, match="0..6"):
-        occlude(keys(0), frame[None], label_map[None], count)
+        occlude_parts(keys(0), frame[None], label_map[None], count)
