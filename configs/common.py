@@ -54,12 +54,14 @@ def get_config() -> ConfigDict:
     config.photo.rotation = 0.0
     config.photo.zoom = 0.0
     config.stages = ("coarse", "localizer", "fine", "joint")  # and "distill"
+    config.part_weights = ()  # weights of the parts in the fine loss; empty: 1 for each
     config.halve_every_epochs = 5.0  # halves all learning rates
 
     config.coarse = ConfigDict()
     config.coarse.epochs = 25
     config.coarse.lr = 2.3e-3
-    config.coarse.loss = "cross_entropy"  # or balanced_cross_entropy
+    # or binary_cross_entropy (eq. 16 of the paper), balanced_cross_entropy
+    config.coarse.loss = "cross_entropy"
 
     config.localizer = ConfigDict()
     config.localizer.epochs = 25
@@ -100,6 +102,7 @@ def get_config() -> ConfigDict:
     config.consensus = ConfigDict()
     config.consensus.coarse = 0.0  # weight in the coarse network's loss; 0: off
     config.consensus.fine = 0.0  # weight in the fine networks' loss; 0: off
+    config.consensus.regions = "labels"  # or connected: each connected region of a label
     config.consensus.warmup_epochs = 0.0  # of each stage, over which the weights rise from 0
 
     # Edges between labels (Han and Yoon, 2024).

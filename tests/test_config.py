@@ -96,6 +96,7 @@ def test_the_message_names_all_unknown_and_missing_fields():
     [
         ({"model__patch_size": 301}, "model.patch_size is 301"),
         ({"model__patch_size": 221, "model__windows": "fitted"}, "largest window has 259 pixels"),
+        ({"part_weights": (1.0,) * 5}, "part_weights has 5 numbers, but .*'nine' has 6 parts"),
         ({"edges__task": 1.0}, "edges.task is 1.0 and model.edge_head is False"),
         ({"dataset__unlabelled": "photos"}, "dataset.unlabelled is 'photos', but only .*'distill'"),
         (

@@ -3,11 +3,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from jax_stn_icnn.anatomy import ELEVEN, NINETEEN
 from jax_stn_icnn.train import consensus, losses
 
-consensus_and_gradient = jax.jit(jax.value_and_grad(consensus.mean_consensus_loss))
+consensus_and_gradient = jax.jit(
+    jax.value_and_grad(consensus.mean_consensus_loss), static_argnames="connected"
+)
 
 
 @pytest.mark.parametrize(("alpha", "beta"), [(10, 5), (1, 0), (0, 1)])
@@ -15,7 +18,7 @@ def test_consensus_equals_the_original(golden, alpha, beta):
     z = golden("consensus")
     target = jnp.array(z["target_int64"].astype(np.int32))
     loss, gradient = jax.jit(
-        jax.value_and_grad(lambda x: consensus.consensus_loss(x, target, alpha, beta))
+        jax.value_and_grad(lambda x: consensus.consensus_loss(x, target, None, alpha, beta))
     )(z.nhwc("logits"))
     np.testing.assert_allclose(loss, z[f"loss_a{alpha}_b{beta}"], rtol=1e-5)
     expected = z.nhwc(f"grad_a{alpha}_b{beta}")
@@ -23,24 +26,29 @@ def test_consensus_equals_the_original(golden, alpha, beta):
     assert error < 1e-5
 
 
-def consensus_by_a_loop(probs, label_map):
+def consensus_by_a_loop(probs, label_map, connected):
     """Returns the loss of one image in float64; probabilities (height, width, labels)."""
     terms = []
     for c in np.unique(label_map):
-        p = probs[label_map == c]
-        mean = p.mean(axis=0)
-        kl = (mean * (np.log(mean) - np.log(p))).mean()  # over pixels and labels
-        terms.append(10 * -np.log(mean[c]) + 5 * kl)
+        numbered, count = scipy.ndimage.label(label_map == c)
+        if not connected:
+            numbered, count = np.minimum(numbered, 1), 1
+        for k in range(1, count + 1):
+            p = probs[numbered == k]
+            mean = p.mean(axis=0)
+            kl = (mean * (np.log(mean) - np.log(p))).mean()  # over pixels and labels
+            terms.append(10 * -np.log(mean[c]) + 5 * kl)
     return np.mean(terms)
 
 
-def test_mean_consensus_equals_a_loop():
+@pytest.mark.parametrize("connected", [True, False])
+def test_mean_consensus_equals_a_loop(connected):
     logits = jax.random.normal(jax.random.key(0), (2, 12, 10, 4))
     label_map = np.array(jax.random.randint(jax.random.key(1), (2, 12, 10), 0, 3))
     label_map[1] = np.minimum(label_map[1], 1)  # has fewer labels than the other
     probs = np.asarray(jax.nn.softmax(logits), np.float64)
-    each = [consensus_by_a_loop(probs[i], label_map[i]) for i in range(2)]
-    loss, gradient = consensus_and_gradient(logits, jnp.array(label_map))
+    each = [consensus_by_a_loop(probs[i], label_map[i], connected) for i in range(2)]
+    loss, gradient = consensus_and_gradient(logits, jnp.array(label_map), connected=connected)
     np.testing.assert_allclose(loss, np.mean(each), rtol=1e-5)
     chex.assert_tree_all_finite(gradient)
     assert (np.abs(gradient).sum(axis=(1, 2)) > 0).all()
@@ -54,6 +62,39 @@ def test_consensus_is_finite_if_a_probability_underflows():
     np.testing.assert_allclose(loss, 10 * (120 + np.log(2)), rtol=1e-6)
     # As for cross entropy: softmax minus one-hot, divided by the number of pixels.
     np.testing.assert_allclose(gradient[0, 0, 0], [10 / 32, -10 / 16, 10 / 32], rtol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_connected_regions_equal_scipys(seed):
+    rng = np.random.default_rng(seed)
+    label_map = rng.integers(0, 2 + seed, (2, 19, 23))
+    if seed == 0:  # a spiral: the longest path possible
+        label_map[0] = 0
+        for i in range(0, 9, 2):
+            label_map[0, i : 19 - i, i : 23 - i] = 1
+            label_map[0, i + 1 : 18 - i, i + 1 : 22 - i] = 0
+            label_map[0, i + 1, i] = 0
+            label_map[0, i + 2 : i + 3, i + 1] = 1
+    regions = np.asarray(jax.jit(consensus.connected_regions)(jnp.array(label_map)))
+    for image in range(2):
+        expected = np.zeros_like(label_map[image])
+        total = 0
+        for c in np.unique(label_map[image]):
+            numbered, count = scipy.ndimage.label(label_map[image] == c)
+            expected = np.where(numbered > 0, numbered + total, expected)
+            total += count
+        # The same partition: each number corresponds to one of scipy's.
+        pairs = np.unique(np.stack([regions[image].ravel(), expected.ravel()]), axis=1)
+        assert pairs.shape[1] == total
+        np.testing.assert_array_equal(np.unique(regions[image]), np.arange(total))
+
+
+def test_binary_cross_entropy_equals_its_definition():
+    logits = jax.random.normal(jax.random.key(0), (2, 3, 4, 5))
+    truth = jax.random.randint(jax.random.key(1), (2, 3, 4), 0, 5)
+    sigmoid, hot = jax.nn.sigmoid(logits), jax.nn.one_hot(truth, 5)
+    expected = -(hot * jnp.log(sigmoid) + (1 - hot) * jnp.log(1 - sigmoid)).mean()
+    np.testing.assert_allclose(losses.binary_cross_entropy(logits, truth), expected, rtol=1e-5)
 
 
 def test_cross_entropy_equals_its_definition():

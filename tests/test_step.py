@@ -213,6 +213,25 @@ def test_consensus_is_added_by_its_weight_and_share(joint_inputs):
 
 
 @pytest.mark.slow
+def test_part_weights_weight_the_parts_of_the_fine_term(joint_inputs):
+    model, variables, inputs, keys = joint_inputs
+
+    @jax.jit
+    def fine_terms(variables):
+        def fine(part_weights):
+            stage = dataclasses.replace(joint_stage(), part_weights=part_weights)
+            given = variables, inputs, keys, stage
+            terms, _ = model.apply(*given, method=objective.loss_terms, mutable=["batch_stats"])
+            return terms["fine"].mean
+
+        return [fine(weights) for weights in (None, (1.0, 0.0), (0.0, 1.0), (2.0, 3.0))]
+
+    plain, first, second, both = fine_terms(variables)
+    np.testing.assert_allclose(first + second, plain, rtol=1e-6)
+    np.testing.assert_allclose(both, 2 * first + 3 * second, rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_without_weights_consensus_and_edges_do_not_change_the_program(joint_inputs):
     model, variables, inputs, keys = joint_inputs
 

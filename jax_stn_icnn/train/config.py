@@ -15,7 +15,7 @@ from jax_stn_icnn.data.config import AugmentConfig
 from jax_stn_icnn.models.config import CENTROID, ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.losses import PIXEL_LOSSES
-from jax_stn_icnn.train.stages import NETWORKS, STAGES
+from jax_stn_icnn.train.stages import NETWORKS, REGIONS, STAGES
 
 # Fields that may change when a run is resumed, since no parameter depends on them.
 FREE_FIELDS = (
@@ -94,6 +94,10 @@ FIELDS: dict[str, _Rule] = {
     "mirror": _FLAG,
     "stages": _some_of(STAGES),
     "halve_every_epochs": _POSITIVE,
+    "part_weights": _Rule(
+        lambda value: isinstance(value, tuple | list) and all(map(_NOT_NEGATIVE.fits, value)),
+        "numbers of at least 0, one for each part, or empty",
+    ),
     "coarse.epochs": _integer(0),
     "coarse.lr": _POSITIVE,
     "coarse.loss": _one_of(*PIXEL_LOSSES),
@@ -117,6 +121,7 @@ FIELDS: dict[str, _Rule] = {
     "distill.decay": _SHARE,
     "consensus.coarse": _NOT_NEGATIVE,
     "consensus.fine": _NOT_NEGATIVE,
+    "consensus.regions": _one_of(*REGIONS),
     "consensus.warmup_epochs": _NOT_NEGATIVE,
     "edges.coarse": _NOT_NEGATIVE,
     "edges.fine": _NOT_NEGATIVE,
@@ -202,6 +207,11 @@ def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
         problems.append(
             f"edges.task is {values['edges.task']} and model.edge_head is {model.edge_head}, but "
             "an edge task needs an edge head, and an edge head needs an edge task"
+        )
+    if values["part_weights"] and len(values["part_weights"]) != model.anatomy.num_parts:
+        problems.append(
+            f"part_weights has {len(values['part_weights'])} numbers, but the anatomy "
+            f"{model.anatomy.name!r} has {model.anatomy.num_parts} parts"
         )
     if model.cropper == CENTROID and "localizer" in values["stages"]:
         problems.append(

@@ -45,6 +45,7 @@ def distillation_losses(
     coarse: CoarseOutput,
     theta: jax.Array,
     fine_logits: Sequence[jax.Array],
+    part_weights: Sequence[float] | None = None,
 ) -> dict[str, jax.Array]:
     """Returns the distances between the networks' predictions and the teacher's.
 
@@ -55,6 +56,7 @@ def distillation_losses(
         coarse: Output of the coarse network.
         theta: The windows, (batch, parts, 2, 3).
         fine_logits: Logits of the patches that these windows crop.
+        part_weights: Weight of each part in the fine term; None for weights of 1.
 
     Returns:
         A float32 scalar for each term of the loss, its name with the suffix DISTILLED.
@@ -78,5 +80,7 @@ def distillation_losses(
     # Patches of the same windows, so that their pixels correspond.
     windows = jax.lax.stop_gradient(theta)
     _, targets = apply(frame, windows, teacher, inputs.region, method="fine_stage")
-    distances["fine"] = sum(map(losses.distillation_loss, fine_logits, targets), jnp.zeros(()))
+    by_part = jnp.stack(list(map(losses.distillation_loss, fine_logits, targets)))
+    weights = 1.0 if part_weights is None else jnp.array(part_weights)
+    distances["fine"] = jnp.sum(by_part * weights)
     return {name + DISTILLED: loss for name, loss in distances.items()}

@@ -32,6 +32,24 @@ def cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
     return jnp.mean(jnp.where(known, _pixel_cross_entropy(logits, label_map), jnp.nan))
 
 
+def binary_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
+    """Returns the paper's averaged binary cross entropy (eq. 16), over pixels and labels.
+
+    Args:
+        logits: (batch, height, width, labels); each label's probability is its sigmoid.
+        label_map: Integers below `labels`, (batch, height, width).
+
+    Returns:
+        A float32 scalar.
+
+    Raises:
+        ValueError: Shapes do not match, or, outside of jit, a label is outside 0..labels - 1.
+    """
+    check_logits(logits, label_map)
+    hot = jax.nn.one_hot(label_map, logits.shape[-1])
+    return jnp.mean(optax.losses.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), hot))
+
+
 def balanced_cross_entropy(logits: jax.Array, label_map: jax.Array) -> jax.Array:
     """Returns the cross entropy with each class weighted by the root of its number of pixels.
 
@@ -241,6 +259,7 @@ def distillation_loss(logits: jax.Array, teacher_logits: jax.Array) -> jax.Array
 
 PIXEL_LOSSES = {
     "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
     "balanced_cross_entropy": balanced_cross_entropy,
 }
 

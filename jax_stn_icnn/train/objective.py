@@ -77,7 +77,7 @@ def loss_terms(
         )
         if ema_variables is not None and coarse is not None:
             distances = distillation.distillation_losses(
-                model, ema_variables, inputs, coarse, theta, fine_logits
+                model, ema_variables, inputs, coarse, theta, fine_logits, stage.part_weights
             )
             all_examples = jnp.float32(inputs.frame.shape[0])
             terms |= {name: Term(mean, all_examples) for name, mean in distances.items()}
@@ -169,7 +169,11 @@ def _coarse_loss(
             coarse.global_logits, inputs.global_labels, anatomy.global_ids, anatomy.num_classes
         )
     if weight := stage.consensus.coarse:
-        loss += weight * consensus_share * mean_consensus_loss(logits, labels)
+        loss += (
+            weight
+            * consensus_share
+            * mean_consensus_loss(logits, labels, stage.consensus.regions == "connected")
+        )
     if weight := stage.edges.coarse:
         loss += weight * losses.edge_cross_entropy(logits, labels)
     if weight := stage.edges.task:
@@ -187,16 +191,19 @@ def _fine_loss(
     stage: Stage,
     consensus_share: jax.Array | float,
 ) -> jax.Array:
-    """Returns the loss of the fine networks, the sum over the parts."""
+    """Returns the loss of the fine networks, the weighted sum over the parts."""
     logits, theta, inputs = (_labelled(tree, inputs) for tree in (logits, theta, inputs))
     labels = ops.crop_part_labels(
         inputs.labels, theta, model.config.patch_sizes, model.config.anatomy, axis_aligned=True
     )
-    loss = jnp.sum(losses.fine_losses(logits, labels))
+    by_part = losses.fine_losses(logits, labels)
     if weight := stage.consensus.fine:
-        agreement = jnp.stack(list(map(mean_consensus_loss, logits, labels)))
-        loss += weight * consensus_share * jnp.sum(agreement)
+        connected = stage.consensus.regions == "connected"
+        pairs = zip(logits, labels, strict=True)
+        agreement = jnp.stack([mean_consensus_loss(*pair, connected) for pair in pairs])
+        by_part += weight * consensus_share * agreement
     if weight := stage.edges.fine:
-        near_edges = jnp.stack(list(map(losses.edge_cross_entropy, logits, labels)))
-        loss += weight * jnp.sum(near_edges)
-    return loss
+        by_part += weight * jnp.stack(list(map(losses.edge_cross_entropy, logits, labels)))
+    if stage.part_weights is not None:
+        by_part *= jnp.array(stage.part_weights)
+    return jnp.sum(by_part)

@@ -9,6 +9,7 @@ from jax_stn_icnn.models.config import CENTROID
 
 STAGES = ("coarse", "localizer", "fine", "joint", "distill")
 NETWORKS = ("coarse", "localizer", "fine")
+REGIONS = ("labels", "connected")
 # Suffix of a term of the loss that compares the networks with the teacher.
 DISTILLED = "_distilled"
 
@@ -20,11 +21,13 @@ class Consensus:
     Attributes:
         coarse: Weight in the loss of the coarse network.
         fine: Weight in the loss of the fine networks.
+        regions: One of REGIONS: all pixels of a label, or each connected region of a label.
         warmup_epochs: Epochs at the beginning of a stage over which the weights rise from 0.
     """
 
     coarse: float = 0.0
     fine: float = 0.0
+    regions: str = "labels"
     warmup_epochs: float = 0.0
 
 
@@ -54,6 +57,7 @@ class Stage:
         loss_weights: Weight of each term of the loss: `coarse`, `localizer` and `fine`, and the
             same with the suffix DISTILLED.
         coarse_loss: One of `losses.PIXEL_LOSSES`.
+        part_weights: Weight of each part in the fine term; None for weights of 1.
         true_windows: Whether patches are cropped from the true windows, not from the predicted.
         jitter: Largest shift of the true windows in pixels, along each axis.
         warmup_epochs: Epochs over which the rates of coarse network and localizer rise from 0.
@@ -68,6 +72,7 @@ class Stage:
     learning_rates: Mapping[str, float]
     loss_weights: Mapping[str, float]
     coarse_loss: str = "cross_entropy"
+    part_weights: tuple[float, ...] | None = None
     true_windows: bool = False
     jitter: int = 0
     warmup_epochs: float = 0.0
@@ -106,6 +111,7 @@ def _make_stage(config: ConfigDict, name: str) -> Stage:
         {network: rate for network, rate in rates.items() if rate > 0},
         {term: weight for term, weight in weights.items() if weight > 0},
         coarse_loss=config.coarse.loss,
+        part_weights=tuple(config.part_weights) or None,
         true_windows=name == "fine",
         jitter=config.fine.jitter if name == "fine" else 0,
         warmup_epochs=config.joint.warmup_epochs if name == "joint" else 0.0,
