@@ -13,13 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.compiler_flags import FLAGS
+
 DOCS = Path(__file__).parent
-# As in tests/: the results do not depend on how well the compiler optimizes.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-)
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 # Blocks, pages and later test runs share compiled programs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "programs"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

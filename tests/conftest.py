@@ -3,29 +3,25 @@ import shutil
 import tempfile
 from pathlib import Path
 
-# What tests prove does not hang on how well the compiler optimises, and compiling is most of their
-# time: half of it this way. Must be said before JAX is imported.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false",
-)
+from tests.compiler_flags import FLAGS
+
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 import jax  # noqa: E402 (the flags come first)
 import numpy as np
 import pytest
 
-# Four devices on any machine; must be said before anything asks for one.
+# Four devices on any machine, set before the first use of a device.
 jax.config.update("jax_num_cpu_devices", 4)
 
 from jax_stn_icnn.anatomy import NINE, Anatomy  # noqa: E402 (after the flags)
 from jax_stn_icnn.compilation import cache  # noqa: E402 (after the flags)
 
 GOLDEN = Path(__file__).parent / "golden"
-# The environment's name of the directory of compiled programs that all processes of a run share;
-# who sets it, as .ci/run does, shares it between runs.
+# The environment variable with the directory of compiled programs. By default it is a temporary
+# directory that all processes of one run share; .ci/run sets it to share it between its steps.
 SHARED = "JAX_STN_ICNN_TESTS_CACHE"
-# Files by how long they take.
+# The files that take longest, the longest first.
 LONGEST = (
     "test_step.py",
     "test_loop.py",
@@ -34,27 +30,28 @@ LONGEST = (
     "test_pipeline.py",
     "test_programs.py",
 )
-# Of this package's own cache, the values that tests take from it.
+# The only values that tests take from this package's own cache.
 SHAPES = "shapes of variables"
-# How this package's own cache finds a file, for tests of that cache.
+# The original function, for tests of that cache.
 find_path = cache._path
 
 
 def pytest_configure(config):
-    """Has whatever one test compiled, or found the shapes of, serve all others."""
+    """Shares compiled programs, and the shapes of variables, between all tests and processes."""
     if SHARED not in os.environ:
-        # pytest-xdist's processes inherit the environment of the one that starts them.
+        # The workers of pytest-xdist inherit the environment.
         os.environ[SHARED] = config.shared_programs = tempfile.mkdtemp(prefix="programs-")
     jax.config.update("jax_compilation_cache_dir", os.environ[SHARED])
-    # Files of programs that compile sooner would take longer than they save.
+    # For programs that compile faster, writing a file takes longer than it saves.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
-    # JAX finds a program by what it does, this package by what it is made from: it would not see
-    # what a test has replaced. The networks' shapes depend on nothing that tests replace.
+    # JAX's cache identifies a program by its operations, this package's cache by its description,
+    # which does not change if a test replaces a function. Shapes depend on nothing that tests
+    # replace.
     cache._path = lambda name, made_from: find_path(name, made_from) if name == SHAPES else None
 
 
 def pytest_collection_modifyitems(items):
-    """Files that take longest come first, so that no process is left with one at the end."""
+    """Runs the longest files first, so that all workers end at about the same time."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else 99)
 
 
