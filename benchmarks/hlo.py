@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 STAGES = (
     ("paste", "jit(_paste"),
     ("crop", "jit(_crop"),
-    ("fine", "/fine/"),
-    ("localizer", "localiz"),
-    ("coarse", "/coarse/"),
+    ("fine", "fine_stage"),
+    ("localizer", "localize"),
+    ("coarse", "coarse_stage"),
     ("merge", ".merge"),
 )
 OTHER = "other"

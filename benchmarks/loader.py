@@ -55,7 +55,7 @@ def rows(settings: Settings) -> Iterator[Row]:
 
 
 def _take(loader: grain.IterDataset) -> None:
-    """Reads some batches, and ends the threads, which would read ahead while a peer is timed."""
+    """Reads BATCHES batches, and stops the threads, which would run while a peer is timed."""
     batches = iter(loader)
     for _ in range(BATCHES):
         next(batches)
@@ -63,7 +63,7 @@ def _take(loader: grain.IterDataset) -> None:
 
 
 def _in_torch(peer: ModuleType, dataset: str, batch: int) -> Callable[[], object]:
-    """Returns a call of a Dataset loaded in the main process; ours reads ahead in two threads."""
+    """Returns a call that loads in the main process; `ours` loads in two background threads."""
     size, frame_size = SIDES[dataset]
     records = Records(size)
     to_nine = np.zeros(256, np.uint8)

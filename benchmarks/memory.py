@@ -1,6 +1,6 @@
-"""Peak memory of joint training, of ours and of PyTorch, each in a process of its own.
+"""Peak memory of joint training, in JAX and in PyTorch, each in a process of its own.
 
-python -m benchmarks.memory 16      # prints ours for a batch of 16, in bytes
+python -m benchmarks.memory 16      # peak of JAX for 16 faces, in bytes
 """
 
 import sys
@@ -30,7 +30,7 @@ def measure(settings: Settings) -> list[Result]:
 
 
 def main() -> None:
-    """Takes joint steps and reports the peak."""
+    """Takes joint steps in JAX and reports the peak."""
     call = training.ours("joint", int(sys.argv[1]))
     for _ in range(process.MEMORY_STEPS):
         call()

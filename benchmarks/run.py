@@ -1,4 +1,4 @@
-"""Measures speed and memory of ours and of peers, and prints a table.
+"""Measures speed and memory of this project and of its peers, and prints a table.
 
     python -m benchmarks.run                                  # all benchmarks but scaling
     python -m benchmarks.run --only sampler,pipeline --json found.json --append

@@ -20,7 +20,7 @@ from jax_stn_icnn.geometry import Size, invert_theta, unit_to_pixel
 # Batch, side of the frame, side of the windows: HELEN's setting and CelebAMask-HQ's.
 SETTINGS = ((1, 1024, 81), (16, 512, 127))
 CHANNELS = 3
-# What is computed -> the argument whose gradient it is.
+# Name of a computation -> the argument of its gradient; None is the function itself.
 CROPS = {"forward": None, "gradient of theta": 1, "gradient of the image": 0}
 PASTES = {"forward": None, "gradient of the scores": 0}
 

@@ -60,7 +60,7 @@ def _starts(
     folder: str,
     rounds: int,
 ) -> Result:
-    """Measures our three starts and the peer's, alternately; median, minimum and maximum."""
+    """Returns median, minimum and maximum of the three starts and the peer's, run alternately."""
     seconds: dict[str, list[float]] = {}
     unavailable: dict[str, str] = {}
     for number in range(rounds):
