@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
     before, _ = run_networks(batch, count)
     with tempfile.TemporaryDirectory() as out:
         seconds, memory = parse_all(folder, Path(out), batch)
-        facts = [json.loads(path.read_text()) for path in Path(out).glob("*.json")]
+        facts = [json.loads(path.read_text()) for path in Path(out).glob("*.jpg.json")]
     after, loading = run_networks(batch, count)
     networks = 2 * count * batch / (before + after)
     faces = sum(len(photo["faces"]) for photo in facts)
