@@ -1,6 +1,6 @@
 /**
- * Where faces are in a photo, and the square around each that becomes a frame: what `faces.py` and
- * the matrices of `resample.py` are in Python.
+ * The square around each face that becomes a frame, and the matrices between frame and photo; in
+ * Python, `faces/framing.py` and `faces/resample.py`.
  *
  * Points are (x, y); whole numbers are the centres of pixels.
  */
@@ -26,7 +26,7 @@ export interface Area {
   readonly bottom: number;
 }
 
-// The framing of CelebAMask-HQ's pictures, as measured in faces.py.
+// The framing of CelebAMask-HQ's pictures, as measured in `faces/framing.py`.
 const SIDE = 1.587;
 const UP = 0.076;
 

@@ -1,6 +1,6 @@
 /**
- * Class scores of a frame, carried to the photo's own pixels. Scores are resampled, not labels, so
- * that borders are as fine as the photo is: what `photo_parse.py` is in Python.
+ * Class scores of a frame, resampled to the photo's pixels. Scores are resampled, not labels, so that
+ * borders have the photo's resolution; in Python, `inference/results.py`.
  */
 
 import {
