@@ -53,8 +53,7 @@ def test_paste_equals_its_definition_pixel_by_pixel():
 
 
 # From next to nothing to the patch's own scale, one tile each; up to twice and six times its scale.
-@pytest.mark.parametrize("largest", [10 / 59, 20 / 59, 0.9])
-@pytest.mark.parametrize("shear", [0.0, 0.1])
+@pytest.mark.parametrize(("largest", "shear"), [(10 / 59, 0.0), (20 / 59, 0.1), (0.9, 0.1)])
 def test_tiles_equal_sampling_the_whole_frame(largest, shear):
     frame, patch, faces = (45, 60), (9, 11), 5
     theta = random_theta(jax.random.key(7), (faces, 6), scale=largest - 0.2, shear=shear, shift=2.2)
