@@ -1,14 +1,14 @@
-"""Trains STN-iCNN: prepares the data set where it is missing, trains, evaluates and draws.
+"""Trains STN-iCNN: prepares the data set if it is missing, trains, evaluates and draws.
 
     python train.py                                  # drawn faces, a short run
     python train.py --config configs/celebamask.py --workdir runs/celebamask \
         --config.dataset.manual_dir=~/Downloads --config.joint.lr_fine=1e-3
 
-The same command again goes on where a run was stopped. On several machines, in each:
+The same command resumes a run that was stopped. On several machines, run on each of them:
 
     python train.py ... --coordinator HOST:PORT --num_processes N --process_id I
 
-Compiled programs stay in --compilation_cache, so the second start is fast.
+Compiled programs are cached in --compilation_cache, so that the next start is fast.
 """
 
 import sys
@@ -28,15 +28,17 @@ from tfds_builders.prepare import PrepareError, prepare
 
 _ROOT = Path(__file__).parent
 _CONFIG = config_flags.DEFINE_config_file("config", str(_ROOT / "configs/synthetic.py"))
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; by default runs/<config>.")
-_COORDINATOR = flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, if several run.")
-_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes run.")
-_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Which of them this is.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/<config>.")
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", None, "HOST:PORT of process 0, with several processes."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes.")
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "Index of this process.")
 _COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, cache.HELP)
 
 
 def _prepare(config: ConfigDict) -> None:
-    """Builds the data set unless it is there; one process does, the others wait."""
+    """Prepares the data set if it is missing; one process does, the others wait."""
     dataset = config.dataset
     if jax.process_index() == 0:
         manual_dir = Path(dataset.manual_dir).expanduser() if dataset.manual_dir else None
@@ -53,7 +55,7 @@ def _workdir() -> Path:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Runs the command."""
+    """Trains the run of the flags."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments: {' '.join(argv[1:])}")
     if _COORDINATOR.value is None and (_NUM_PROCESSES.value, _PROCESS_ID.value) != (None, None):
@@ -70,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
         loop.train_and_evaluate(config, _workdir())
     except loop.Interrupted as stop:
         print(stop)
-        sys.exit(143)  # What a process ended by SIGTERM returns.
+        sys.exit(143)  # the status of a process that SIGTERM ended
     except (ArchiveError, PrepareError, OSError, ValueError, loop.Diverged) as error:
         sys.exit(f"error: {error}")
 

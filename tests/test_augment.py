@@ -264,13 +264,13 @@ def test_any_number_of_devices_agrees():
 
 def test_example_keys_depend_on_seed_step_and_position_only():
     positions = jnp.arange(16)
-    whole = jax.random.key_data(example_keys(3, 7, positions))
+    expected = jax.random.key_data(example_keys(3, 7, positions))
     # Two processes, each with every other place.
     for process in (0, 1):
         share = example_keys(3, 7, positions[process::2])
-        np.testing.assert_array_equal(jax.random.key_data(share), whole[process::2])
+        np.testing.assert_array_equal(jax.random.key_data(share), expected[process::2])
     jitted = jax.jit(example_keys)(3, 7, positions)
-    np.testing.assert_array_equal(jax.random.key_data(jitted), whole)
+    np.testing.assert_array_equal(jax.random.key_data(jitted), expected)
     many = np.concatenate(
         [
             jax.random.key_data(example_keys(seed, step, positions))

@@ -21,8 +21,8 @@ FIELDS = {
 }
 
 
-class Drawn:
-    """Records in memory; the colour of each tells its index."""
+class Uniform:
+    """Records in memory, with colours that depend on the index."""
 
     def __init__(self, count, shape=(SIZE, SIZE), label_shape=None):
         self._count, self._shape, self._label_shape = count, shape, label_shape or shape
@@ -39,7 +39,7 @@ class Drawn:
 
 
 class Single:
-    """One record, given."""
+    """One record."""
 
     def __init__(self, image, label, name=b"the_face"):
         self._record = {"image": image, "label": label[..., None], "name": name}
@@ -75,7 +75,7 @@ def assert_equal(batches, others):
 
 @pytest.mark.parametrize("train", [True, False])
 def test_fields(train):
-    (batch,) = take(loader_of(Drawn(9), train=train), 1)
+    (batch,) = take(loader_of(Uniform(9), train=train), 1)
     assert batch.keys() == FIELDS.keys()
     for field, (dtype, shape) in FIELDS.items():
         assert batch[field].dtype == dtype and batch[field].shape == (4, *shape), field
@@ -84,15 +84,15 @@ def test_fields(train):
     assert batch["mask"].all()
 
 
-def test_seed_fixes_the_order():
-    first, again = (take(loader_of(Drawn(37), seed=5), 25) for _ in range(2))
+def test_the_seed_determines_the_order():
+    first, again = (take(loader_of(Uniform(37), seed=5), 25) for _ in range(2))
     assert_equal(first, again)
-    assert indices(first) != indices(take(loader_of(Drawn(37), seed=6), 25))
+    assert indices(first) != indices(take(loader_of(Uniform(37), seed=6), 25))
 
 
 @pytest.mark.parametrize("count", [20, 37])
-def test_each_epoch_holds_every_record_once(count):
-    order = np.concatenate(indices(take(loader_of(Drawn(count)), 3 * count // 4)))
+def test_each_epoch_contains_every_record_once(count):
+    order = np.concatenate(indices(take(loader_of(Uniform(count)), 3 * count // 4)))
     epochs = order[: 2 * count].reshape(2, count)
     np.testing.assert_array_equal(np.sort(epochs), np.tile(np.arange(count), (2, 1)))
     assert epochs[0].tolist() != epochs[1].tolist() and epochs[0].tolist() != list(range(count))
@@ -104,18 +104,20 @@ def test_each_epoch_holds_every_record_once(count):
 def test_processes_share_each_global_batch(train, count, process_count):
     num_batches = -(-count // 8)
     options = {"train": train, "batch_size": 8}
-    whole = take(loader_of(Drawn(count), **options), num_batches)
+    expected = take(loader_of(Uniform(count), **options), num_batches)
     shares = [
         take(
-            loader_of(Drawn(count), **options, process_index=process, process_count=process_count),
+            loader_of(
+                Uniform(count), **options, process_index=process, process_count=process_count
+            ),
             num_batches,
         )
         for process in range(process_count)
     ]
-    for n, batch in enumerate(whole):
-        joined = {field: np.concatenate([share[n][field] for share in shares]) for field in batch}
-        by_position = np.argsort(joined["position"])
-        assert_equal([{f: values[by_position] for f, values in joined.items()}], [batch])
+    for n, batch in enumerate(expected):
+        merged = {field: np.concatenate([share[n][field] for share in shares]) for field in batch}
+        by_position = np.argsort(merged["position"])
+        assert_equal([{f: values[by_position] for f, values in merged.items()}], [batch])
     seen = np.concatenate([batch["index"] for share in shares for batch in share])
     seen = seen[seen >= 0]
     if not train or count % 8 == 0:
@@ -123,9 +125,9 @@ def test_processes_share_each_global_batch(train, count, process_count):
 
 
 @pytest.mark.parametrize("process_count", [1, 2])
-def test_evaluation_goes_once_in_order_and_masks_the_padding(process_count):
+def test_evaluation_has_every_record_once_in_order_and_masks_the_padding(process_count):
     every = [
-        list(loader_of(Drawn(9), train=False, process_index=process, process_count=process_count))
+        list(loader_of(Uniform(9), train=False, process_index=process, process_count=process_count))
         for process in range(process_count)
     ]
     assert [len(batches) for batches in every] == [3] * process_count
@@ -143,51 +145,51 @@ def test_evaluation_goes_once_in_order_and_masks_the_padding(process_count):
         np.testing.assert_array_equal(batch["region"][padding][:, 0, 0], 1)
 
 
-def test_full_last_batch_is_not_followed_by_an_empty_one():
-    batches = list(loader_of(Drawn(8), train=False))
+def test_no_empty_batch_follows_a_full_last_one():
+    batches = list(loader_of(Uniform(8), train=False))
     assert indices(batches) == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("done", [0, 1, 3])
 def test_state_resumes_exactly(train, done):
-    loader = loader_of(Drawn(21), train=train)
+    loader = loader_of(Uniform(21), train=train)
     wanted = take(loader, 6)
     iterator = iter(loader)
     for _ in range(done):
         next(iterator)
     state = iterator.get_state()
     assert state == {"next_index": done}
-    fresh = iter(loader_of(Drawn(21), train=train))
+    fresh = iter(loader_of(Uniform(21), train=train))
     fresh.set_state(state)
     assert_equal([next(fresh) for _ in range(6 - done)], wanted[done:])
 
 
-def test_state_serves_another_number_of_processes():
-    wanted = take(loader_of(Drawn(21), batch_size=4), 5)
-    alone = iter(loader_of(Drawn(21), batch_size=4))
+def test_the_state_is_valid_for_another_number_of_processes():
+    wanted = take(loader_of(Uniform(21), batch_size=4), 5)
+    alone = iter(loader_of(Uniform(21), batch_size=4))
     for _ in range(3):
         next(alone)
     shares = []
     for process in range(2):
-        share = iter(loader_of(Drawn(21), batch_size=4, process_index=process, process_count=2))
+        share = iter(loader_of(Uniform(21), batch_size=4, process_index=process, process_count=2))
         share.set_state(alone.get_state())
         shares.append(next(share)["index"])
     np.testing.assert_array_equal(np.stack(shares, 1).ravel(), wanted[3]["index"])
 
 
 def test_orbax_resumes_exactly(tmp_path):
-    wanted = take(loader_of(Drawn(21)), 9)
+    wanted = take(loader_of(Uniform(21)), 9)
     with ocp.CheckpointManager(tmp_path) as manager:
-        iterator = iter(loader_of(Drawn(21)))
+        iterator = iter(loader_of(Uniform(21)))
         for _ in range(3):
             next(iterator)
         saved = ocp.args.Composite(data=grain.checkpoint.CheckpointSave(iterator))
         manager.save(3, args=saved)
         manager.wait_until_finished()
-        # The old iterator going on changes nothing.
+        # Advancing the old iterator does not change the saved position.
         assert_equal([next(iterator)], wanted[3:4])
-        fresh = iter(loader_of(Drawn(21)))
+        fresh = iter(loader_of(Uniform(21)))
         restored = ocp.args.Composite(data=grain.checkpoint.CheckpointRestore(fresh))
         manager.restore(3, args=restored)
     assert_equal([next(fresh) for _ in range(6)], wanted[3:])
@@ -195,15 +197,15 @@ def test_orbax_resumes_exactly(tmp_path):
 
 WORKER_SCRIPT = """
 import os, signal
-import jax  # With it, workers would ask for absl flags.
+import jax  # With it, workers would need absl flags.
 import numpy as np
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.loader import loader_over
-from tests.test_data import Drawn
+from tests.test_data import Uniform
 
 def loader(num_workers):
     return loader_over(
-        Drawn(21), "synthetic_faces", NINE, frame_size=16, batch_size=4, seed=0, train=True,
+        Uniform(21), "synthetic_faces", NINE, frame_size=16, batch_size=4, seed=0, train=True,
         num_workers=num_workers,
     )
 
@@ -216,7 +218,7 @@ if __name__ == "__main__":
     workers.set_state(state)
     found.append(next(workers))
     signal.signal(signal.SIGINT, lambda *_: None)
-    os.killpg(0, signal.SIGINT)  # as Ctrl+C in a terminal does
+    os.killpg(0, signal.SIGINT)  # as Ctrl+C in a terminal
     found += [next(workers) for _ in range(4)]
     workers.close()
     for one, other in zip(wanted, found, strict=True):
@@ -226,7 +228,7 @@ if __name__ == "__main__":
 """
 
 
-def test_workers_serve_programs_without_absl(tmp_path, request):
+def test_workers_load_the_same_batches_without_absl(tmp_path, request):
     script = tmp_path / "script.py"
     script.write_text(WORKER_SCRIPT)
     finished = subprocess.run(
@@ -236,7 +238,7 @@ def test_workers_serve_programs_without_absl(tmp_path, request):
         text=True,
         timeout=120,
         check=False,
-        start_new_session=True,  # So that the signal stays among its processes.
+        start_new_session=True,  # so that the signal reaches its processes only
     )
     assert finished.returncode == 0, finished.stderr
     assert finished.stdout == "same batches\n"
@@ -287,8 +289,8 @@ def test_helen_is_padded_and_centred(shape):
         np.testing.assert_array_equal(batch["region"][0], np.eye(2, 3))
 
 
-def test_celebamask_image_is_averaged_and_its_smaller_label_kept():
-    # The image has twice the side of the label and of the frame, as 1024 and 512.
+def test_the_image_of_celebamask_hq_is_averaged_and_its_smaller_label_unchanged():
+    # The image has twice the side of the label and of the frame, like CelebAMask-HQ's.
     fine = np.random.default_rng(0).integers(0, 256, (2 * SIZE, 2 * SIZE, 3), dtype=np.uint8)
     label = np.random.default_rng(1).integers(0, 19, (SIZE, SIZE), dtype=np.uint8)
     (batch,) = take(loader_of(Single(fine, label), "celebamask_hq", batch_size=1), 1)
@@ -299,7 +301,7 @@ def test_celebamask_image_is_averaged_and_its_smaller_label_kept():
     np.testing.assert_array_equal(batch["region"][0], np.eye(2, 3))
 
 
-def test_shrunk_labels_stay_with_the_image():
+def test_downsampled_labels_are_aligned_with_the_image():
     big, column = 5 * SIZE, 35  # A straight edge, on a boundary of the averaged blocks.
     image = np.zeros((big, big, 3), np.uint8)
     image[:, column:] = 255
@@ -308,7 +310,7 @@ def test_shrunk_labels_stay_with_the_image():
     np.testing.assert_array_equal(batch["labels"][0] == 5, batch["frame"][0, ..., 0] > 127)
 
 
-def picture(height, width, channels=3):
+def image_of(height, width, channels=3):
     return np.zeros((height, width, channels), np.uint8)
 
 
@@ -321,19 +323,19 @@ def ids(height, width, value=0):
     [
         (
             "helen",
-            picture(17, 9),
+            image_of(17, 9),
             ids(17, 9),
             r"image has 17 x 9 pixels, but the frame only 16 x 16",
         ),
-        ("helen", picture(9, 9), ids(9, 8), r"differ: 9 x 9 and 9 x 8"),
-        ("helen", picture(9, 9), ids(9, 9, 11), r"has class 11, but must lie in 0\.\.10"),
-        ("helen", picture(9, 9, 1), ids(9, 9), r"image has shape \(9, 9, 1\)"),
-        ("celebamask_hq", picture(32, 31), ids(16, 16), r"image has 32 x 31 pixels.*square"),
-        ("celebamask_hq", picture(32, 32), ids(8, 8), r"label has 8 x 8 pixels.*at least 16"),
-        ("synthetic_faces", picture(8, 8), ids(8, 8), r"image has 8 x 8 pixels.*at least 16"),
+        ("helen", image_of(9, 9), ids(9, 8), r"differ: 9 x 9 and 9 x 8"),
+        ("helen", image_of(9, 9), ids(9, 9, 11), r"has class 11, but must lie in 0\.\.10"),
+        ("helen", image_of(9, 9, 1), ids(9, 9), r"image has shape \(9, 9, 1\)"),
+        ("celebamask_hq", image_of(32, 31), ids(16, 16), r"image has 32 x 31 pixels.*square"),
+        ("celebamask_hq", image_of(32, 32), ids(8, 8), r"label has 8 x 8 pixels.*at least 16"),
+        ("synthetic_faces", image_of(8, 8), ids(8, 8), r"image has 8 x 8 pixels.*at least 16"),
     ],
 )
-def test_a_record_that_does_not_fit_is_named(dataset, image, label, message):
+def test_the_message_names_a_record_that_does_not_fit(dataset, image, label, message):
     loader = loader_of(Single(image, label), dataset, batch_size=1)
     with pytest.raises(ValueError, match=r"record 0, 'the_face': .*" + message):
         next(iter(loader))
@@ -349,45 +351,45 @@ def test_a_record_that_does_not_fit_is_named(dataset, image, label, message):
 )
 def test_wrong_arguments(change, message):
     with pytest.raises(ValueError, match=message):
-        loader_of(Drawn(5), **change)
+        loader_of(Uniform(5), **change)
 
 
 def test_unknown_data_set_and_empty_source():
     with pytest.raises(ValueError, match="'lapa'.*helen, synthetic_faces, celebamask_hq"):
-        loader_of(Drawn(5), "lapa")
+        loader_of(Uniform(5), "lapa")
     with pytest.raises(ValueError, match="no record"):
-        loader_of(Drawn(0))
+        loader_of(Uniform(0))
 
 
 class TestUnlabelled:
-    others = Drawn(7, (2 * SIZE, 2 * SIZE))
+    others = Uniform(7, (2 * SIZE, 2 * SIZE))
 
     def colours(self, count=5, **kwargs):
-        batches = take(loader_of(Drawn(10), unlabelled=self.others, **kwargs), count)
+        batches = take(loader_of(Uniform(10), unlabelled=self.others, **kwargs), count)
         for batch in batches:
             assert batch["unlabelled"].shape == batch["frame"].shape
             np.testing.assert_array_equal(batch["unlabelled_region"], batch["region"])
         return np.array([batch["unlabelled"][:, 0, 0, 0] for batch in batches])
 
-    def test_as_many_come_in_an_order_of_their_own(self):
+    def test_they_have_their_own_order(self):
         seen = self.colours(7).ravel()
         for epoch in seen.reshape(4, 7):
             assert sorted(epoch) == list(range(1, 8))
         assert np.any(seen[:7] != seen[7:14])
-        labelled = take(loader_of(Drawn(10)), 2)
-        beside = take(loader_of(Drawn(10), unlabelled=self.others), 2)
-        for one, other in zip(labelled, beside, strict=True):
+        labelled = take(loader_of(Uniform(10)), 2)
+        with_others = take(loader_of(Uniform(10), unlabelled=self.others), 2)
+        for one, other in zip(labelled, with_others, strict=True):
             np.testing.assert_array_equal(one["frame"], other["frame"])
 
     def test_processes_share_them(self):
-        whole = self.colours()
+        expected = self.colours()
         for i in range(2):
             np.testing.assert_array_equal(
-                self.colours(process_index=i, process_count=2), whole[:, i::2]
+                self.colours(process_index=i, process_count=2), expected[:, i::2]
             )
 
-    def test_an_iterator_goes_on_where_it_was(self):
-        loader = loader_of(Drawn(10), unlabelled=self.others)
+    def test_an_iterator_resumes_exactly(self):
+        loader = loader_of(Uniform(10), unlabelled=self.others)
         iterator = iter(loader)
         next(iterator)
         state, expected = iterator.get_state(), next(iterator)
@@ -395,14 +397,14 @@ class TestUnlabelled:
         again.set_state(state)
         np.testing.assert_array_equal(next(again)["unlabelled"], expected["unlabelled"])
 
-    def test_before_they_are_needed_there_are_none(self):
-        late, whole = self.colours(unlabelled_from=2), self.colours()
+    def test_earlier_batches_contain_zeros(self):
+        late, full = self.colours(unlabelled_from=2), self.colours()
         assert np.all(late[:2] == 0)
-        np.testing.assert_array_equal(late[2:], whole[2:])
+        np.testing.assert_array_equal(late[2:], full[2:])
         np.testing.assert_array_equal(
             self.colours(unlabelled_from=2, process_index=1, process_count=2), late[:, 1::2]
         )
 
-    def test_one_that_cannot_be_used_is_named(self):
+    def test_the_message_names_one_that_does_not_fit(self):
         with pytest.raises(ValueError, match="unlabelled record 0, 'face_0': the image has 8 x 8"):
-            take(loader_of(Drawn(10), unlabelled=Drawn(1, (8, 8))), 1)
+            take(loader_of(Uniform(10), unlabelled=Uniform(1, (8, 8))), 1)

@@ -1,6 +1,5 @@
 """Runs of training: most tests replace the compiled steps by a cheap one, and the evaluation."""
 
-import contextlib
 import json
 import os
 import signal
@@ -14,6 +13,7 @@ from PIL import Image
 
 from configs import common
 from jax_stn_icnn import anatomy
+from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.train import batches, loop
@@ -40,7 +40,7 @@ def make_config(*stages):
         interlinks=1,
     )
     config.dataset.frame_size = SIZE
-    config.photo.noise, config.photo.rotation = 0.1, 20.0
+    config.augment, config.photo.noise = False, 0.1
     config.batch_size = BATCH
     config.stages = stages or ("coarse",)
     for stage in config.stages:
@@ -65,8 +65,9 @@ def make_records(count=RECORDS):
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch):
-    """Two brows as classes, and a few records for every split."""
+    """Two brows as classes, a few records for every split, and no drawing of curves."""
     monkeypatch.setitem(anatomy.ANATOMIES, "brows", BROWS)
+    monkeypatch.setattr(draw, "curves", lambda path, metrics: path.touch())
     records = make_records()
     monkeypatch.setattr(batches, "open_source", lambda *_: records)
 
@@ -224,14 +225,9 @@ def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(
 def test_self_distillation_resumes_to_the_bit_and_saves_the_average(
     undisturbed, tmp_path, steps_class
 ):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    for seed in range(5):
-        image = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
-        Image.fromarray(image).save(photos / f"{seed}.png")
     config = make_config("distill")
     config.distill.lr_coarse = 1e-3
-    config.dataset.unlabelled = str(photos)
+    config.dataset.unlabelled = "helen/train"
     expected = undisturbed(steps_class, config)
     workdir = tmp_path / "interrupted"
     train_interrupted(config, workdir, steps_class(), 3, terminate)
@@ -247,9 +243,57 @@ def test_self_distillation_resumes_to_the_bit_and_saves_the_average(
             np.any(a != b)
             for a, b in zip(jax.tree.leaves(average), jax.tree.leaves(current), strict=True)
         )
+
+
+def test_a_run_of_another_number_of_processes_resumes_to_the_bit(
+    undisturbed, steps, monkeypatch, tmp_path
+):
+    config = make_config()
+    expected = undisturbed(FakeSteps, config)
+    train_interrupted(config, tmp_path, steps, 3, terminate)
+    read_record = Checkpoints.read_record
+
+    def of_two_processes(self, step):
+        return read_record(self, step) | {"process_count": 2}
+
+    monkeypatch.setattr(Checkpoints, "read_record", of_two_processes)
+    train(config, tmp_path, steps)
+    saved = weights.load_weights(tmp_path / "weights_coarse.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, saved.variables, expected.variables)
+
+
+def test_another_number_of_unlabelled_photos_is_refused(steps, tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for seed in range(5):
+        image = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
+        Image.fromarray(image).save(photos / f"{seed}.png")
+    config = make_config("distill")
+    config.dataset.unlabelled = str(photos)
+    train_interrupted(config, tmp_path / "run", steps, 1, terminate)
     (photos / "4.png").unlink()  # Another number of images has another order.
     with pytest.raises(ValueError, match=r"on 5 images of dataset\.unlabelled, which now has 4"):
-        loop.Run(config, workdir)
+        loop.Run(config, tmp_path / "run")
+
+
+def test_a_run_writes_its_files(steps, tmp_path, capsys):
+    train(make_config("coarse", "fine"), tmp_path, steps)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "checkpoints",
+        "config.json",
+        "curves.png",
+        "metrics.jsonl",
+        "tensorboard",
+        "test.json",
+        "weights.safetensors",
+        "weights_coarse.safetensors",
+        "weights_fine.safetensors",
+    }
+    assert json.loads((tmp_path / "test.json").read_text())["f1"]["overall"] == 1
+    *_, record = (json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines())
+    assert (record["stage"], record["epoch"], record["f1_mean"]) == ("fine", EPOCHS, 1)
+    assert record["loss"] > 0 and 0 <= record["loader_share"] <= 1
+    assert "fine 2/2  step 12  loss" in capsys.readouterr().out
 
 
 def test_sigterm_saves_the_state_and_the_message_names_it(steps, tmp_path):
@@ -349,23 +393,6 @@ def test_a_later_stage_is_compiled_while_one_trains(steps, tmp_path):
     assert (first, second) == ("coarse", "fine")
     assert first_thread is threading.main_thread() is not second_thread
     assert taken[0] == 0 < taken[1]  # The first step does not wait for a later stage.
-
-
-@pytest.mark.parametrize(
-    ("backend", "settings"),
-    [
-        ("gpu", contextlib.nullcontext()),
-        ("cpu", jax.default_matmul_precision("highest")),
-    ],
-)
-def test_a_stage_is_compiled_at_its_start_if_not_in_the_background(
-    backend, settings, steps, monkeypatch, tmp_path
-):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    with settings:
-        train(make_config("coarse", "fine"), tmp_path, steps)
-    main = threading.main_thread()
-    assert steps.compiled == [("coarse", main), ("fine", main)]
 
 
 def test_a_failed_compilation_ends_the_run_at_its_stage(steps, tmp_path):

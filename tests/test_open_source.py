@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
-from test_data import SIZE, Drawn, assert_equal, indices
+from test_data import SIZE, Uniform, assert_equal, indices
 
 from jax_stn_icnn.anatomy import DATA_SETS, NINE
 from jax_stn_icnn.data.loader import loader_over, make_loader, open_source
@@ -62,7 +62,7 @@ def test_prepared_data_set(tmp_path):
     assert isinstance(source[0]["soft"]["value"], bytes)  # decoded only on access
     options = {"frame_size": SIZE, "batch_size": 2, "seed": 0, "train": False}
     batches = list(make_loader(tmp_path, "synthetic_faces", "train", NINE, **options))
-    assert_equal(batches, list(loader_over(Drawn(5), "synthetic_faces", NINE, **options)))
+    assert_equal(batches, list(loader_over(Uniform(5), "synthetic_faces", NINE, **options)))
     part = list(make_loader(str(tmp_path), "synthetic_faces", "train[:2]", NINE, **options))
     assert indices(part) == [[0, 1]]
     with pytest.raises(ValueError, match="validation.*train"):

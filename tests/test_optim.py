@@ -14,8 +14,8 @@ PARAMS = {
     "localizer": {"dense": {"bias": np.ones(3, np.float32)}},
     "fine": {"brow": {"conv": {"kernel": np.ones(2, np.float32)}}},
 }
-# Under a constant gradient Adam's update is minus the rate (1 / (1 + 1e-8) apart), so each row of
-# these tables is the schedule, worked out by hand: 2 steps an epoch, halved every 2 epochs.
+# For a constant gradient, Adam's update is minus the rate up to a factor of 1 / (1 + 1e-8), so each
+# row is the schedule: 2 steps per epoch, halved every 2 epochs.
 TABLES = {
     "coarse": (
         Stage("coarse", 3, {"coarse": 0.8}, {"coarse": 1.0}),
@@ -63,8 +63,8 @@ def test_frozen_networks_have_no_state(network):
     inner = tx.init(PARAMS).inner_states
     for other in NETWORKS:
         arrays = [leaf for leaf in jax.tree.leaves(inner[other]) if jnp.ndim(leaf) > 0]
-        wanted = 2 * len(jax.tree.leaves(PARAMS[other])) if other == network else 0
-        assert len(arrays) == wanted
+        expected = 2 * len(jax.tree.leaves(PARAMS[other])) if other == network else 0
+        assert len(arrays) == expected
 
 
 @pytest.mark.parametrize("cropper", ["vgg9", "small", "resnet18", "centroid"])

@@ -1,1 +1,1 @@
-"""The data: records as batches of frames, what the networks see of them, augmentation."""
+"""The data: batches of records, their augmentation, and the inputs and targets of training."""

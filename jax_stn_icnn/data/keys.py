@@ -7,10 +7,11 @@ import jax
 
 from jax_stn_icnn.checks import check_shape
 
-# Numbers to fold into an example's key, one for each use besides `augment.augment`. They exceed the
-# number of keys of any split: by JAX's default, folding in 2 gives the third key of a split.
+# Numbers to fold into an example's key, one for each use; `augment.augment` splits the key itself.
+# They exceed the number of keys of any split: by JAX's default, folding in 2 gives the third key of
+# a split.
 JITTER, MIRROR, PHOTOMETRIC, WIDEN, UNLABELLED = range(1000, 1005)
-# Number to fold into the key of one photometric operation, for what it draws besides its amount.
+# Number to fold into a photometric operation's key, for noise or the content of an occlusion.
 CONTENT = 1005
 
 

@@ -1,1 +1,1 @@
-"""Training: config, optimiser, state, step, loop."""
+"""Training: config, stages, losses, optimiser, state, step and loop."""

@@ -169,11 +169,7 @@ def _coarse_loss(
             coarse.global_logits, inputs.global_labels, anatomy.global_ids, anatomy.num_classes
         )
     if weight := stage.consensus.coarse:
-        loss += (
-            weight
-            * consensus_share
-            * mean_consensus_loss(logits, labels, stage.consensus.regions == "connected")
-        )
+        loss += weight * consensus_share * _consensus(logits, labels, stage)
     if weight := stage.edges.coarse:
         loss += weight * losses.edge_cross_entropy(logits, labels)
     if weight := stage.edges.task:
@@ -198,12 +194,15 @@ def _fine_loss(
     )
     by_part = losses.fine_losses(logits, labels)
     if weight := stage.consensus.fine:
-        connected = stage.consensus.regions == "connected"
         pairs = zip(logits, labels, strict=True)
-        agreement = jnp.stack([mean_consensus_loss(*pair, connected) for pair in pairs])
+        agreement = jnp.stack([_consensus(*pair, stage) for pair in pairs])
         by_part += weight * consensus_share * agreement
     if weight := stage.edges.fine:
         by_part += weight * jnp.stack(list(map(losses.edge_cross_entropy, logits, labels)))
     if stage.part_weights is not None:
         by_part *= jnp.array(stage.part_weights)
     return jnp.sum(by_part)
+
+
+def _consensus(logits: jax.Array, labels: jax.Array, stage: Stage) -> jax.Array:
+    return mean_consensus_loss(logits, labels, stage.consensus.regions == "connected")
