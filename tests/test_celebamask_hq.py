@@ -15,6 +15,9 @@ import tfds_builders.celebamask_hq  # registers the builder
 from tfds_builders import prepare
 from tfds_builders.archive import ArchiveError
 
+# The builders have a job of their own (.ci/slow).
+pytestmark = pytest.mark.slow
+
 REAL = Path(__file__).parents[2] / "shared" / "data" / "CelebAMask-HQ.zip"
 # The order of the authors' g_mask.py, defined independently of the builder.
 OFFICIAL = (

@@ -11,6 +11,9 @@ from experiments.trial import Evaluation, Runner, Trial
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 
+# The experiments have a job of their own (.ci/slow).
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def runner(tmp_path, monkeypatch):

@@ -14,6 +14,9 @@ import tfds_builders.helen  # registers the builder
 from tfds_builders import prepare
 from tfds_builders.archive import ArchiveError
 
+# The builders have a job of their own (.ci/slow).
+pytestmark = pytest.mark.slow
+
 REAL = Path(__file__).parents[2] / "shared" / "data" / f"{archives.HELEN_ROOT}.zip"
 CLASSES = (
     "background skin left_brow right_brow left_eye right_eye nose upper_lip inner_mouth lower_lip"

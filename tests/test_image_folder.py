@@ -13,6 +13,9 @@ from tfds_builders import prepare
 from tfds_builders.archive import ArchiveError
 from tfds_builders.synthetic_faces.face import draw_face
 
+# The builders have a job of their own (.ci/slow).
+pytestmark = pytest.mark.slow
+
 NAMES = ("nothing", "face", "hair")
 SPLITS = {"train": 3, "validation": 1, "test": 2}
 

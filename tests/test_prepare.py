@@ -16,6 +16,9 @@ from tfds_builders import images, prepare, sharding
 from tfds_builders.archive import ArchiveError
 from tfds_builders.zip_reader import ZipDamagedError, ZipReader
 
+# The builders have a job of their own (.ci/slow).
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[1]
 ROOTS = {"celebamask_hq": archives.CELEBAMASK_ROOT, "helen": archives.HELEN_ROOT}
 FILES = {"celebamask_hq": archives.celebamask, "helen": archives.helen}

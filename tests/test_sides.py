@@ -5,6 +5,9 @@ import pytest
 
 from tfds_builders import sides
 
+# The builders have a job of their own (.ci/slow).
+pytestmark = pytest.mark.slow
+
 PAIRS = ((2, 3), (4, 5))
 
 

@@ -15,6 +15,9 @@ from tfds_builders.synthetic_faces.class_shares import class_shares
 from tfds_builders.synthetic_faces.pose import Grid, Pose
 from tfds_builders.synthetic_faces.synthetic_faces_dataset_builder import Builder
 
+# The builders have a job of their own (.ci/slow).
+pytestmark = pytest.mark.slow
+
 SPLIT_SIZES = {"train": 3, "validation": 1, "test": 2}
 UPRIGHT = Pose(x=0.5, y=0.5, unit=0.4, tilt=0.0, yaw=0.0, pitch=0.0)
 PAIRS = [(classes.LEFT_BROW, classes.RIGHT_BROW), (classes.LEFT_EYE, classes.RIGHT_EYE)]
