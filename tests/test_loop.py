@@ -8,7 +8,7 @@ import threading
 import jax
 import numpy as np
 import pytest
-from conftest import BROWS
+from conftest import BROWS, random_variables
 from PIL import Image
 
 from configs import common
@@ -28,7 +28,7 @@ STEPS = RECORDS // BATCH  # of an epoch
 LAST = EPOCHS * STEPS
 
 
-def make_config(*stages):
+def make_config(*stages, epochs=EPOCHS, checkpoint_every_steps=0):
     config = common.get_config()
     config.model.update(
         anatomy="brows",
@@ -44,8 +44,8 @@ def make_config(*stages):
     config.batch_size = BATCH
     config.stages = stages or ("coarse",)
     for stage in config.stages:
-        config[stage].epochs = EPOCHS
-    config.checkpoint_every_steps = 2
+        config[stage].epochs = epochs
+    config.checkpoint_every_steps = checkpoint_every_steps
     config.validation_images = 0
     return config
 
@@ -65,8 +65,11 @@ def make_records(count=RECORDS):
 
 @pytest.fixture(autouse=True)
 def data(monkeypatch):
-    """Two brows as classes, a few records for every split, and no drawing of curves."""
+    """Two brows as classes, a few records for every split, no compiled initialization, no plots."""
     monkeypatch.setitem(anatomy.ANATOMIES, "brows", BROWS)
+    monkeypatch.setattr(
+        loop, "init_variables", lambda model, seed: random_variables(model, seed=seed)
+    )
     monkeypatch.setattr(draw, "curves", lambda path, metrics: path.touch())
     records = make_records()
     monkeypatch.setattr(batches, "open_source", lambda *_: records)
@@ -195,10 +198,10 @@ def undisturbed(tmp_path_factory):
 @pytest.mark.parametrize(
     ("steps_class", "when", "action"),
     [
-        (FakeSteps, 1, kill),
         (FakeSteps, 3, kill),
-        (FakeSteps, 4, kill),
         (FakeSteps, 3, terminate),
+        (FakeSteps, 1, kill),
+        (FakeSteps, 4, kill),
         (FakeSteps, 6, terminate),
         (RealSteps, 3, kill),
     ],
@@ -206,7 +209,7 @@ def undisturbed(tmp_path_factory):
 def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(
     undisturbed, tmp_path, steps_class, when, action
 ):
-    config = make_config()
+    config = make_config(checkpoint_every_steps=2)
     expected = undisturbed(steps_class, config)
     assert int(expected.step) == LAST
     train_interrupted(config, tmp_path, steps_class(), when, action)
@@ -248,7 +251,7 @@ def test_self_distillation_resumes_to_the_bit_and_saves_the_average(
 def test_a_run_of_another_number_of_processes_resumes_to_the_bit(
     undisturbed, steps, monkeypatch, tmp_path
 ):
-    config = make_config()
+    config = make_config(checkpoint_every_steps=2)
     expected = undisturbed(FakeSteps, config)
     train_interrupted(config, tmp_path, steps, 3, terminate)
     read_record = Checkpoints.read_record
@@ -277,7 +280,7 @@ def test_another_number_of_unlabelled_photos_is_refused(steps, tmp_path):
 
 
 def test_a_run_writes_its_files(steps, tmp_path, capsys):
-    train(make_config("coarse", "fine"), tmp_path, steps)
+    train(make_config("coarse", "fine", epochs=1), tmp_path, steps)
     assert {path.name for path in tmp_path.iterdir()} == {
         "checkpoints",
         "config.json",
@@ -291,9 +294,9 @@ def test_a_run_writes_its_files(steps, tmp_path, capsys):
     }
     assert json.loads((tmp_path / "test.json").read_text())["f1"]["overall"] == 1
     *_, record = (json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines())
-    assert (record["stage"], record["epoch"], record["f1_mean"]) == ("fine", EPOCHS, 1)
+    assert (record["stage"], record["epoch"], record["f1_mean"]) == ("fine", 1, 1)
     assert record["loss"] > 0 and 0 <= record["loader_share"] <= 1
-    assert "fine 2/2  step 12  loss" in capsys.readouterr().out
+    assert f"fine 1/1  step {2 * STEPS}  loss" in capsys.readouterr().out
 
 
 def test_sigterm_saves_the_state_and_the_message_names_it(steps, tmp_path):
@@ -306,7 +309,7 @@ def test_sigterm_saves_the_state_and_the_message_names_it(steps, tmp_path):
 def test_nan_stops_and_the_message_names_step_stage_and_checkpoint(steps, tmp_path):
     steps.hook = at(5, lambda step, metrics: metrics | {"loss": metrics["loss"] * np.nan})
     with pytest.raises(loop.Diverged, match="stage coarse, step 5: .*nan.*checkpoints/4"):
-        train(make_config(), tmp_path, steps)
+        train(make_config(checkpoint_every_steps=2), tmp_path, steps)
     assert latest_step(tmp_path) == 4
 
 
@@ -347,7 +350,7 @@ def test_a_missing_split_is_reported_before_training(split, monkeypatch, tmp_pat
 
 
 def test_a_run_starts_from_the_weights_of_another_run(steps, tmp_path):
-    train(make_config(), tmp_path / "first", steps)
+    train(make_config(epochs=1), tmp_path / "first", steps)
     config = make_config()
     config.init_from, config.seed = str(tmp_path / "first"), 5
     run = loop.Run(config, tmp_path / "second")
@@ -383,12 +386,12 @@ def test_a_later_stage_is_compiled_while_one_trains(steps, tmp_path):
 
         def wait_at_the_end(state, batch):
             # The wait would fail if the next stage were compiled after the end of this one.
-            assert int(state.step) != LAST - 1 or started.wait(30)
+            assert int(state.step) != STEPS - 1 or started.wait(30)
             return take_step(state, batch)
 
         return wait_at_the_end
 
-    train(make_config("coarse", "fine"), tmp_path, compile_step)
+    train(make_config("coarse", "fine", epochs=1), tmp_path, compile_step)
     (first, first_thread), (second, second_thread) = steps.compiled
     assert (first, second) == ("coarse", "fine")
     assert first_thread is threading.main_thread() is not second_thread
@@ -398,6 +401,6 @@ def test_a_later_stage_is_compiled_while_one_trains(steps, tmp_path):
 def test_a_failed_compilation_ends_the_run_at_its_stage(steps, tmp_path):
     steps.fails = "fine"
     with pytest.raises(RuntimeError, match="cannot compile fine"):
-        train(make_config("coarse", "fine"), tmp_path, steps)
+        train(make_config("coarse", "fine", epochs=1), tmp_path, steps)
     assert (tmp_path / "weights_coarse.safetensors").exists()
-    assert latest_step(tmp_path) == LAST
+    assert latest_step(tmp_path) == STEPS

@@ -23,7 +23,7 @@ ADDITIONS = ("attention_", "edges", "bridge")
 
 @struct.dataclass
 class TrainState:
-    """What a training step changes.
+    """The state that a training step updates.
 
     Attributes:
         step: Number of steps since the run began, over all stages, int32 ().
