@@ -203,7 +203,7 @@ def undisturbed(tmp_path_factory):
         (FakeSteps, 1, kill),
         (FakeSteps, 4, kill),
         (FakeSteps, 6, terminate),
-        (RealSteps, 3, kill),
+        pytest.param(RealSteps, 3, kill, marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_equals_an_undisturbed_one_to_the_bit(

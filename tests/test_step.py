@@ -50,7 +50,7 @@ def make_batch(seed, batch=4, size=48, num_classes=9):
 @pytest.fixture(scope="module")
 def runs():
     """A few steps of the localizer stage on one device and on four."""
-    model = small_model(anatomy=BROWS).clone(axis_name=step.AXIS)
+    model = small_model(anatomy=BROWS, cropper="vgg9", coarse_size=32).clone(axis_name=step.AXIS)
     variables = random_variables(model)
     # Plain gradient descent: where a gradient is rounding error only, Adam normalizes it, and two
     # equal runs would differ by the learning rate.
