@@ -6,7 +6,7 @@ Every error names the archive and the member, and states the remedy.
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import tensorflow_datasets as tfds
@@ -14,6 +14,9 @@ import tensorflow_datasets as tfds
 from tfds_builders import zip_reader
 
 DOWNLOAD_AGAIN = "download the archive again"
+
+# Files that file managers add, in lower case; others have a name that starts with a dot.
+_ADDED_BY_SYSTEMS = ("__macosx", "desktop.ini", "ehthumbs.db", "thumbs.db")
 
 
 class ArchiveError(ValueError):
@@ -29,13 +32,25 @@ class Archive(Protocol):
     """How the user can fix a missing or damaged member, for error messages."""
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the name of each member, sorted by path."""
+        """Yields the name of each member that is not hidden, sorted by path."""
 
     def __contains__(self, member: str) -> bool:
         """Returns whether the archive contains the member."""
 
     def read(self, member: str) -> bytes:
         """Returns a member's bytes; raises ArchiveError if it is missing or damaged."""
+
+
+def is_hidden(member: str) -> bool:
+    """Returns whether a file was added by an operating system or is hidden, and is not data.
+
+    Args:
+      member: the file's path, relative to the folder that the user chose: `.DS_Store`, `._1.jpg`
+        and `__MACOSX/1.jpg` of macOS, `Thumbs.db` of Windows, and any file or folder whose name
+        starts with a dot.
+    """
+    parts = PurePosixPath(member).parts
+    return any(part.startswith(".") or part.lower() in _ADDED_BY_SYSTEMS for part in parts)
 
 
 def error(archive: Archive, member: str, problem: str, remedy: str | None = None) -> ArchiveError:
@@ -83,9 +98,10 @@ class ZipArchive:
             raise ArchiveError(f"{path}: {damage}; {remedy}") from damage
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the name of each member, sorted."""
+        """Yields the name of each member that is not hidden, sorted."""
         length = len(self._prefix)
-        return (name[length:] for name in self._zip if name.startswith(self._prefix))
+        members = (name[length:] for name in self._zip if name.startswith(self._prefix))
+        return (member for member in members if not is_hidden(member))
 
     def __contains__(self, member: str) -> bool:
         """Returns whether the zip file contains the member."""
@@ -116,12 +132,14 @@ class FolderArchive:
         self._path = path
 
     def __iter__(self) -> Iterator[str]:
-        """Yields the name of each member, sorted within each folder."""
+        """Yields the name of each member that is not hidden, sorted within each folder."""
         for folder, subfolders, files in os.walk(self._path):
             subfolders.sort()  # in place: `os.walk` visits them in the list's order
             relative = Path(folder).relative_to(self._path)
             for file in sorted(files):
-                yield (relative / file).as_posix()
+                member = (relative / file).as_posix()
+                if not is_hidden(member):
+                    yield member
 
     def __contains__(self, member: str) -> bool:
         """Returns whether the folder contains the member."""

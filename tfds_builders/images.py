@@ -1,12 +1,27 @@
 """Reads images from an archive, with every fault turned into an error, and encodes them."""
 
 import io
+import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from tfds_builders.archive import Archive, error
+
+# Phones write MPO: a JPEG, followed by more images.
+_STORED_FORMATS = ("JPEG", "MPO", "PNG")
+_PICTURE_FORMATS = (*_STORED_FORMATS, "BMP", "WEBP")
+# Pillow's errors for damaged files.
+_DECODING_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    struct.error,
+    Image.DecompressionBombError,
+)
 
 
 def read_rgb(
@@ -26,41 +41,69 @@ def read_rgb(
       ArchiveError: if it is missing, truncated, or not RGB in one of the formats.
     """
     data = archive.read(member)
-    image = _decode(archive, member, data)
+    image = decode(archive, member, data)
     if image.format not in formats or image.mode != "RGB":
         expected = " or ".join(formats)
         raise error(archive, member, f"is {image.format} {image.mode}, not an RGB {expected}")
     return data, (image.height, image.width)
 
 
-def has_exif_orientation(data: bytes) -> bool:
-    """Returns whether viewers rotate or mirror an image, as its EXIF orientation requires."""
-    with Image.open(io.BytesIO(data)) as image:
-        return image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+class Picture(NamedTuple):
+    """A decoded image and its file's bytes."""
+
+    data: bytes
+    image: Image.Image
+
+    @property
+    def is_rotated(self) -> bool:
+        """Whether viewers rotate or mirror the image, as its EXIF orientation requires."""
+        return self.image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.image.height, self.image.width
 
 
-def read_ids(archive: Archive, member: str) -> np.ndarray:
-    """Reads a mask, grayscale or with a palette, whose pixels are class ids.
+def read_picture(archive: Archive, member: str) -> Picture:
+    """Reads an image of any common format and mode.
 
     Args:
       archive: the archive.
-      member: the name of the mask.
-
-    Returns:
-      uint8 (H, W).
+      member: the name of the image.
 
     Raises:
-      ArchiveError: if it is missing, truncated, or not a PNG of one byte per pixel.
+      ArchiveError: if it is missing, truncated, or of another format.
     """
-    image = _decode(archive, member, archive.read(member))
-    if image.format != "PNG" or image.mode not in ("L", "P"):
-        raise error(
-            archive,
-            member,
-            f"is {image.format} {image.mode}, not an 8-bit PNG, grayscale or with a palette",
-            "save the class ids in this format",
-        )
-    return np.asarray(image)
+    data = archive.read(member)
+    image = decode(archive, member, data)
+    if image.format not in _PICTURE_FORMATS:
+        expected = "JPEG, PNG, WebP or BMP"
+        raise error(archive, member, f"is {image.format}", f"save it as {expected}")
+    return Picture(data, image)
+
+
+def encode_picture(picture: Picture) -> bytes:
+    """Encodes an image so that every reader of TFDS decodes it to the same upright RGB pixels.
+
+    Args:
+      picture: the image.
+
+    Returns:
+      The file's bytes, unchanged, of an upright and opaque RGB JPEG or PNG; otherwise a PNG of the
+      RGB pixels, with transparent pixels blended with white and 16 bits scaled to 8.
+    """
+    image = picture.image
+    opaque_rgb = image.mode == "RGB" and not image.has_transparency_data
+    if image.format in _STORED_FORMATS and opaque_rgb and not picture.is_rotated:
+        return picture.data
+    image = ImageOps.exif_transpose(image)
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image.convert("RGBA"))
+    elif image.mode.startswith("I"):  # 16 bits per pixel
+        image = Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
+    return encode_png(np.asarray(image.convert("RGB")))
 
 
 def decode_gray(archive: Archive, member: str, data: bytes) -> np.ndarray:
@@ -77,7 +120,7 @@ def decode_gray(archive: Archive, member: str, data: bytes) -> np.ndarray:
     Raises:
       ArchiveError: if it is truncated, or its mode is not L, RGB or RGBA.
     """
-    image = _decode(archive, member, data)
+    image = decode(archive, member, data)
     if image.mode not in ("L", "RGB", "RGBA"):
         raise error(archive, member, f"has mode {image.mode}, not 8-bit grayscale, RGB or RGBA")
     return np.asarray(image.convert("L"))
@@ -100,11 +143,21 @@ def encode_png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def _decode(archive: Archive, member: str, data: bytes) -> Image.Image:
+def decode(archive: Archive, member: str, data: bytes) -> Image.Image:
+    """Decodes an image.
+
+    Args:
+      archive: the archive, for error messages.
+      member: the name of the image, for error messages.
+      data: the file's bytes.
+
+    Raises:
+      ArchiveError: if it is not an image, truncated, or larger than Pillow's limit.
+    """
     try:
         image = Image.open(io.BytesIO(data))
         image.load()
-    except (OSError, SyntaxError, ValueError) as fault:  # Pillow's errors for damaged files
+    except _DECODING_ERRORS as fault:
         # Pillow's text for an unknown format contains a memory address.
         reason = "not an image" if isinstance(fault, Image.UnidentifiedImageError) else fault
         raise error(archive, member, f"cannot be decoded ({reason})") from fault

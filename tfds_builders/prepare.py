@@ -24,6 +24,7 @@ from absl import app, flags, logging
 
 from tfds_builders import image_folder
 from tfds_builders.archive import ArchiveError, find_archive
+from tfds_builders.shapes import Framing
 
 NAMES = ("celebamask_hq", "helen", "synthetic_faces")
 
@@ -32,7 +33,13 @@ class PrepareError(Exception):
     """The data set cannot be prepared with these arguments."""
 
 
-def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str) -> str:
+def prepare(
+    name: str,
+    data_dir: Path,
+    manual_dir: Path | None,
+    file_format: str,
+    framing: Framing | None = None,
+) -> str:
     """Builds a data set, unless it is complete already.
 
     Args:
@@ -40,6 +47,8 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str
       data_dir: the directory of prepared data sets.
       manual_dir: the directory of the downloaded archive; None for TFDS's default.
       file_format: "array_record" or "tfrecord".
+      framing: how training frames the images of a folder of your own: "resize" requires square
+        images, "pad" and "face" do not; None requires it if most images are square.
 
     Returns:
       One line with the data set's path and the number of records of each split.
@@ -51,7 +60,7 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str
     """
     if file_format == "tfrecord" and importlib.util.find_spec("tensorflow") is None:
         raise PrepareError("--file_format=tfrecord needs TensorFlow; pip install tensorflow")
-    builder = _make_builder(name, data_dir, manual_dir)
+    builder = _make_builder(name, data_dir, manual_dir, framing)
     destination = Path(builder.data_dir)
     if not destination.exists():
         with _lock(destination.parent):
@@ -68,7 +77,9 @@ def prepare(name: str, data_dir: Path, manual_dir: Path | None, file_format: str
     return f"{status}: {destination} ({file_format}; {counts})"
 
 
-def _make_builder(name: str, data_dir: Path, manual_dir: Path | None) -> tfds.core.DatasetBuilder:
+def _make_builder(
+    name: str, data_dir: Path, manual_dir: Path | None, framing: Framing | None
+) -> tfds.core.DatasetBuilder:
     if name in NAMES:
         module = importlib.import_module(f"tfds_builders.{name}.{name}_dataset_builder")
         return module.Builder(data_dir=data_dir)
@@ -85,12 +96,15 @@ def _make_builder(name: str, data_dir: Path, manual_dir: Path | None) -> tfds.co
             f"expected one of {', '.join(NAMES)}, or the name of a folder of images and masks in "
             f"--manual_dir; got {name!r}, and --manual_dir is {manual_dir or 'not set'}"
         )
-    return image_folder.ImageFolder(name, archive, data_dir)
+    return image_folder.ImageFolder(name, archive, data_dir, framing)
 
 
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Locks a data set's folder; the system releases the lock if the process is killed."""
+    """Locks a data set's folder, and removes it again if an error leaves it empty.
+
+    The system releases the lock if the process is killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     # Beside the folder, so that the folder holds nothing but data sets.
     lock = filelock.FileLock(folder.with_name(f".{folder.name}.lock"))
@@ -99,7 +113,12 @@ def _lock(folder: Path) -> Iterator[None]:
     except filelock.Timeout as error:
         raise PrepareError(f"another process is preparing {folder}; wait until it ends") from error
     with acquired:
-        yield
+        try:
+            yield
+        except Exception:
+            if not any(folder.iterdir()):
+                folder.rmdir()
+            raise
 
 
 def _remove_incomplete(folder: Path) -> None:
@@ -128,6 +147,13 @@ def define_flags() -> None:
         ["array_record", "tfrecord"],
         "array_record has random access; tfrecord, for tf.data, needs TensorFlow.",
     )
+    flags.DEFINE_enum(
+        "framing",
+        None,
+        ["resize", "pad", "face"],
+        "How training frames the images of your own folder; resize requires square images. "
+        "Default: they must all be square if more than nine in ten are.",
+    )
     flags.FLAGS.set_default("verbosity", logging.WARNING)
 
 
@@ -142,7 +168,8 @@ def main(argv: Sequence[str]) -> None:
     values = flags.FLAGS
     manual_dir = Path(values.manual_dir).expanduser() if values.manual_dir else None
     try:
-        print(prepare(argv[1], Path(values.data_dir).expanduser(), manual_dir, values.file_format))
+        data_dir = Path(values.data_dir).expanduser()
+        print(prepare(argv[1], data_dir, manual_dir, values.file_format, values.framing))
     except (ArchiveError, PrepareError, OSError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
