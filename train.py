@@ -20,6 +20,7 @@ from absl import app, flags, logging
 from jax.experimental import multihost_utils
 from ml_collections import ConfigDict, config_flags
 
+from jax_stn_icnn.anatomy import DATA_SETS
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
@@ -43,7 +44,8 @@ def _prepare(config: ConfigDict) -> None:
     if jax.process_index() == 0:
         manual_dir = Path(dataset.manual_dir).expanduser() if dataset.manual_dir else None
         data_dir = Path(dataset.data_dir).expanduser()
-        print(prepare(dataset.name, data_dir, manual_dir, "array_record"))
+        framing = "resize" if DATA_SETS[dataset.name].shrink else "pad"
+        print(prepare(dataset.name, data_dir, manual_dir, "array_record", framing))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("data set prepared")
 

@@ -1,12 +1,12 @@
 """Data sets from a folder of images and masks, and the errors for faulty folders."""
 
-import functools
 import io
 
 import archives
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from folders import NAMES, SPLITS, build, files, ids, ids_of, masks_of_drawn_faces
 from PIL import ExifTags, Image
 
 from tfds_builders import prepare
@@ -15,29 +15,6 @@ from tfds_builders.synthetic_faces.face import draw_face
 
 # The builders have a job of their own (.ci/slow).
 pytestmark = pytest.mark.slow
-
-NAMES = ("nothing", "face", "hair")
-SPLITS = {"train": 3, "validation": 1, "test": 2}
-
-
-@functools.cache
-def files():
-    """Returns drawn faces in three classes; some images are JPEG, some masks have a palette."""
-    found = {"classes.txt": "\n".join(NAMES).encode() + b"\n", "README.md": b"My faces."}
-    for split, count in SPLITS.items():
-        for i in range(count):
-            image, label = draw_face(split, i, 64)
-            suffix, kind = ((".png", "PNG"), (".JPG", "JPEG"))[i % 2]
-            found[f"images/{split}/{i}{suffix}"] = archives.encode(image, kind)
-            mask = Image.fromarray(ids(label))
-            if i % 2:
-                mask.putpalette([0, 0, 0, 255, 200, 150, 90, 60, 30])
-            found[f"masks/{split}/{i}.png"] = archives.encode(mask)
-    return found
-
-
-def ids(label):
-    return np.where(label == 10, 2, (label > 0).astype(np.uint8)).astype(np.uint8)
 
 
 @pytest.mark.parametrize("write", [archives.write_folder, archives.write_zip])
@@ -67,6 +44,12 @@ def test_prepared_data_set_does_not_need_the_folder(tmp_path):
 
 SMALL = archives.encode(np.zeros((9, 9), np.uint8))
 RGB = archives.encode(np.zeros((64, 64, 3), np.uint8))
+GRAY = Image.new("L", (64, 64))
+JPEG, GIF = archives.encode(GRAY, "JPEG"), archives.encode(GRAY, "GIF")
+ONE_BIT = archives.encode(GRAY.convert("1"))
+_FIVE = np.zeros((64, 64), np.uint8)
+_FIVE[2, 3] = 5
+FIVE = archives.encode(_FIVE)
 
 
 def rotated():
@@ -81,14 +64,44 @@ def rotated():
     ("changes", "message"),
     [
         ({"classes.txt": None}, "classes.txt: is missing; write it: one class per line"),
-        ({"classes.txt": b"a\na\n"}, "classes.txt: lists a, a; list 2 to 256 classes"),
-        ({"classes.txt": b"\n"}, "classes.txt: lists no class; list 2"),
-        ({"classes.txt": b"a\nb\n"}, r"masks/.*\.png: contains id 2, but classes.txt has 2 cl"),
+        ({"classes.txt": b"\n"}, "classes.txt: has 0 lines; list 2 to 256 classes"),
+        ({"classes.txt": b"a\na\n"}, "classes.txt, line 2: lists the classes of line 1"),
+        ({"classes.txt": b"a\nb+c\nc + b\n"}, "classes.txt, line 3: lists the classes of line 2"),
+        ({"classes.txt": b"a\n\nb\n"}, "classes.txt, line 2: is blank"),
+        ({"classes.txt": b"a\nb++c\nd\n"}, r"classes.txt, line 2: 'b\+\+c' has a member without"),
+        ({"classes.txt": b"a\nb+c+b\nd\n"}, "classes.txt, line 2: lists b twice"),
+        ({"classes.txt": b"a\nb+ignore\nd\n"}, r"classes.txt, line 2: 'b\+ignore' has ignore in"),
+        ({"classes.txt": b"a #000000\nb\nc\n"}, "classes.txt, line 2: has no colour, but other"),
+        (
+            {"classes.txt": b"a #ff0000\nb #00ff00\nc #FF0000\n"},
+            "classes.txt, line 3: has the colour of line 1",
+        ),
+        (
+            {"classes.txt": b"a\nb\n"},
+            r"masks/test/0\.png: contains id 2 at x \d+, y \d+, but classes.txt has 2 classes",
+        ),
+        ({"masks/test/0.png": FIVE}, r"masks/test/0\.png: contains id 5 at x 3, y 2, but"),
+        ({"masks/test/0.png": ONE_BIT}, "masks/test/0.png: is PNG 1 with 1 bits, not an"),
+        ({"masks/test/0.png": JPEG}, "masks/test/0.png: is JPEG, not PNG"),
         ({"masks/train/1.png": None}, r"images/train/1\.JPG: has no mask masks/train/1\.png; add"),
         ({"masks/train/9.png": SMALL}, r"masks/train/9\.png: has no image; add the image, or"),
         ({"masks/test/0.png": SMALL}, r"masks/test/0.png: has \(height, width\) \(9, 9\), "),
-        ({"masks/test/0.png": RGB}, "masks/test/0.png: is PNG RGB, not an"),
-        ({"images/test/0.png": SMALL}, "images/test/0.png: is PNG L, not an RGB JPEG or PNG"),
+        ({"masks/test/0.png": RGB}, "masks/test/0.png: is PNG RGB with 8 bits, not an"),
+        (
+            {"images/test/0.png": GIF},
+            "images/test/0.png: is GIF; save it as JPEG, PNG, WebP or BMP",
+        ),
+        ({"images/test/a.heic": b""}, "images/test/a.heic: is not a .bmp or .jpeg or .* file"),
+        (
+            {"images/a.png": RGB},
+            "images/a.png: is not in the folder of a split; move it to images/",
+        ),
+        (
+            {"images/val/a.png": RGB},
+            "images/val: is not a split .*; rename it to images/validation",
+        ),
+        ({"images/Test/a.png": RGB}, "images/Test: is not a split .*; rename it to images/test"),
+        ({"images/my-split/a.png": RGB}, "images/my-split: is not the name of a split"),
         (
             {"images/test/0.png": b"no image"},
             "images/test/0.png: cannot be decoded .*; fix it in your folder",
@@ -105,7 +118,7 @@ def test_faulty_folder(tmp_path, changes, message):
     archives.write_folder(changed, tmp_path / "manual", "my_faces")
     with pytest.raises(ArchiveError, match=f"my_faces: {message}"):
         prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
-    assert not list((tmp_path / "my_faces").glob("1*"))
+    assert not (tmp_path / "my_faces").exists()
 
 
 def test_folder_without_images(tmp_path):
@@ -130,6 +143,115 @@ def test_no_such_folder(tmp_path, name, message):
         prepare.prepare(name, tmp_path, tmp_path, "array_record")
     with pytest.raises(prepare.PrepareError, match="lower-case letters|not set"):
         prepare.prepare(name, tmp_path, None, "array_record")
+
+
+def test_without_classes_and_masks_the_images_are_unlabelled(tmp_path):
+    changes = {member: None for member in ("classes.txt", *masks_of_drawn_faces())}
+    builder = build(tmp_path, changes | {"images/test/0.png": rotated()})
+    assert set(builder.info.features) == {"image", "name"}
+    assert builder.info.supervised_keys is None
+    record = builder.as_data_source("test")[0]
+    assert set(record) == {"image", "name"} and record["image"].shape == (64, 64, 3)
+
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+OPACITY = np.arange(64, dtype=np.uint8) * 4
+
+
+def blended():
+    share = OPACITY[None, :, None] / 255
+    return PIXELS * share + 255 * (1 - share)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind", "pixels", "expected"),
+    [
+        ("png", "PNG", PIXELS[..., 0], np.repeat(PIXELS[..., :1], 3, axis=2)),
+        ("png", "PNG", np.dstack([PIXELS, np.broadcast_to(OPACITY, (64, 64))]), blended()),
+        ("png", "PNG", PIXELS[..., 0] * np.uint16(257), np.repeat(PIXELS[..., :1], 3, axis=2)),
+        ("bmp", "BMP", PIXELS, PIXELS),
+        ("webp", "WEBP", PIXELS, PIXELS),
+    ],
+    ids=["gray", "transparent", "16 bits", "bmp", "webp"],
+)
+def test_pictures_become_rgb(tmp_path, suffix, kind, pixels, expected):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind, **options)
+    changes = {"images/test/0.png": None, f"images/test/0.{suffix}": file.getvalue()}
+    record = build(tmp_path, changes).as_data_source("test")[0]
+    assert record["image"].shape == (64, 64, 3)
+    assert np.abs(record["image"] - expected.astype(float)).max() <= 1
+
+
+def test_rgb_pictures_are_stored_unchanged(tmp_path):
+    raw = {"image": tfds.decode.SkipDecoding()}
+    source = build(tmp_path, {}).as_data_source("train", decoders=raw)
+    for record, name in zip(source, ("0.png", "1.JPG", "2.png"), strict=True):
+        assert record["image"] == files()[f"images/train/{name}"]
+
+
+HIDDEN = (
+    "._classes.txt",
+    ".DS_Store",
+    "images/train/._0.png",
+    "images/train/Thumbs.db",
+    "masks/train/._0.png",
+    "masks/.ipynb_checkpoints/0.png",
+    "__MACOSX/images/train/0.png",
+)
+
+
+@pytest.mark.parametrize("write", [archives.write_folder, archives.write_zip])
+def test_hidden_files_are_skipped(tmp_path, write):
+    builder = build(tmp_path, dict.fromkeys(HIDDEN, b"Mac OS X"), write=write)
+    assert builder.info.splits["train"].num_examples == 3
+
+
+def oblong(split):
+    """Returns a picture and mask of 40 x 64 in place of the split's first."""
+    image = archives.encode(archives.decode(files()[f"images/{split}/0.png"])[:40])
+    mask = archives.encode(ids_of(f"masks/{split}/0.png")[:40])
+    return {f"images/{split}/0.png": image, f"masks/{split}/0.png": mask}
+
+
+def many(split, count):
+    """Returns copies of the split's first picture and mask."""
+    pair = files()[f"images/{split}/0.png"], files()[f"masks/{split}/0.png"]
+    names = [f"copy_{i}" for i in range(count)]
+    return {f"images/{split}/{name}.png": pair[0] for name in names} | {
+        f"masks/{split}/{name}.png": pair[1] for name in names
+    }
+
+
+@pytest.mark.parametrize(
+    ("more", "framing", "accepted"),
+    [
+        (many("test", 10), None, False),
+        (many("test", 10), "resize", False),
+        (many("test", 10), "face", True),
+        (many("test", 10), "pad", True),
+        ({}, None, True),  # five of six are square
+        ({}, "resize", False),
+    ],
+)
+def test_oblong_picture_among_square_ones(tmp_path, more, framing, accepted):
+    changes = more | oblong("test")
+    if accepted:
+        builder = build(tmp_path, changes, framing=framing)
+        assert builder.as_data_source("test")[0]["image"].shape == (40, 64, 3)
+        return
+    message = "images/test/0.png: is 64 pixels wide and 40 high, but .* crop it to a square, or"
+    with pytest.raises(ArchiveError, match=message):
+        build(tmp_path, changes, framing=framing)
+    assert not (tmp_path / "data" / "my_faces").exists()
+
+
+def test_zip_file_without_the_folder(tmp_path):
+    archives.write_zip(files(), tmp_path / "manual", "her_faces")
+    (tmp_path / "manual" / "her_faces.zip").rename(tmp_path / "manual" / "my_faces.zip")
+    with pytest.raises(ArchiveError, match="my_faces.zip: does not contain the folder my_faces;"):
+        prepare.prepare("my_faces", tmp_path, tmp_path / "manual", "array_record")
 
 
 def test_two_builds_have_the_same_bytes(tmp_path):

@@ -162,7 +162,7 @@ def test_no_archive(content, message, manual_dir, tmp_path):
             (folder / f"{archives.HELEN_ROOT}.zip").write_bytes(part)
     with pytest.raises(ArchiveError, match=message):
         prepare.prepare("helen", tmp_path / "data", folder, "array_record")
-    assert not list((tmp_path / "data" / "helen").iterdir())
+    assert not (tmp_path / "data" / "helen").exists()
 
 
 def test_command_prints_one_line_and_fails(tmp_path):

@@ -87,7 +87,7 @@ class ZipArchive:
           remedy: how the user can fix a missing or damaged member.
 
         Raises:
-          ArchiveError: if the file is not a zip file, or is truncated.
+          ArchiveError: if the file is not a zip file, is truncated, or lacks the folder.
         """
         self.location = str(path)
         self.remedy = remedy
@@ -96,6 +96,8 @@ class ZipArchive:
             self._zip = zip_reader.ZipReader(path)
         except zip_reader.ZipDamagedError as damage:
             raise ArchiveError(f"{path}: {damage}; {remedy}") from damage
+        if not any(name.startswith(self._prefix) for name in self._zip):
+            raise ArchiveError(f"{path}: does not contain the folder {root}; {remedy}")
 
     def __iter__(self) -> Iterator[str]:
         """Yields the name of each member that is not hidden, sorted."""

@@ -96,10 +96,12 @@ class ImageFolder(sharding.ShardedBuilder, skip_registration=True):  # type: ign
         pairs = [pair for pairs in self._splits.values() for pair in pairs]
         sizes = {}
         survey = mask_survey.MaskSurvey(self._classes) if self._classes else None
-        for pair in tqdm.tqdm(pairs, desc="checking", unit=" records"):
-            sizes[pair.image] = self._picture(pair).size
-            if pair.mask and survey:
-                survey.add(pair.mask, self._mask(pair.mask, sizes[pair.image]))
+        # `with` ends the progress line, so that an error starts a new one.
+        with tqdm.tqdm(pairs, desc="checking", unit=" records") as progress:
+            for pair in progress:
+                sizes[pair.image] = self._picture(pair).size
+                if pair.mask and survey:
+                    survey.add(pair.mask, self._mask(pair.mask, sizes[pair.image]))
         shapes.check_shapes(self._archive, sizes, self._framing)
         if survey:
             self._white_is_one = survey.check(self._archive)

@@ -41,7 +41,7 @@ def read_values(archive: Archive, member: str, classes: ClassList) -> np.ndarray
         raise error(
             archive,
             member,
-            f"is PNG {image.mode} of {bits} bits, not an 8-bit PNG, grayscale or with a palette",
+            f"is PNG {image.mode} with {bits} bits, not an 8-bit PNG, grayscale or with a palette",
             f"save the class ids in this format, or end each line of {CLASSES} in its colour, "
             "such as #ff0000",
         )
