@@ -300,6 +300,7 @@ _CELEBAMASK_HQ_CLASSES = {
 }
 DATA_SETS: dict[str, DataSet] = {
     "helen": DataSet(_HELEN_CLASSES, shrink=False),
+    "lapa": DataSet(_HELEN_CLASSES, shrink=False),
     "synthetic_faces": DataSet(_HELEN_CLASSES, shrink=True),
     "celebamask_hq": DataSet(_CELEBAMASK_HQ_CLASSES, shrink=True),
 }

@@ -1,4 +1,4 @@
-"""Small archives in the layouts of CelebAMask-HQ and HELEN, with drawn shapes instead of faces.
+"""Small archives in the layouts of CelebAMask-HQ, HELEN and LaPa, with shapes instead of faces.
 
 An archive is a dict from member name to bytes, so a test can change any part of it before writing.
 The dicts are cached: a test copies a dict before it changes it. `python tests/archives.py` writes
@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 CELEBAMASK_ROOT = "CelebAMask-HQ"
 HELEN_ROOT = "SmithCVPR2013_dataset_resized"
+LAPA_ROOT = "LaPa"
 MAPPING = "CelebA-HQ-to-CelebA-mapping.txt"
 # Number -> CelebA index: text order is not number order, masks are in two folders, and the indices
 # include both sides of each boundary between splits.
@@ -44,6 +45,14 @@ HELEN_LISTS = {
     "tuning.txt": ["7_1"],
     "testing.txt": ["9_1", "8_1"],
 }
+
+LAPA_FACES = {
+    "train": ["10_0", "9_1", "HELEN_7_1", "LFPW_image_train_3"],
+    "val": ["5_0"],
+    "test": ["2_0", "1_0"],
+}
+LAPA_SWAPPED = "9_1"  # the face whose mask has left and right exchanged
+LAPA_UPSIDE_DOWN = "1_0"
 
 
 @functools.cache
@@ -88,6 +97,33 @@ def helen() -> dict[str, bytes]:
                 ImageDraw.Draw(soft).ellipse(box, fill=200)
                 soft = soft.filter(ImageFilter.GaussianBlur(2))
                 files[soft_map_name(name, class_id)] = encode(soft, "PNG")
+    return files
+
+
+@functools.cache
+def lapa() -> dict[str, bytes]:
+    """Returns an archive of 7 images of different sizes with masks and landmarks."""
+    files = {}
+    for folder, names in LAPA_FACES.items():
+        for seed, name in enumerate(names):
+            rng = np.random.default_rng([seed, len(name)])
+            width, height = rng.integers(50, 70, 2).tolist()
+            label = Image.new("L", (width, height))
+            points = rng.uniform(0, [width, height], (106, 2))
+            for class_id in range(1, 11):
+                x = 15 if class_id in (2, 4) else 35 if class_id in (3, 5) else 25
+                if name in (LAPA_SWAPPED, LAPA_UPSIDE_DOWN):
+                    x = 50 - x
+                box = (x - 6, 4 * class_id - 3, x + 6, 4 * class_id + 3)
+                ImageDraw.Draw(label).ellipse(box, fill=class_id)
+            # The landmarks of the eyes on the viewer's left, 66 to 74, and right, 75 to 83.
+            left, right = (35, 15) if name == LAPA_UPSIDE_DOWN else (15, 35)
+            points[66:75, 0] = rng.uniform(left - 5, left + 5, 9)
+            points[75:84, 0] = rng.uniform(right - 5, right + 5, 9)
+            lines = ["106", *(f"{x:.6f} {y:.6f}" for x, y in points)]
+            files[f"{folder}/images/{name}.jpg"] = _photo(rng, (width, height))
+            files[f"{folder}/labels/{name}.png"] = encode(label)
+            files[f"{folder}/landmarks/{name}.txt"] = "\n".join([*lines, ""]).encode()
     return files
 
 
@@ -183,3 +219,4 @@ if __name__ == "__main__":
     builders = Path(__file__).parents[1] / "tfds_builders"
     write_zip(celebamask(), builders / "celebamask_hq" / "dummy_data", CELEBAMASK_ROOT)
     write_zip(helen(), builders / "helen" / "dummy_data", HELEN_ROOT)
+    write_zip(lapa(), builders / "lapa" / "dummy_data", LAPA_ROOT)

@@ -68,8 +68,8 @@ def test_every_data_set_knows_the_viewers_left():
 def test_a_data_set_that_lacks_classes_is_refused():
     with pytest.raises(ValueError, match="'helen' does not label ear_1.*'nineteen'.*labels backg"):
         data_set_class_ids(NINETEEN, "helen")
-    with pytest.raises(ValueError, match="dataset is 'lapa', but must be one of helen"):
-        data_set_class_ids(NINE, "lapa")
+    with pytest.raises(ValueError, match="dataset is 'ibug', but must be one of helen"):
+        data_set_class_ids(NINE, "ibug")
     with pytest.raises(ValueError, match="no anatomy 'ten', only nine, eleven, nineteen"):
         anatomy.get_anatomy("ten")
 

@@ -20,8 +20,12 @@ from tfds_builders.zip_reader import ZipDamagedError, ZipReader
 pytestmark = pytest.mark.slow
 
 REPOSITORY = Path(__file__).parents[1]
-ROOTS = {"celebamask_hq": archives.CELEBAMASK_ROOT, "helen": archives.HELEN_ROOT}
-FILES = {"celebamask_hq": archives.celebamask, "helen": archives.helen}
+ROOTS = {
+    "celebamask_hq": archives.CELEBAMASK_ROOT,
+    "helen": archives.HELEN_ROOT,
+    "lapa": archives.LAPA_ROOT,
+}
+FILES = {"celebamask_hq": archives.celebamask, "helen": archives.helen, "lapa": archives.lapa}
 # Runs the command in a process that kills itself when it encodes label number KILL_AT.
 KILLED_RUN = """
 import itertools, os, signal, sys

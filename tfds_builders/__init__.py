@@ -1,4 +1,4 @@
-"""TFDS dataset builders for face parsing: `celebamask_hq`, `helen` and `synthetic_faces`.
+"""TFDS dataset builders for face parsing: `celebamask_hq`, `helen`, `lapa` and `synthetic_faces`.
 
 Importing `tfds_builders.<name>` registers that builder with TFDS under `<name>`.
 `python -m tfds_builders.prepare <name>` builds it without TensorFlow. `image_folder` builds a data

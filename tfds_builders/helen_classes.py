@@ -1,6 +1,6 @@
-"""The eleven classes of HELEN and of the synthetic faces; left is the viewer's left."""
+"""The eleven classes of HELEN, LaPa and the synthetic faces; left is the viewer's left."""
 
-# The order of HELEN's files lbl00 .. lbl10.
+# The order of HELEN's files lbl00 .. lbl10 and of LaPa's ids.
 CLASSES = (
     "background",
     "skin",
