@@ -170,6 +170,35 @@ def test_empty_masks_are_absent_parts_and_reported(files, tmp_path, caplog):
     assert message in caplog.text
 
 
+def again(data: bytes, size: tuple[int, int], quality: int) -> bytes:
+    """Returns a JPEG, resized and compressed again."""
+    file = io.BytesIO()
+    Image.open(io.BytesIO(data)).resize(size).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
+def test_same_pictures_in_different_splits_are_reported(files, tmp_path, caplog):
+    """Equal files of train and test, a copy in validation; no report of others."""
+    archives.write_zip(files, tmp_path / "manual", archives.CELEBAMASK_ROOT)
+    build(tmp_path / "manual", tmp_path / "data")
+    assert "same picture" not in caplog.text
+
+    image = files["CelebA-HQ-img/4.jpg"]
+    copies = {
+        "CelebA-HQ-img/10.jpg": image,  # in the same split
+        "CelebA-HQ-img/2001.jpg": image,
+        "CelebA-HQ-img/9.jpg": again(image, (160, 160), 60),
+    }
+    archives.write_zip({**files, **copies}, tmp_path / "copies", archives.CELEBAMASK_ROOT)
+    build(tmp_path / "copies", tmp_path / "data_copies")
+    message = (
+        "5 pairs of images in different splits show the same picture (2 are equal files): "
+        "train/4 and validation/9, train/10 and validation/9, train/4 and test/2001, "
+        "train/10 and test/2001, validation/9 and test/2001"
+    )
+    assert message in caplog.text
+
+
 def remove_masks(number: int):
     def change(files):
         for part in archives.PARTS:

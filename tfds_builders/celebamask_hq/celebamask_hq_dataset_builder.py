@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from tfds_builders import archive as archive_lib
-from tfds_builders import images, sharding, sides
+from tfds_builders import duplicates, images, sharding, sides
 
 # The ids 1..18 and the order of painting are those of the authors' g_mask.py: where masks overlap,
 # the later one counts. Other public code lists the same names in another order, with other ids.
@@ -57,6 +57,13 @@ class Face(NamedTuple):
     """The image's number in CelebA, from 0."""
 
     @property
+    def split(self) -> str:
+        """CelebA's official split."""
+        if self.celeba_index < _FIRST_VALIDATION:
+            return "train"
+        return "validation" if self.celeba_index < _FIRST_TEST else "test"
+
+    @property
     def image(self) -> str:
         """The image's member name."""
         return f"{_IMAGE_FOLDER}/{self.number}.jpg"
@@ -100,6 +107,7 @@ place it, or its unpacked folder {_ROOT}, in the manual directory.
         self._archive = archive_lib.open_archive(dl_manager, _ROOT)
         self._empty_masks: list[str] = []
         self._swapped: list[str] = []
+        self._duplicates = duplicates.Duplicates()
         faces = read_mapping(self._archive)
         check_members(self._archive, faces)
         splits = split_faces(self._archive, faces)
@@ -108,6 +116,7 @@ place it, or its unpacked folder {_ROOT}, in the manual directory.
     def _record(self, face: Face) -> sharding.Record:
         name = str(face.number)
         image, size = images.read_rgb(self._archive, face.image)
+        self._duplicates.add(face.split, name, image)
         label = self._label(face, size)
         if swapped := sides.are_swapped(label, SIDES):
             label = sides.swap(label, SIDES)
@@ -150,6 +159,7 @@ place it, or its unpacked folder {_ROOT}, in the manual directory.
 
     def _post_download_and_prepare_hook(self) -> None:
         sides.report(self._swapped)
+        self._duplicates.report()
         if self._empty_masks:
             logging.warning(
                 "%d mask files are empty; their parts are treated as absent: %s",
@@ -200,12 +210,7 @@ def split_faces(archive: archive_lib.Archive, faces: list[Face]) -> dict[str, li
     """
     splits: dict[str, list[Face]] = {"train": [], "validation": [], "test": []}
     for face in faces:
-        if face.celeba_index < _FIRST_VALIDATION:
-            splits["train"].append(face)
-        elif face.celeba_index < _FIRST_TEST:
-            splits["validation"].append(face)
-        else:
-            splits["test"].append(face)
+        splits[face.split].append(face)
     for split, members in splits.items():
         if not members:
             raise archive_lib.error(archive, _MAPPING, f"lists no image of the {split} split")
