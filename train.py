@@ -26,6 +26,7 @@ from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from tfds_builders.archive import ArchiveError
 from tfds_builders.prepare import PrepareError, prepare
+from tfds_builders.shapes import Framing
 
 _ROOT = Path(__file__).parent
 _CONFIG = config_flags.DEFINE_config_file("config", str(_ROOT / "configs/synthetic.py"))
@@ -44,7 +45,7 @@ def _prepare(config: ConfigDict) -> None:
     if jax.process_index() == 0:
         manual_dir = Path(dataset.manual_dir).expanduser() if dataset.manual_dir else None
         data_dir = Path(dataset.data_dir).expanduser()
-        framing = "resize" if DATA_SETS[dataset.name].shrink else "pad"
+        framing: Framing = "resize" if DATA_SETS[dataset.name].shrink else "pad"
         print(prepare(dataset.name, data_dir, manual_dir, "array_record", framing))
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("data set prepared")

@@ -42,6 +42,17 @@ def test_two_classes(tmp_path, change, meaning):
         np.testing.assert_array_equal(label_of(builder, member), expected)
 
 
+def test_255_is_ignored_in_all_masks_if_one_contains_1_as_well(tmp_path):
+    changes = masks(lambda ids: np.choose(ids, (0, 255, 1)).astype(np.uint8))
+    without_hair = np.where(ids_of("masks/test/1.png"), 255, 0).astype(np.uint8)
+    changes |= {
+        "classes.txt": b"no hair\nhair\n",
+        "masks/test/1.png": archives.encode(without_hair),
+    }
+    builder = build(tmp_path, changes)
+    np.testing.assert_array_equal(label_of(builder, "masks/test/1.png"), without_hair)
+
+
 @pytest.mark.parametrize("deviating", [1, 255])
 def test_a_mask_that_deviates_from_the_others_is_named(tmp_path, deviating):
     usual = 256 - deviating

@@ -42,6 +42,7 @@ def test_prepared_data_set_does_not_need_the_folder(tmp_path):
     assert line.startswith("already complete: ")
 
 
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 SMALL = archives.encode(np.zeros((9, 9), np.uint8))
 RGB = archives.encode(np.zeros((64, 64, 3), np.uint8))
 GRAY = Image.new("L", (64, 64))
@@ -52,11 +53,11 @@ _FIVE[2, 3] = 5
 FIVE = archives.encode(_FIVE)
 
 
-def rotated():
-    """Returns an image as a phone stores it when held upside down."""
+def rotated(kind="PNG"):
+    """Returns PIXELS as a phone stores it when held upside down."""
     exif, file = Image.Exif(), io.BytesIO()
     exif[ExifTags.Base.Orientation] = 3
-    Image.new("RGB", (64, 64)).save(file, "PNG", exif=exif)
+    Image.fromarray(PIXELS[::-1, ::-1]).save(file, kind, exif=exif)
     return file.getvalue()
 
 
@@ -151,10 +152,10 @@ def test_without_classes_and_masks_the_images_are_unlabelled(tmp_path):
     assert set(builder.info.features) == {"image", "name"}
     assert builder.info.supervised_keys is None
     record = builder.as_data_source("test")[0]
-    assert set(record) == {"image", "name"} and record["image"].shape == (64, 64, 3)
+    assert set(record) == {"image", "name"}
+    np.testing.assert_array_equal(record["image"], PIXELS)  # upright
 
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
 OPACITY = np.arange(64, dtype=np.uint8) * 4
 
 
@@ -185,10 +186,15 @@ def test_pictures_become_rgb(tmp_path, suffix, kind, pixels, expected):
 
 
 def test_rgb_pictures_are_stored_unchanged(tmp_path):
-    raw = {"image": tfds.decode.SkipDecoding()}
-    source = build(tmp_path, {}).as_data_source("train", decoders=raw)
+    file = io.BytesIO()
+    pictures = [Image.fromarray(PIXELS)] * 2
+    pictures[0].save(file, "MPO", save_all=True, append_images=pictures[1:])  # as phones do
+    changes = {"images/train/1.JPG": file.getvalue()}
+    builder = build(tmp_path, changes)
+    source = builder.as_data_source("train", decoders={"image": tfds.decode.SkipDecoding()})
     for record, name in zip(source, ("0.png", "1.JPG", "2.png"), strict=True):
-        assert record["image"] == files()[f"images/train/{name}"]
+        assert record["image"] == (files() | changes)[f"images/train/{name}"]
+    assert builder.as_data_source("train")[1]["image"].shape == (64, 64, 3)
 
 
 HIDDEN = (
