@@ -18,7 +18,7 @@ MASKS = folders.masks_of_drawn_faces()
 def test_unions_ignore_and_the_value_255(tmp_path):
     mask = ids_of("masks/train/0.png").copy()
     mask[:5] = 255
-    lines = b"background+cloth\n skin + neck \nignore\n"
+    lines = b"\xef\xbb\xbfbackground+cloth\r\n skin + neck \r\nignore\r\n"  # as Windows saves it
     changes = {"classes.txt": lines, "masks/train/0.png": archives.encode(mask)}
     builder = build(tmp_path, changes)
     assert builder.info.features["label"].names == ["background+cloth", "skin+neck", "ignore"]

@@ -67,7 +67,7 @@ def error(archive: Archive, member: str, problem: str, remedy: str | None = None
 
 def read_lines(archive: Archive, member: str) -> list[str]:
     """Returns the lines of a text file; raises ArchiveError if it is missing or damaged."""
-    return archive.read(member).decode("utf-8", "replace").splitlines()
+    return archive.read(member).decode("utf-8-sig", "replace").splitlines()
 
 
 def abbreviate(names: list[str]) -> str:
