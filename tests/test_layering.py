@@ -59,6 +59,8 @@ WITHIN = {
         "pipeline",
     ),
     "data": (
+        "source",
+        "framing",
         "loader",
         "keys",
         "config",

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from jax_stn_icnn.data.framing import find_frame
 from jax_stn_icnn.faces import detectors, framing, resample
 from jax_stn_icnn.photos import files
 from jax_stn_icnn.photos.reading import to_rgb
@@ -50,12 +49,6 @@ class FaceFolder:
         path = self._paths[index]
         photo, size = to_rgb(path), self._frame_size
         # Created per photo: OpenCV's detectors serve one thread at a time and cannot be pickled.
-        detections = detectors.make_detector("yunet")(photo)
-        _, frames = framing.frames_from_detections(detections, photo.shape, size)
-        # The norm of a matrix's first column is proportional to the size of the face.
-        largest = max(
-            frames,
-            key=lambda matrix: np.linalg.norm(matrix[:, 0]),
-            default=framing.frame_from_photo(photo.shape[:2], size),
-        )
-        return {"image": resample.warp(photo, largest, (size, size)), "name": str(path)}
+        frame = find_frame(photo, detectors.make_detector("yunet"))
+        matrix = framing.resize_frame(frame, size)
+        return {"image": resample.warp(photo, matrix, (size, size)), "name": str(path)}

@@ -9,7 +9,7 @@ worker processes start fast and never claim an accelerator; the caller passes it
 import os
 import signal
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import grain
 import numpy as np
@@ -19,22 +19,12 @@ from etils import epath
 from PIL import Image
 
 from jax_stn_icnn.anatomy import DATA_SETS, Anatomy, data_set_class_ids
+from jax_stn_icnn.data.source import Source
 
 Batch = dict[str, np.ndarray]
 # An element is a batch here, of which Grain would prefetch 500 by default. Memory is that of two
 # prefetched batches and the one in use, in the main process or in each worker.
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
-
-
-class Source(Protocol):
-    """Records by index: dicts of `image` (h, w, 3), `label` (h, w, 1), both uint8, and `name`.
-
-    Records of unlabelled images need no `label`.
-    """
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
 
 
 def open_source(data_dir: str | os.PathLike[str], dataset: str, split: str) -> Source:

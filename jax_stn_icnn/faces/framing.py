@@ -18,6 +18,12 @@ from jax_stn_icnn.faces import resample
 # by the mean of their two sides: 1.592 +- 0.091, 0.100 +- 0.024 and 0.000 +- 0.063.
 _SIDE = 1.587
 _UP = 0.076
+# On the 149 photos of Figaro-1k with one detected face, at most 0.2 sides of its frame beside the
+# center of the hair's box, that side over the width of the box was 0.911 (median; the middle half
+# spans 0.415), and the center of the frame was 0.654 widths (0.282) below the top of the box. The
+# height of the box predicts the frame worse, since it depends on the length of the hair.
+_HAIR_SIDE = 0.911
+_HAIR_DOWN = 0.654
 
 NUM_LANDMARKS = 5  # eye 1, eye 2, tip of the nose, corner 1 and corner 2 of the mouth
 
@@ -84,6 +90,36 @@ def frame_from_photo(size: tuple[int, int], frame_size: int) -> np.ndarray:
     left, top = (side - width) // 2, (side - height) // 2
     center = np.array([(side - 1) / 2 - left, (side - 1) / 2 - top])
     return _frame(center, np.array([side, 0.0]), frame_size)
+
+
+def frame_from_hair(box: np.ndarray, frame_size: int) -> np.ndarray:
+    """Returns the approximate upright frame of a head's hair, for heads without a detected face.
+
+    Args:
+        box: (x0, y0, x1, y1) of the hair.
+        frame_size: side of the frame.
+
+    Returns:
+        Matrix frame -> photo.
+    """
+    x0, y0, x1, _ = box
+    width = x1 - x0 + 1
+    center = np.array([(x0 + x1) / 2, y0 + _HAIR_DOWN * width])
+    return _frame(center, np.array([_HAIR_SIDE * width, 0.0]), frame_size)
+
+
+def resize_frame(matrix: np.ndarray, frame_size: int, scale: float = 1.0) -> np.ndarray:
+    """Returns a frame at another size; the center stays.
+
+    Args:
+        matrix: the frame at a size of 1, frame -> photo.
+        frame_size: side of the resized frame in pixels.
+        scale: extent of the resized frame in the photo, relative to that of the frame.
+
+    Returns:
+        Matrix frame -> photo.
+    """
+    return _frame(matrix[:, 2], matrix[:, 0] * scale, frame_size)
 
 
 def box_from_frame(matrix: np.ndarray, frame_size: int) -> np.ndarray:

@@ -48,13 +48,16 @@ def warp(
     )
 
 
-def sample_nearest(image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Resamples an image with nearest-neighbor interpolation; outside the image the value is 0.
+def sample_nearest(
+    image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...], outside: int = 0
+) -> np.ndarray:
+    """Resamples an image with nearest-neighbor interpolation.
 
     Args:
         image: uint8 (height, width).
         matrix: pixels of the result -> pixels of the image.
         size: (height, width) of the result.
+        outside: value outside the image.
 
     Returns:
         uint8 of shape `size`.
@@ -62,7 +65,9 @@ def sample_nearest(image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...])
     if 0 in size:
         return np.empty(size, np.uint8)
     flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
-    return np.asarray(cv2.warpAffine(image, matrix, size[::-1], flags=flags))
+    return np.asarray(
+        cv2.warpAffine(image, matrix, size[::-1], flags=flags, borderValue=(outside,))
+    )
 
 
 def sample_bilinear(image: np.ndarray, points: np.ndarray, outside: float = 0) -> np.ndarray:

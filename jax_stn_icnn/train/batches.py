@@ -8,7 +8,8 @@ from ml_collections import ConfigDict
 
 from jax_stn_icnn.anatomy import DATA_SETS, Anatomy
 from jax_stn_icnn.data.face_folder import FaceFolder
-from jax_stn_icnn.data.loader import Batch, Source, loader_over, open_source
+from jax_stn_icnn.data.loader import Batch, loader_over, open_source
+from jax_stn_icnn.data.source import Source
 
 
 class Data:
