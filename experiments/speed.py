@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.data.loader import loader_over, open_source
-from jax_stn_icnn.models.pipeline import init_variables
+from jax_stn_icnn.io.weights import WEIGHTS, load_weights
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import plan
-from jax_stn_icnn.train.state import enter_stage, load_variables, new_state
+from jax_stn_icnn.train.state import enter_stage, new_state
 from jax_stn_icnn.train.step import AXIS, compile_train_step
 
 REPEATS = 10
@@ -60,7 +60,7 @@ def step_ms(config: ConfigDict, directory: Path) -> float:
     batches = itertools.cycle(list(itertools.islice(loader, 2)))
     phases, steps_per_epoch = plan(config, len(source))
     stage, schedule = phases[-1].stage, (steps_per_epoch, config.halve_every_epochs)
-    variables = load_variables(str(directory), model, init_variables(model, config.seed))
+    variables = load_weights(directory / WEIGHTS).variables
     state = enter_stage(new_state(variables), make_optimizer(stage, *schedule), stage.has_teacher)
     step = compile_train_step(
         model,

@@ -56,6 +56,7 @@ WITHIN = {
         "unet",
         "flip_test",
         "localizer",
+        "channel_names",
         "pipeline",
     ),
     "data": (
@@ -88,6 +89,7 @@ WITHIN = {
         "config",
         "signals",
         "state",
+        "transfer",
         "checkpoints",
         "logs",
         "distillation",

@@ -17,10 +17,11 @@ from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.train import batches, loop
+from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.checkpoints import Checkpoints
 from jax_stn_icnn.train.logs import METRICS
-from jax_stn_icnn.train.state import load_variables
 from jax_stn_icnn.train.step import compile_train_step
+from jax_stn_icnn.train.transfer import load_variables
 
 SIZE, RECORDS, BATCH = 32, 12, 4
 EPOCHS = 2
@@ -349,15 +350,31 @@ def test_a_missing_split_is_reported_before_training(split, monkeypatch, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_starts_from_the_weights_of_another_run(steps, tmp_path):
+def test_a_run_starts_from_the_weights_of_another_run(steps, tmp_path, capsys):
     train(make_config(epochs=1), tmp_path / "first", steps)
     config = make_config()
+    config.model.fine_channels = (4, 8)
     config.init_from, config.seed = str(tmp_path / "first"), 5
+    fresh = random_variables(configs.make_model(config), seed=5)
     run = loop.Run(config, tmp_path / "second")
-    state = run.state
-    expected = load_variables(config.init_from, run.model, state.variables)
+    expected = load_variables(config.init_from, run.model, fresh)
     run.close()
-    jax.tree.map(np.testing.assert_array_equal, state.variables, expected)
+    jax.tree.map(np.testing.assert_array_equal, run.state.variables, expected.variables)
+    assert expected.summary in capsys.readouterr().out
+
+
+def test_a_run_from_other_weights_resumes_to_the_bit(steps, tmp_path, capsys):
+    train(make_config(epochs=1), tmp_path / "first", steps)
+    config = make_config(checkpoint_every_steps=2)
+    config.init_from, config.model.fine_channels = str(tmp_path / "first"), (4, 8)
+    train(config, tmp_path / "undisturbed", steps)
+    train_interrupted(config, tmp_path / "run", steps, 3, terminate)
+    (tmp_path / "first" / weights.WEIGHTS).unlink()  # A resumed run does not read them again.
+    assert "init_from" in capsys.readouterr().out
+    train(config, tmp_path / "run", steps)
+    assert "init_from" not in capsys.readouterr().out
+    expected = final_state(config, tmp_path / "undisturbed")
+    jax.tree.map(np.testing.assert_array_equal, final_state(config, tmp_path / "run"), expected)
 
 
 def test_evaluation_batches_that_processes_cannot_share_are_refused_first(tmp_path, monkeypatch):

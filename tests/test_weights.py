@@ -51,6 +51,7 @@ def change_metadata(file, **changes):
 
 
 def test_round_trip(file, variables):
+    assert list(file.parent.iterdir()) == [file]
     loaded = weights.load_weights(file)
     assert loaded.model == STNiCNN(CONFIG)
     assert loaded.frame_size == FRAME
@@ -115,8 +116,17 @@ def test_differences_of_variables_are_listed(file):
     change_metadata(file, model=json.dumps(config | {"fine_channels": [4, 4, 4]}))
     with pytest.raises(ValueError, match=r"w\.safetensors does not match") as error:
         weights.load_weights(file)
-    assert "missing: params/fine/brow/" in str(error.value)
+    assert "missing: batch_stats/fine/brow/" in str(error.value)
     assert "wrong shape: params/fine/brow/" in str(error.value)
+
+
+def test_a_long_list_of_differences_is_cut(variables):
+    expected = weights.shapes(variables)
+    with pytest.raises(ValueError, match=rf"file does not .* \({len(expected)} var") as error:
+        weights.check_entries("the file", {}, expected)
+    _, *lines, last = str(error.value).splitlines()
+    assert lines == [f"  missing: {name} {expected[name]}" for name in sorted(expected)[:10]]
+    assert last == f"  and {len(expected) - 10} more"
 
 
 def test_equal_variables_give_equal_bytes(tmp_path, variables):

@@ -5,7 +5,7 @@ Other frameworks read safetensors too, and loading a file never executes code.
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -162,7 +162,7 @@ def check_entries(
     actual: Mapping[str, tuple[int, ...]],
     expected: Mapping[str, tuple[int, ...]],
 ) -> None:
-    """Checks the names and shapes of variables; the error lists all differences.
+    """Checks the names and shapes of variables; the error lists the first differences of each kind.
 
     Args:
         source: Where the variables come from, for the message.
@@ -172,18 +172,31 @@ def check_entries(
     Raises:
         ValueError: Variables are missing, unknown or of another shape.
     """
-    problems = [f"missing: {name} {expected[name]}" for name in sorted(expected.keys() - actual)]
-    problems += [f"unknown: {name} {actual[name]}" for name in sorted(actual.keys() - expected)]
-    problems += [
-        f"wrong shape: {name} is {actual[name]}, must be {expected[name]}"
-        for name in sorted(expected.keys() & actual)
-        if tuple(actual[name]) != tuple(expected[name])
+    kinds = [
+        [f"missing: {name} {expected[name]}" for name in sorted(expected.keys() - actual)],
+        [f"unknown: {name} {actual[name]}" for name in sorted(actual.keys() - expected)],
+        [
+            f"wrong shape: {name} is {actual[name]}, must be {expected[name]}"
+            for name in sorted(expected.keys() & actual)
+            if tuple(actual[name]) != tuple(expected[name])
+        ],
     ]
-    if problems:
-        text = "\n  ".join(problems)
-        raise ValueError(
-            f"{source} does not match the model ({len(problems)} variables):\n  {text}"
-        )
+    kinds = [problems for problems in kinds if problems]
+    if kinds:
+        lines = [line for problems in kinds for line in first_lines(problems, 10 // len(kinds))]
+        count, text = sum(map(len, kinds)), "\n  ".join(lines)
+        raise ValueError(f"{source} does not match the model ({count} variables):\n  {text}")
+
+
+def first_lines(lines: Sequence[str], most: int = 10) -> list[str]:
+    """Returns the first lines of a list, and one with the number of the others, if there are any.
+
+    Args:
+        lines: The lines.
+        most: Number of lines to return as they are.
+    """
+    others = len(lines) - most
+    return [*lines[:most], *([f"and {others} more"] if others > 0 else [])]
 
 
 def shapes(variables: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -33,8 +33,9 @@ from jax_stn_icnn.train.logs import EpochMetrics, Logs, epoch_line, scores
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import catch_signals
 from jax_stn_icnn.train.stages import Phase, plan
-from jax_stn_icnn.train.state import TrainState, enter_stage, load_variables, new_state
+from jax_stn_icnn.train.state import TrainState, enter_stage, new_state
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
+from jax_stn_icnn.train.transfer import load_variables
 from jax_stn_icnn.train.validation import Validation, rank
 
 
@@ -280,7 +281,10 @@ class Run:
         variables = init_variables(self.model, self.config.seed)
         if self.config.init_from:
             networks = tuple(self.config.init_networks)
-            variables = load_variables(self.config.init_from, self.model, variables, networks)
+            loaded = load_variables(self.config.init_from, self.model, variables, networks)
+            variables = loaded.variables
+            if self.is_main:
+                print(loaded.summary, flush=True)
         return new_state(variables)
 
     def _write_config(self) -> None:
