@@ -3,7 +3,8 @@
     python train.py --config configs/celebamask_from_helen.py --workdir runs/transfer \
         --config.init_from=runs/helen --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
-Expected result: not measured.
+Expected result: not measured. Weights of `helen_full.py` have a coarse network of another kind and
+other windows: of these, localizer and fine networks are loaded.
 """
 
 from ml_collections import ConfigDict

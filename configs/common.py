@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
     # the name of the classes: nine, eleven, nineteen, or one that the config's file registers.
     config.model = ConfigDict(ModelConfig().to_dict() | {"anatomy": "nine"})
 
-    # Directory of a run, or a .safetensors file, to start from; empty: random parameters.
+    # Weights to start from: the directory of a run, a .safetensors file, or the name of weights in
+    # the package, nine or nineteen; empty: random parameters. Every layer that fits is loaded.
     config.init_from = ""
     config.init_networks = ("coarse", "localizer", "fine")  # networks that are loaded from there
     config.batch_size = 32  # over all devices

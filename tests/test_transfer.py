@@ -218,7 +218,7 @@ def test_the_summary_lists_what_is_loaded_and_what_is_not(transfer, old, new, li
     for line in lines:
         assert line in loaded.summary.splitlines()
     numbers = counts(loaded.summary)
-    total = sum(numbers.get(title, 0) for title in ("loaded", "loaded in part", "initialised"))
+    total = sum(numbers.get(title, 0) for title in ("loaded", "loaded in part", "initialized"))
     assert total == len(jax.tree.leaves(fresh))
     found, old_flat, new_flat = (
         traverse_util.flatten_dict(tree) for tree in (loaded.variables, variables, fresh)
@@ -230,7 +230,7 @@ def test_the_summary_lists_what_is_loaded_and_what_is_not(transfer, old, new, li
     )
     assert equal >= numbers["loaded"]
     initial = sum(np.array_equal(value, new_flat[name]) for name, value in found.items())
-    assert initial == numbers.get("initialised", 0)
+    assert initial == numbers.get("initialized", 0)
 
 
 def test_a_norm_is_loaded_only_with_its_convolution(transfer):
@@ -242,7 +242,7 @@ def test_a_norm_is_loaded_only_with_its_convolution(transfer):
         assert_equal(loaded.variables[collection]["coarse"]["down_0"], expected)
 
 
-def test_what_an_option_adds_is_initialised_and_what_it_removes_is_listed(transfer):
+def test_what_an_option_adds_is_initialized_and_what_it_removes_is_listed(transfer):
     plain = model_of(NINE, coarse_network="unet")
     attending = model_of(NINE, coarse_network="unet", attention=1, edge_head=True)
     variables, fresh, loaded = transfer(plain, attending)
@@ -255,7 +255,7 @@ def test_what_an_option_adds_is_initialised_and_what_it_removes_is_listed(transf
     assert not_used == ["    coarse/attention_1 7", "    coarse/edges 2"]
 
 
-def test_networks_that_are_not_listed_are_initialised(transfer):
+def test_networks_that_are_not_listed_are_initialized(transfer):
     variables, fresh, loaded = transfer(model_of(NINETEEN, **UNET), model_of(NINE), ("fine",))
     for collection in ("params", "batch_stats"):
         found = loaded.variables[collection]

@@ -29,7 +29,7 @@ class Transfer(NamedTuple):
 
     Attributes:
         variables: `{"params": ..., "batch_stats": ...}`.
-        summary: Lines with the numbers of variables that are loaded, initialised and not used.
+        summary: Lines with the numbers of variables that are loaded, initialized and not used.
     """
 
     variables: dict[str, Any]
@@ -113,15 +113,15 @@ def load_variables(
 
 
 def _layers(variables: Mapping[str, Any]) -> dict[tuple[str, ...], _Variables]:
-    """Returns path of a layer -> its variables."""
+    """Returns path of a layer -> its variables, in the order of NETWORKS."""
     layers: dict[tuple[str, ...], _Variables] = {}
     for name, value in traverse_util.flatten_dict(dict(variables)).items():
         layers.setdefault(_layer_of(name), {})[name] = np.asarray(value)
-    return layers
+    return dict(sorted(layers.items(), key=lambda item: (NETWORKS.index(item[0][0]), item[0])))
 
 
 def _layer_of(variable: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns the path of the layer that is loaded or initialised together with a variable."""
+    """Returns the path of the layer that is loaded or initialized together with a variable."""
     _, *path, _ = variable
     for i, name in enumerate(path):
         if name.startswith("attention_"):
@@ -223,7 +223,7 @@ def _check_networks(
 
 
 def _summary(source: str, layers: Sequence[_Layer], old: Sequence[_Layer]) -> str:
-    """Returns the numbers of variables that were loaded, initialised and not used, by layer.
+    """Returns the numbers of variables that were loaded, initialized and not used, by layer.
 
     Args:
         source: As in `load_variables`.
@@ -239,7 +239,7 @@ def _summary(source: str, layers: Sequence[_Layer], old: Sequence[_Layer]) -> st
     for title, members, all_layers in (
         ("loaded", complete, complete),
         ("loaded in part", partial, layers),
-        ("initialised", initial, layers),
+        ("initialized", initial, layers),
         ("not used", unused, old),
     ):
         if members:
