@@ -34,8 +34,8 @@ SIX = Anatomy(
 *FACE, MOUTH = NINE.parts
 SHUFFLED = Anatomy(
     name="shuffled",
-    classes=("background", *reversed(ELEVEN.classes[1:])),
-    parts=(MOUTH._replace(classes=MOUTH.classes[::-1]), *FACE[::-1]),
+    classes=("background", *ELEVEN.classes[4:], *ELEVEN.classes[1:4]),
+    parts=(*FACE[2:], MOUTH._replace(classes=("lower_lip", *MOUTH.classes[:2])), *FACE[:2]),
     pairs=ELEVEN.pairs,
     groups=(),
     colours=ELEVEN.colours,
