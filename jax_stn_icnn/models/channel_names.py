@@ -9,8 +9,8 @@ from typing import NamedTuple, TypeAlias
 
 from jax_stn_icnn.anatomy import Anatomy, Part
 from jax_stn_icnn.models.bridge import FEATURES
+from jax_stn_icnn.models.coarse import BLOCK
 from jax_stn_icnn.models.config import CENTROID, ModelConfig
-from jax_stn_icnn.models.unet import BLOCK
 
 # The background is class 0, by any name.
 BACKGROUND = "background"
@@ -56,7 +56,7 @@ def channel_names(config: ModelConfig) -> dict[LayerPath, ChannelNames]:
 
 def _coarse(config: ModelConfig) -> dict[LayerPath, ChannelNames]:
     names = _class_names(config.anatomy)
-    if config.coarse_network != "unet":
+    if config.coarse_network == "icnn":
         return {("coarse", "head_3"): ChannelNames(outputs=_repeat(names, 1))}
     layers: dict[LayerPath, ChannelNames] = {
         ("coarse", "logits"): ChannelNames(outputs=_pixels(names, BLOCK))

@@ -8,7 +8,9 @@ from jax_stn_icnn.anatomy import NINE, Anatomy, Part, get_anatomy
 
 CENTROID = "centroid"
 CROPPERS = ("vgg9", "small", "resnet18", CENTROID)
-COARSE_NETWORKS = ("icnn", "unet")
+ENCODER = "efficientnet_lite0"
+COARSE_NETWORKS = ("icnn", "unet", ENCODER)
+DECODERS = ("fpn", "unet")
 WINDOWS = ("square", "fitted")
 DTYPES = ("float32", "bfloat16")
 # The paper's interlinked CNN: channels of the four rows, and number of interlinking layers.
@@ -21,6 +23,9 @@ ATTENTION_HEADS = 4
 ATTENTION_KEY_RATIO = 4
 # The fine network's row that a bridge adds its features to.
 BRIDGE_ROW = 2
+# Input side over the side of the coarse segmentation of a coarse network with an encoder: one pixel
+# of the encoder's features at stride 4 stands for 2 x 2 pixels of the segmentation.
+ENCODER_COARSE_STRIDE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,17 +40,20 @@ class ModelConfig:
             pixels: 81 for HELEN, 127 for CelebAMask-HQ.
         windows: `square`, one size for all parts, or `fitted`, a height and a width for each part
             as `Part.window` gives them, scaled to `patch_size`.
-        coarse_network: `icnn`, the paper's, or `unet`, which has a larger receptive field.
-        coarse_channels: Channels of each row of the coarse network.
+        coarse_network: `icnn`, the paper's; `unet`, which has a larger receptive field; or
+            `efficientnet_lite0`, an encoder with ImageNet weights, and a decoder.
+        decoder: The decoder after an encoder: `fpn`, a feature pyramid, or `unet`.
+        coarse_channels: Channels of each row of an `icnn` or a `unet`.
         coarse_size: Side of the coarse segmentation in pixels, a multiple of 16.
         coarse_stride: Side of the coarse network's input over the side of the coarse segmentation.
-            Above 1, a `unet` predicts the global classes at the input's resolution.
+            Above 1, the global classes are predicted at the input's resolution. An `icnn` has 1, an
+            encoder 2, a `unet` any.
         attention: Number of rows of a `unet` with self-attention, counted from the lowest (Han and
             Yoon, 2024).
-        edge_head: Whether a `unet` also predicts edges between classes, a training task only (Han
-            and Yoon, 2024).
-        bridge: Whether the fine networks receive the output of a `unet` for their window and for
-            the full face (CLRNet, Huang et al., 2021).
+        edge_head: Whether the coarse network, other than an `icnn`, also predicts edges between
+            classes, a training task only (Han and Yoon, 2024).
+        bridge: Whether the fine networks receive the output of the coarse network, other than an
+            `icnn`, for their window and for the full face (CLRNet, Huang et al., 2021).
         flip_test: Whether inference averages the logits of the global classes over the image and
             its mirror image.
         fine_channels: Channels of each row of the fine networks.
@@ -63,6 +71,7 @@ class ModelConfig:
     patch_size: int = 81
     windows: str = "square"
     coarse_network: str = "icnn"
+    decoder: str = "fpn"
     coarse_channels: tuple[int, ...] = CHANNELS
     coarse_size: int = COARSE_SIZE
     coarse_stride: int = 1
@@ -139,6 +148,7 @@ class ModelConfig:
             ),
             "windows": _one_of(self.windows, WINDOWS),
             "coarse_network": _one_of(self.coarse_network, COARSE_NETWORKS),
+            "decoder": _one_of(self.decoder, DECODERS),
             "coarse_channels": _rows(self.coarse_channels),
             "coarse_size": (
                 _is_count(self.coarse_size, 32) and self.coarse_size % 16 == 0,
@@ -169,19 +179,7 @@ class ModelConfig:
                     f"{name} is {getattr(self, name)!r}, but must be {default!r}: background is "
                     f"the only global class of the anatomy {self.anatomy.name!r}"
                 )
-        if self.coarse_network != "unet":
-            only_in_unet = {
-                "coarse_stride": 1,
-                "attention": 0,
-                "edge_head": False,
-                "bridge": False,
-            }
-            problems += [
-                f"{name} is {getattr(self, name)!r}, which needs coarse_network='unet', but "
-                f"that is {self.coarse_network!r}"
-                for name, default in only_in_unet.items()
-                if getattr(self, name) != default
-            ]
+        problems += self._coarse_network_contradictions()
         rows = len(self.coarse_channels)
         multiple = ATTENTION_HEADS * ATTENTION_KEY_RATIO
         if self.attention > rows:
@@ -204,6 +202,28 @@ class ModelConfig:
             problems.append(
                 f"fine_channels has {lowest + 1} rows, the lowest of which must have at least two "
                 f"pixels a side for a bridge, but the smallest window has {smallest} pixels"
+            )
+        return problems
+
+    def _coarse_network_contradictions(self) -> list[str]:
+        """Returns a line for each option that the coarse network excludes."""
+        problems = []
+        needed_by = {
+            "coarse_stride": (1, ("unet", ENCODER)),
+            "attention": (0, ("unet",)),
+            "edge_head": (False, ("unet", ENCODER)),
+            "bridge": (False, ("unet", ENCODER)),
+        }
+        for name, (default, networks) in needed_by.items():
+            if getattr(self, name) != default and self.coarse_network not in networks:
+                problems.append(
+                    f"{name} is {getattr(self, name)!r}, which needs coarse_network="
+                    f"{' or '.join(map(repr, networks))}, but that is {self.coarse_network!r}"
+                )
+        if self.coarse_network == ENCODER and self.coarse_stride != ENCODER_COARSE_STRIDE:
+            problems.append(
+                f"coarse_stride is {self.coarse_stride}, but coarse_network={ENCODER!r} needs "
+                f"{ENCODER_COARSE_STRIDE}"
             )
         return problems
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_stn_icnn.anatomy import Anatomy
-from jax_stn_icnn.models.unet import CoarseOutput
+from jax_stn_icnn.models.coarse import CoarseOutput
 
 
 def with_mirror_images(images: jax.Array) -> jax.Array:

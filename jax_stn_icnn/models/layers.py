@@ -129,6 +129,7 @@ def batch_norm(
     dtype: jnp.dtype,
     name: str | None = None,
     axis: int = -1,
+    epsilon: float = EPSILON,
 ) -> nn.BatchNorm:
     """Returns a BatchNorm with the original's constants; for use within a compact module.
 
@@ -138,12 +139,13 @@ def batch_norm(
         dtype: Type of the computation; parameters and statistics are float32.
         name: The module's name.
         axis: The axis of the channels.
+        epsilon: Added to the variance.
     """
     return nn.BatchNorm(
         use_running_average=not train,
         axis=axis,
         momentum=MOMENTUM,
-        epsilon=EPSILON,
+        epsilon=epsilon,
         axis_name=axis_name,
         dtype=dtype,
         name=name,

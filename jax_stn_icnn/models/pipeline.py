@@ -21,13 +21,18 @@ from jax_stn_icnn.compilation.cache import cached_program, cached_value
 from jax_stn_icnn.compilation.compile import compile_unoptimized
 from jax_stn_icnn.geometry import Size, compose_theta, invert_theta
 from jax_stn_icnn.models.bridge import Context, context_size
-from jax_stn_icnn.models.config import CENTROID, ModelConfig
+from jax_stn_icnn.models.coarse import CoarseNetwork, CoarseOutput
+from jax_stn_icnn.models.config import CENTROID, ENCODER, ModelConfig
+from jax_stn_icnn.models.encoder_network import EncoderNetwork
 from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.flip_test import average_global_logits, with_mirror_images
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta, localizer_input
 from jax_stn_icnn.models.outlining import outlined
-from jax_stn_icnn.models.unet import CoarseOutput, UNet
+from jax_stn_icnn.models.unet import UNet
+
+# Those of the full face.
+COARSE_NETWORKS: dict[str, type[CoarseNetwork]] = {"unet": UNet, ENCODER: EncoderNetwork}
 
 
 @struct.dataclass
@@ -80,8 +85,8 @@ class STNiCNN(nn.Module):
     def setup(self) -> None:
         """Makes the networks; Flax calls it."""
         config = self.config
-        if config.coarse_network == "unet":
-            self.coarse: nn.Module = UNet(config, self.axis_name)
+        if config.coarse_network != "icnn":
+            self.coarse: nn.Module = COARSE_NETWORKS[config.coarse_network](config, self.axis_name)
         else:
             self.coarse = ICNN(
                 config.anatomy.num_classes,
@@ -142,7 +147,7 @@ class STNiCNN(nn.Module):
         anatomy = self.config.anatomy
         flip = self.config.flip_test and not train
         output = self.coarse(with_mirror_images(coarse_image) if flip else coarse_image, train)
-        if self.config.coarse_network != "unet":
+        if self.config.coarse_network == "icnn":
             global_logits = jnp.stack([output[..., i] for i in anatomy.global_ids], axis=1)
             output = CoarseOutput(output, global_logits, None, None)
         if flip:

@@ -1,9 +1,10 @@
 """The implementations that operations use on each platform, chosen while a program is traced.
 
 Several operations have more than one implementation, and all of them return the same values: CPUs
-and GPUs gather pixels, where a TPU multiplies matrices; a CPU convolves by matrix products, where
-accelerators use XLA's convolution; a TPU computes on space-to-depth features. The choice depends on
-the platform alone and is made here, before tracing, so that a program contains one implementation.
+and GPUs gather pixels, where a TPU multiplies matrices; a CPU convolves by matrix products, and
+depthwise by sums of shifted products, where accelerators use XLA's convolution; a TPU computes on
+space-to-depth features. The choice depends on the platform alone and is made here, before tracing,
+so that a program contains one implementation.
 """
 
 import contextlib
@@ -18,20 +19,22 @@ class Implementations(NamedTuple):
     Attributes:
         sampling: `gather` or `matmul`; axis-aligned windows only, others are always gathered.
         convolution: `matmul` or `xla`.
+        depthwise: `shifts` or `xla`.
         space_to_depth: Whether networks compute on space-to-depth features.
     """
 
     sampling: str
     convolution: str
+    depthwise: str
     space_to_depth: bool
 
 
 IMPLEMENTATIONS = {
-    "cpu": Implementations("gather", "matmul", False),
-    "gpu": Implementations("gather", "xla", False),
-    "tpu": Implementations("matmul", "xla", True),
+    "cpu": Implementations("gather", "matmul", "shifts", False),
+    "gpu": Implementations("gather", "xla", "xla", False),
+    "tpu": Implementations("matmul", "xla", "xla", True),
     # ONNX runtimes have neither fast gathers nor cheap loops.
-    "onnx": Implementations("matmul", "xla", False),
+    "onnx": Implementations("matmul", "xla", "xla", False),
 }
 
 # Part of the key of JAX's caches: a function traced for one platform is traced again for another.

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jax_stn_icnn import anatomy
 from jax_stn_icnn.data.config import AugmentConfig
-from jax_stn_icnn.models.config import CENTROID, ModelConfig
+from jax_stn_icnn.models.config import CENTROID, ENCODER, ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.losses import PIXEL_LOSSES
 from jax_stn_icnn.train.stages import NETWORKS, REGIONS, STAGES
@@ -88,6 +88,7 @@ FIELDS: dict[str, _Rule] = {
     "dataset.num_workers": _integer(0),
     "init_from": _TEXT,
     "init_networks": _some_of(NETWORKS),
+    "init_encoder": _Rule(lambda value: value in ("", "imagenet"), "imagenet, or empty"),
     "batch_size": _integer(1),
     "eval_batch_size": _integer(1),
     "augment": _FLAG,
@@ -100,6 +101,7 @@ FIELDS: dict[str, _Rule] = {
     ),
     "coarse.epochs": _integer(0),
     "coarse.lr": _POSITIVE,
+    "coarse.encoder_lr_factor": _POSITIVE,
     "coarse.loss": _one_of(*PIXEL_LOSSES),
     "localizer.epochs": _integer(0),
     "localizer.lr": _POSITIVE,
@@ -216,6 +218,17 @@ def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
     if model.cropper == CENTROID and "localizer" in values["stages"]:
         problems.append(
             f"stages contains 'localizer', but model.cropper = {CENTROID!r} has no localizer"
+        )
+    for name, default in {"init_encoder": "", "coarse.encoder_lr_factor": 1.0}.items():
+        if values[name] != default and model.coarse_network != ENCODER:
+            problems.append(
+                f"{name} is {values[name]!r}, but model.coarse_network = "
+                f"{model.coarse_network!r} has no encoder"
+            )
+    if values["init_encoder"] and values["init_from"] and "coarse" in values["init_networks"]:
+        problems.append(
+            f"init_encoder is {values['init_encoder']!r}, but init_networks contains 'coarse', so "
+            "that init_from also determines the encoder"
         )
     if not sum(values[f"{stage}.epochs"] for stage in values["stages"]):
         problems.append(f"every stage of stages = {values['stages']} has 0 epochs")

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import optax
 
 from jax_stn_icnn.data.inputs import Inputs
+from jax_stn_icnn.models.coarse import CoarseOutput
 from jax_stn_icnn.models.config import CENTROID
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.models.unet import CoarseOutput
 from jax_stn_icnn.train import losses
 from jax_stn_icnn.train.stages import DISTILLED
 

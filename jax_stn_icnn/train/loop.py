@@ -33,7 +33,7 @@ from jax_stn_icnn.train.logs import EpochMetrics, Logs, epoch_line, scores
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.signals import catch_signals
 from jax_stn_icnn.train.stages import Phase, plan
-from jax_stn_icnn.train.state import TrainState, enter_stage, new_state
+from jax_stn_icnn.train.state import TrainState, enter_stage, load_encoder, new_state
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
 from jax_stn_icnn.train.transfer import load_variables
 from jax_stn_icnn.train.validation import Validation, rank
@@ -285,6 +285,8 @@ class Run:
             variables = loaded.variables
             if self.is_main:
                 print(loaded.summary, flush=True)
+        if self.config.init_encoder:
+            variables = load_encoder(variables)
         return new_state(variables)
 
     def _write_config(self) -> None:

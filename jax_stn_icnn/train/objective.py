@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jax_stn_icnn import ops
 from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.inputs import Inputs
+from jax_stn_icnn.models.coarse import CoarseOutput
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.models.unet import CoarseOutput
 from jax_stn_icnn.train import distillation, losses
 from jax_stn_icnn.train.consensus import mean_consensus_loss
 from jax_stn_icnn.train.stages import Stage

@@ -20,26 +20,36 @@ def make_optimizer(
             in short runs.
 
     Returns:
-        An `optax.partition` by network. A frozen network has no state and no update.
+        An `optax.partition` by network, and by whether a parameter is the encoder's if that has a
+        rate of its own. A frozen network has no state and no update.
     """
 
-    def network_optimizer(network: str) -> optax.GradientTransformation:
+    def network_optimizer(network: str, factor: float = 1.0) -> optax.GradientTransformation:
         if network not in stage.learning_rates:
             return optax.set_to_zero()
         warmup_epochs = 0.0 if network == "fine" else stage.warmup_epochs
         return optax.adam(
             learning_rate(
-                stage.learning_rates[network],
+                factor * stage.learning_rates[network],
                 max(round(halve_every_epochs * steps_per_epoch), 1),
                 round(warmup_epochs * steps_per_epoch),
             )
         )
 
-    def labels(params: Mapping[str, Any]) -> dict[str, str]:
+    def labels(params: Mapping[str, Any]) -> dict[str, Any]:
         # A prefix of the parameters' tree: everything inside a network belongs to it.
-        return {network: network for network in params}
+        found: dict[str, Any] = {network: network for network in params}
+        if stage.encoder_lr_factor != 1:
+            found["coarse"] = {
+                module: "encoder" if module == "encoder" else "coarse"
+                for module in params["coarse"]
+            }
+        return found
 
-    return optax.partition({network: network_optimizer(network) for network in NETWORKS}, labels)
+    optimizers = {network: network_optimizer(network) for network in NETWORKS}
+    if stage.encoder_lr_factor != 1:
+        optimizers["encoder"] = network_optimizer("coarse", stage.encoder_lr_factor)
+    return optax.partition(optimizers, labels)
 
 
 def learning_rate(rate: float, halve_every: int, warmup: int) -> optax.Schedule:

@@ -56,6 +56,7 @@ class Stage:
         learning_rates: Rate of each network that is trained; the others are frozen.
         loss_weights: Weight of each term of the loss: `coarse`, `localizer` and `fine`, and the
             same with the suffix DISTILLED.
+        encoder_lr_factor: Rate of the coarse network's encoder over that of the rest of it.
         coarse_loss: One of `losses.PIXEL_LOSSES`.
         part_weights: Weight of each part in the fine term; None for weights of 1.
         true_windows: Whether patches are cropped from the true windows, not from the predicted.
@@ -71,6 +72,7 @@ class Stage:
     epochs: int
     learning_rates: Mapping[str, float]
     loss_weights: Mapping[str, float]
+    encoder_lr_factor: float = 1.0
     coarse_loss: str = "cross_entropy"
     part_weights: tuple[float, ...] | None = None
     true_windows: bool = False
@@ -110,6 +112,7 @@ def _make_stage(config: ConfigDict, name: str) -> Stage:
         # A rate of 0 means frozen: otherwise BatchNorm's statistics would still change.
         {network: rate for network, rate in rates.items() if rate > 0},
         {term: weight for term, weight in weights.items() if weight > 0},
+        encoder_lr_factor=config.coarse.encoder_lr_factor,
         coarse_loss=config.coarse.loss,
         part_weights=tuple(config.part_weights) or None,
         true_windows=name == "fine",

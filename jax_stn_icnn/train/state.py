@@ -10,6 +10,8 @@ import numpy as np
 import optax
 from flax import struct
 
+from jax_stn_icnn.io.efficientnet import load_imagenet
+
 
 @struct.dataclass
 class TrainState:
@@ -60,3 +62,23 @@ def enter_stage(
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         ema_variables = jax.tree.map(jnp.copy, variables)  # The step donates both.
     return dataclasses.replace(state, opt_state=tx.init(state.params), ema_variables=ema_variables)
+
+
+def load_encoder(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables with the coarse network's encoder as trained on ImageNet.
+
+    Args:
+        variables: Variables of a model whose coarse network has an encoder.
+
+    Returns:
+        `{"params": ..., "batch_stats": ...}`.
+
+    Raises:
+        ModuleNotFoundError: The package with the weights is not installed.
+        ValueError: Its file is damaged.
+    """
+    encoder = load_imagenet()
+    return {
+        collection: {**trees, "coarse": {**trees["coarse"], "encoder": encoder[collection]}}
+        for collection, trees in variables.items()
+    }
