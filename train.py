@@ -26,7 +26,6 @@ from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from tfds_builders.archive import ArchiveError
 from tfds_builders.prepare import PrepareError, prepare
-from tfds_builders.shapes import Framing
 
 _ROOT = Path(__file__).parent
 _CONFIG = config_flags.DEFINE_config_file("config", str(_ROOT / "configs/synthetic.py"))
@@ -40,15 +39,19 @@ _COMPILATION_CACHE = flags.DEFINE_string("compilation_cache", None, cache.HELP)
 
 
 def _prepare(config: ConfigDict) -> None:
-    """Prepares the data set if it is missing; one process does, the others wait."""
+    """Prepares the data sets that are missing; one process does, the others wait."""
     dataset = config.dataset
     if jax.process_index() == 0:
         manual_dir = Path(dataset.manual_dir).expanduser() if dataset.manual_dir else None
         data_dir = Path(dataset.data_dir).expanduser()
-        framing: Framing = "resize" if DATA_SETS[dataset.name].shrink else "pad"
-        print(prepare(dataset.name, data_dir, manual_dir, "array_record", framing))
+        framings = {dataset.name: dataset.framing}
+        framings |= {name: source.framing for name, source in dataset.sources.items()}
+        for name, framing in framings.items():
+            if not framing and name in DATA_SETS:
+                framing = DATA_SETS[name].framing
+            print(prepare(name, data_dir, manual_dir, "array_record", framing or None))
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("data set prepared")
+        multihost_utils.sync_global_devices("data sets prepared")
 
 
 def _workdir() -> Path:

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     counts = agreement(parser, [source[i]["image"] for i in range(len(source))])
     for name, score in metrics.f1_scores(counts, anatomy).items():
         print(f"{name:16s}{score:.3f}")
-    for name, score in zip(anatomy.classes[1:], metrics.class_f1(counts)[1:], strict=True):
+    for name, score in zip(anatomy.classes[1:], metrics.label_f1(counts)[1:], strict=True):
         print(f"  {name:14s}{score:.3f}")
 
 

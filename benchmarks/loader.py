@@ -13,8 +13,9 @@ from PIL import Image
 
 from benchmarks.inputs import drawn_labels, random_frames
 from benchmarks.rows import Row, Settings
-from jax_stn_icnn.anatomy import NINE, data_set_class_ids
+from jax_stn_icnn.anatomy import DATA_SETS, NINE
 from jax_stn_icnn.data.loader import loader_over
+from jax_stn_icnn.label_sets import label_table, make_label_sets
 
 BATCH, BATCHES = 16, 8
 # Sides of the pictures and of the frame: HELEN is padded, CelebAMask-HQ is shrunk.
@@ -66,9 +67,8 @@ def _in_torch(peer: ModuleType, dataset: str, batch: int) -> Callable[[], object
     """Returns a call that loads in the main process; `ours` loads in two background threads."""
     size, frame_size = SIDES[dataset]
     records = Records(size)
-    to_nine = np.zeros(256, np.uint8)
-    classes = data_set_class_ids(NINE, dataset)
-    to_nine[: len(classes)] = classes
+    data_set = DATA_SETS[dataset]
+    to_nine = label_table(NINE, data_set, make_label_sets(NINE, [data_set]))
 
     class Faces:
         def __len__(self) -> int:

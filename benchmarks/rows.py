@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.inputs import drawn_labels, random_frames
 from benchmarks.timing import Call
 from benchmarks.work import Work
-from jax_stn_icnn.data.loader import region_theta
+from jax_stn_icnn.data.examples import region_theta
 from jax_stn_icnn.geometry import Sizes, theta_target
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN, init_variables

@@ -22,8 +22,16 @@ def get_config() -> ConfigDict:
     config.dataset.train = "train"  # TFDS splits, such as train[:100]
     config.dataset.validation = "validation"
     config.dataset.test = "test"
+    # How images become frames: resize, pad or face (`jax_stn_icnn.anatomy.DataSet`); empty: as the
+    # data set is registered, and face if it is not.
+    config.dataset.framing = ""
+    # Further data sets for the stages that train the coarse network, by name, each with `split`,
+    # `framing` and `weight`, its share of a batch relative to that of `dataset.name`:
+    #   config.dataset.sources.figaro = ConfigDict({"split": "train", "framing": "", "weight": 1.0})
+    config.dataset.sources = ConfigDict()
     # Images without labels, for the stage `distill`: a split of a prepared data set, such as
-    # celebamask_hq/train[100:], or a folder of photos, in which faces are detected; empty: none.
+    # celebamask_hq/train[100:], a folder of photos, in which faces are detected, or several of
+    # these; empty: none.
     config.dataset.unlabelled = ""
     config.dataset.frame_size = 256  # side of the frame that windows are cropped from, in pixels
     config.dataset.num_workers = 0  # loader processes; 0: two threads

@@ -250,17 +250,24 @@ NINETEEN = _anatomy(
 ANATOMIES: dict[str, Anatomy] = {anatomy.name: anatomy for anatomy in (NINE, ELEVEN, NINETEEN)}
 
 
+FRAMINGS = ("resize", "pad", "face")
+
+
 class DataSet(NamedTuple):
     """How a data set maps to frames and classes.
 
     Attributes:
-        classes: The data set's own names, in the order of its ids -> names of classes here.
-        shrink: Whether its images, which are square, are resized to the frame; otherwise they are
-            padded to it.
+        classes: The data set's own names, in the order of its ids -> names of classes here. A name
+            may be a union of classes, `skin+neck`, or `ignore`, any class.
+        framing: How its images become frames, one of FRAMINGS: `resize` downsamples square images,
+            in which all faces have about the same place; `pad` centers images without resizing
+            them; `face` crops the square around the face that the parser would crop.
+        ignore: Whether its masks contain the id 255, which stands for any class.
     """
 
     classes: Mapping[str, str]
-    shrink: bool
+    framing: str
+    ignore: bool = False
 
 
 # HELEN's left is the viewer's left; CelebAMask-HQ's `l_` is the subject's left, the viewer's right.
@@ -299,10 +306,10 @@ _CELEBAMASK_HQ_CLASSES = {
     "cloth": "cloth",
 }
 DATA_SETS: dict[str, DataSet] = {
-    "helen": DataSet(_HELEN_CLASSES, shrink=False),
-    "lapa": DataSet(_HELEN_CLASSES, shrink=False),
-    "synthetic_faces": DataSet(_HELEN_CLASSES, shrink=True),
-    "celebamask_hq": DataSet(_CELEBAMASK_HQ_CLASSES, shrink=True),
+    "helen": DataSet(_HELEN_CLASSES, framing="pad"),
+    "lapa": DataSet(_HELEN_CLASSES, framing="face"),
+    "synthetic_faces": DataSet(_HELEN_CLASSES, framing="resize"),
+    "celebamask_hq": DataSet(_CELEBAMASK_HQ_CLASSES, framing="resize"),
 }
 
 
@@ -329,8 +336,13 @@ def register_data_set(name: str, data_set: DataSet) -> None:
         data_set: How it maps to frames and classes.
 
     Raises:
-        ValueError: A different data set has this name.
+        ValueError: Its framing is unknown, or a different data set has this name.
     """
+    if data_set.framing not in FRAMINGS:
+        raise ValueError(
+            f"data set {name!r} has framing {data_set.framing!r}, "
+            f"but must have one of {', '.join(FRAMINGS)}"
+        )
     if DATA_SETS.setdefault(name, data_set) != data_set:
         raise ValueError(f"another data set is registered as {name!r} already: choose another name")
 
@@ -344,27 +356,3 @@ def get_anatomy(name: str) -> Anatomy:
     if name not in ANATOMIES:
         raise ValueError(f"there is no anatomy {name!r}, only {', '.join(ANATOMIES)}")
     return ANATOMIES[name]
-
-
-def data_set_class_ids(anatomy: Anatomy, name: str) -> tuple[int, ...]:
-    """Returns the class id of each id of a data set; ids of other classes become background.
-
-    Args:
-        anatomy: The classes.
-        name: Name of the data set.
-
-    Returns:
-        Class ids, in the order of the data set's ids.
-
-    Raises:
-        ValueError: The data set is unknown or does not label every class.
-    """
-    if name not in DATA_SETS:
-        raise ValueError(f"dataset is {name!r}, but must be one of {', '.join(DATA_SETS)}")
-    names = DATA_SETS[name].classes.values()
-    if missing := [c for c in anatomy.classes if c not in names]:
-        raise ValueError(
-            f"data set {name!r} does not label {', '.join(missing)}, which are classes of the "
-            f"anatomy {anatomy.name!r}; it labels {', '.join(names)}"
-        )
-    return tuple(anatomy.classes.index(c) if c in anatomy.classes else 0 for c in names)

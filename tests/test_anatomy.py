@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import random_variables, small_model
-from test_data import Single
+from test_data import Single, Uniform
 
 from jax_stn_icnn import anatomy, ops
 from jax_stn_icnn.anatomy import (
@@ -19,13 +19,13 @@ from jax_stn_icnn.anatomy import (
     Anatomy,
     DataSet,
     Part,
-    data_set_class_ids,
 )
 from jax_stn_icnn.data import loader
 from jax_stn_icnn.data.loader import loader_over
 from jax_stn_icnn.evaluation import metrics
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.io import weights
+from jax_stn_icnn.label_sets import LabelSets, class_sets, make_label_sets
 
 EVERY = pytest.mark.parametrize("each", ANATOMIES.values(), ids=list(ANATOMIES))
 
@@ -59,17 +59,18 @@ def test_every_data_set_knows_the_viewers_left():
     assert DATA_SETS["celebamask_hq"].classes["l_eye"] == "eye_2"
     assert DATA_SETS["celebamask_hq"].classes["l_ear"] == "ear_2"
     assert DATA_SETS["celebamask_hq"].classes["l_lip"] == "lower_lip"
-    for name in DATA_SETS:
-        assert set(data_set_class_ids(NINE, name)) == set(range(9)), name
-        assert set(data_set_class_ids(ELEVEN, name)) == set(range(11)), name
-    assert set(data_set_class_ids(NINETEEN, "celebamask_hq")) == set(range(19))
+    for name, data_set in DATA_SETS.items():
+        for each in (NINE, ELEVEN):
+            assert set(class_sets(each, data_set)) == {(c,) for c in range(each.num_classes)}, name
+    assert make_label_sets(NINETEEN, [DATA_SETS["celebamask_hq"]]) == LabelSets(19)
 
 
 def test_a_data_set_that_lacks_classes_is_refused():
+    options = {"frame_size": 8, "batch_size": 1, "seed": 0, "train": False}
     with pytest.raises(ValueError, match="'helen' does not label ear_1.*'nineteen'.*labels backg"):
-        data_set_class_ids(NINETEEN, "helen")
-    with pytest.raises(ValueError, match="dataset is 'ibug', but must be one of helen"):
-        data_set_class_ids(NINE, "ibug")
+        loader_over(Uniform(1), "helen", NINETEEN, **options)
+    with pytest.raises(ValueError, match="dataset is 'lapo', but must be one of helen"):
+        loader_over(Uniform(1), "lapo", NINE, **options)
     with pytest.raises(ValueError, match="no anatomy 'ten', only nine, eleven, nineteen"):
         anatomy.get_anatomy("ten")
 
@@ -115,7 +116,7 @@ MINE = Anatomy(
 
 
 OWN = DataSet(
-    {"none": "nothing", "l": "left", "r": "right", "p": "pupil", "w": "white"}, shrink=False
+    {"none": "nothing", "l": "left", "r": "right", "p": "pupil", "w": "white"}, framing="pad"
 )
 
 
@@ -134,7 +135,7 @@ class TestRegistered:
             anatomy.register(MINE)
             anatomy.register_data_set("my_set", OWN)
         assert anatomy.get_anatomy("mine") is MINE
-        assert data_set_class_ids(MINE, "my_set") == (0, 2, 4, 1, 3)
+        assert class_sets(MINE, anatomy.DATA_SETS["my_set"]) == ((0,), (2,), (4,), (1,), (3,))
 
     def test_another_of_the_name_is_refused(self):
         with pytest.raises(ValueError, match="another anatomy is registered as 'nine' already"):

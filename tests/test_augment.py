@@ -197,7 +197,9 @@ def test_mirrored_faces_are_rotated_in_both_directions():
     angle = np.asarray(draw_warps(keys, np.ones((count, 4), bool)).angle)
     frame, label_map, _ = batch_of(count, (4, 4))
     region = np.tile(np.array([[1, 0, 0.5], [0, 1, 0]], np.float32), (count, 1, 1))
-    mirrored = np.asarray(augment.random_mirror(keys, frame, label_map, jnp.array(region), NINE)[2])
+    mirrored = np.asarray(
+        augment.random_mirror(keys, frame, label_map, jnp.array(region), NINE.mirror_ids)[2]
+    )
     for side in (mirrored[:, 0, 2] < 0, mirrored[:, 0, 2] > 0):
         assert 0.3 < np.mean(angle[side] > 0) < 0.7
 
@@ -317,7 +319,9 @@ def test_a_random_half_is_mirrored_with_its_sides_swapped():
     label_map = rng.integers(0, 19, (batch, size, size), np.uint8)
     region = jnp.tile(jnp.array([[[0.5, 0, 0.25], [0, 1, 0]]], jnp.float32), (batch, 1, 1))
     keys = jax.random.split(jax.random.key(0), batch)
-    got = augment.random_mirror(keys, jnp.array(frame), jnp.array(label_map), region, NINETEEN)
+    got = augment.random_mirror(
+        keys, jnp.array(frame), jnp.array(label_map), region, NINETEEN.mirror_ids
+    )
     mirrored = np.asarray(got[2])[:, 0, 2] < 0
     assert 20 < mirrored.sum() < 44
     swap = np.array(NINETEEN.mirror_ids)
@@ -328,5 +332,5 @@ def test_a_random_half_is_mirrored_with_its_sides_swapped():
         np.testing.assert_array_equal(got[1][i], expected[:, ::step])
     assert got[0].dtype == np.uint8 and got[1].dtype == np.uint8
     alone = frame[5:6], jnp.array(label_map[5:6]), region[:1]
-    again = augment.random_mirror(keys[5:6], *alone, NINETEEN)
+    again = augment.random_mirror(keys[5:6], *alone, NINETEEN.mirror_ids)
     np.testing.assert_array_equal(again[0][0], got[0][5])  # for any neighbours

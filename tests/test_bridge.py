@@ -8,7 +8,7 @@ from conftest import BROWS, random_variables
 from flax import traverse_util
 
 from jax_stn_icnn import ops
-from jax_stn_icnn.data.loader import region_theta
+from jax_stn_icnn.data.examples import region_theta
 from jax_stn_icnn.geometry import compose_theta, theta_from_windows
 from jax_stn_icnn.models.bridge import (
     Bridge,

@@ -7,8 +7,9 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jax_stn_icnn import geometry
-from jax_stn_icnn.anatomy import DATA_SETS, NINE, data_set_class_ids
+from jax_stn_icnn.anatomy import DATA_SETS, NINE
 from jax_stn_icnn.data.loader import loader_over
+from jax_stn_icnn.label_sets import class_sets
 
 SIZE = 16
 FIELDS = {
@@ -18,6 +19,7 @@ FIELDS = {
     "index": (np.int32, ()),
     "position": (np.int32, ()),
     "mask": (np.bool_, ()),
+    "has_parts": (np.bool_, ()),
 }
 
 
@@ -296,7 +298,7 @@ def test_the_image_of_celebamask_hq_is_averaged_and_its_smaller_label_unchanged(
     (batch,) = take(loader_of(Single(fine, label), "celebamask_hq", batch_size=1), 1)
     mean = fine.reshape(SIZE, 2, SIZE, 2, 3).mean(axis=(1, 3))
     np.testing.assert_array_equal(batch["frame"][0], np.floor(mean + 0.5))
-    to_nine = np.array(data_set_class_ids(NINE, "celebamask_hq"))
+    to_nine = np.concatenate(class_sets(NINE, DATA_SETS["celebamask_hq"]))
     np.testing.assert_array_equal(batch["labels"][0], to_nine[label])
     np.testing.assert_array_equal(batch["region"][0], np.eye(2, 3))
 
@@ -355,56 +357,7 @@ def test_wrong_arguments(change, message):
 
 
 def test_unknown_data_set_and_empty_source():
-    with pytest.raises(ValueError, match="'lapa'.*helen, synthetic_faces, celebamask_hq"):
-        loader_of(Uniform(5), "lapa")
+    with pytest.raises(ValueError, match="'lapo'.*helen, lapa, synthetic_faces"):
+        loader_of(Uniform(5), "lapo")
     with pytest.raises(ValueError, match="no record"):
         loader_of(Uniform(0))
-
-
-class TestUnlabelled:
-    others = Uniform(7, (2 * SIZE, 2 * SIZE))
-
-    def colours(self, count=5, **kwargs):
-        batches = take(loader_of(Uniform(10), unlabelled=self.others, **kwargs), count)
-        for batch in batches:
-            assert batch["unlabelled"].shape == batch["frame"].shape
-            np.testing.assert_array_equal(batch["unlabelled_region"], batch["region"])
-        return np.array([batch["unlabelled"][:, 0, 0, 0] for batch in batches])
-
-    def test_they_have_their_own_order(self):
-        seen = self.colours(7).ravel()
-        for epoch in seen.reshape(4, 7):
-            assert sorted(epoch) == list(range(1, 8))
-        assert np.any(seen[:7] != seen[7:14])
-        labelled = take(loader_of(Uniform(10)), 2)
-        with_others = take(loader_of(Uniform(10), unlabelled=self.others), 2)
-        for one, other in zip(labelled, with_others, strict=True):
-            np.testing.assert_array_equal(one["frame"], other["frame"])
-
-    def test_processes_share_them(self):
-        expected = self.colours()
-        for i in range(2):
-            np.testing.assert_array_equal(
-                self.colours(process_index=i, process_count=2), expected[:, i::2]
-            )
-
-    def test_an_iterator_resumes_exactly(self):
-        loader = loader_of(Uniform(10), unlabelled=self.others)
-        iterator = iter(loader)
-        next(iterator)
-        state, expected = iterator.get_state(), next(iterator)
-        again = iter(loader)
-        again.set_state(state)
-        np.testing.assert_array_equal(next(again)["unlabelled"], expected["unlabelled"])
-
-    def test_earlier_batches_contain_zeros(self):
-        late, full = self.colours(unlabelled_from=2), self.colours()
-        assert np.all(late[:2] == 0)
-        np.testing.assert_array_equal(late[2:], full[2:])
-        np.testing.assert_array_equal(
-            self.colours(unlabelled_from=2, process_index=1, process_count=2), late[:, 1::2]
-        )
-
-    def test_the_message_names_one_that_does_not_fit(self):
-        with pytest.raises(ValueError, match="unlabelled record 0, 'face_0': the image has 8 x 8"):
-            take(loader_of(Uniform(10), unlabelled=Uniform(1, (8, 8))), 1)

@@ -9,8 +9,8 @@ from conftest import BROWS, random_variables, small_model
 from test_step import make_batch
 
 from jax_stn_icnn.data.config import AugmentConfig
+from jax_stn_icnn.data.examples import region_theta
 from jax_stn_icnn.data.inputs import make_inputs
-from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
 from jax_stn_icnn.train.distillation import update_teacher

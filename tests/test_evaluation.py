@@ -245,6 +245,7 @@ def test_report_as_json_and_as_text(report):
         "images",
         "classes",
         "f1_by_class",
+        "f1_by_union",
         "faces_by_class",
         "f1",
         "coarse_f1",

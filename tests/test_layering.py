@@ -13,6 +13,7 @@ PACKAGE = ROOT / "jax_stn_icnn"
 # From the bottom up: a package or a module of the root imports only from lines above its own.
 LAYERS = (
     "anatomy",
+    "label_sets",
     "checks",
     "compilation",
     "geometry",
@@ -66,7 +67,10 @@ WITHIN = {
     ),
     "data": (
         "source",
+        "prepared",
         "framing",
+        "examples",
+        "opening",
         "loader",
         "keys",
         "config",
@@ -115,7 +119,7 @@ ONLY_IN = {
     "flax": ("models.", "data.inputs", "train.", "io."),
     "optax": ("train.",),
     "orbax": ("train.",),
-    "tensorflow_datasets": ("data.loader",),
+    "tensorflow_datasets": ("data.prepared",),
     "grain": ("data.loader", "train."),
     "ray": ("cli.cluster",),
     "fsspec": ("cli.cluster",),

@@ -13,11 +13,12 @@ from PIL import Image
 
 from configs import common
 from jax_stn_icnn import anatomy
+from jax_stn_icnn.data import opening
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.io import weights
-from jax_stn_icnn.train import batches, loop
 from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train import loop
 from jax_stn_icnn.train.checkpoints import Checkpoints
 from jax_stn_icnn.train.logs import METRICS
 from jax_stn_icnn.train.step import compile_train_step
@@ -73,7 +74,7 @@ def data(monkeypatch):
     )
     monkeypatch.setattr(draw, "curves", lambda path, metrics: path.touch())
     records = make_records()
-    monkeypatch.setattr(batches, "open_source", lambda *_: records)
+    monkeypatch.setattr(opening, "open_source", lambda *_: records)
 
 
 def evaluate(*_, **__):
@@ -329,7 +330,7 @@ def test_another_config_is_refused_and_free_fields_are_not(steps, tmp_path):
 def test_other_faces_under_the_same_name_are_refused(steps, monkeypatch, tmp_path):
     train_interrupted(make_config(), tmp_path, steps, 1, terminate)
     fewer = make_records(RECORDS - 1)
-    monkeypatch.setattr(batches, "open_source", lambda *_: fewer)
+    monkeypatch.setattr(opening, "open_source", lambda *_: fewer)
     message = rf"on {RECORDS} images of dataset\.train, which now has {RECORDS - 1}"
     with pytest.raises(ValueError, match=message):
         train(make_config(), tmp_path, steps)
@@ -342,7 +343,7 @@ def test_a_missing_split_is_reported_before_training(split, monkeypatch, tmp_pat
             raise ValueError(f"unknown split {split}")
         return make_records()
 
-    monkeypatch.setattr(batches, "open_source", open_source)
+    monkeypatch.setattr(opening, "open_source", open_source)
     config = make_config()
     config.dataset[split] = "no_such"
     with pytest.raises(ValueError, match="unknown split no_such"):

@@ -6,6 +6,7 @@ import pytest
 import scipy.ndimage
 
 from jax_stn_icnn.anatomy import ELEVEN, NINETEEN
+from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.train import consensus, losses
 
 consensus_and_gradient = jax.jit(
@@ -217,7 +218,7 @@ def test_global_cross_entropy_equals_its_definition(anatomy):
             if c in global_ids
         ]
         per_image.append(np.mean(terms) if terms else 0)
-    given = jnp.array(label_map), global_ids, anatomy.num_classes
+    given = jnp.array(label_map), global_ids, LabelSets(anatomy.num_classes)
     found = losses.global_cross_entropy(jnp.array(logits), *given)
     np.testing.assert_allclose(found, np.mean(per_image), rtol=1e-5)
     gradient = jax.grad(losses.global_cross_entropy)(jnp.array(logits), *given)

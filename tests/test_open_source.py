@@ -9,7 +9,8 @@ from PIL import Image
 from test_data import SIZE, Uniform, assert_equal, indices
 
 from jax_stn_icnn.anatomy import DATA_SETS, NINE
-from jax_stn_icnn.data.loader import loader_over, make_loader, open_source
+from jax_stn_icnn.data.loader import loader_over, make_loader
+from jax_stn_icnn.data.prepared import open_source
 
 
 def png(array):
@@ -79,7 +80,7 @@ def test_data_set_in_a_format_without_an_index(tmp_path):
 
 def test_data_set_with_other_classes(tmp_path):
     build(tmp_path, ["background", "face"])
-    with pytest.raises(ValueError, match="has the classes.*'face'.*must have.*'left_brow'"):
+    with pytest.raises(ValueError, match="has the labels.*'face'.*registered with.*'left_brow'"):
         open_source(tmp_path, "synthetic_faces", "train")
 
 

@@ -13,7 +13,7 @@ from flax.nnx.bridge.variables import linen_vars_to_nnx_attrs
 
 from jax_stn_icnn import geometry, ops
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.data.loader import region_theta
+from jax_stn_icnn.data.examples import region_theta
 from jax_stn_icnn.io import convert_torch
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.fine import FineNetworks

@@ -11,8 +11,8 @@ from conftest import BROWS, random_variables, small_model
 from jax_stn_icnn import ops
 from jax_stn_icnn.anatomy import ELEVEN
 from jax_stn_icnn.data.config import AugmentConfig
+from jax_stn_icnn.data.examples import region_theta
 from jax_stn_icnn.data.inputs import make_inputs
-from jax_stn_icnn.data.loader import region_theta
 from jax_stn_icnn.io.convert_torch import convert_icnn
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.icnn import ICNN

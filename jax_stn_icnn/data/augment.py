@@ -6,13 +6,13 @@ operations are composed to one matrix, by which image and labels are sampled ali
 Outputs are not clipped: clipping noise to 0..1 would give it a mean in dark and in bright places.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_stn_icnn import geometry, ops
-from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.checks import check_same_batch, check_shape
 from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.geometry import Size
@@ -242,16 +242,16 @@ def random_mirror(
     frame: jax.Array,
     label_map: jax.Array,
     region: jax.Array,
-    anatomy: Anatomy,
+    mirror_ids: Sequence[int],
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Mirrors a random half of the examples, left to right, and swaps the classes of the two sides.
+    """Mirrors a random half of the examples, left to right, and swaps the labels of the two sides.
 
     Args:
         keys: A key for each example, (batch,).
         frame: Any type, (batch, height, width, 3).
-        label_map: Class ids, integers (batch, height, width).
+        label_map: Labels, integers (batch, height, width).
         region: Thetas (batch, 2, 3) of the picture's rectangle in the frame.
-        anatomy: The classes.
+        mirror_ids: Label that each label has in the mirror image, such as `Anatomy.mirror_ids`.
 
     Returns:
         Frames, labels and regions, of the same shapes and types.
@@ -267,7 +267,7 @@ def random_mirror(
     chosen = jax.vmap(jax.random.bernoulli)(mirror_keys)
     mirrored = label_map[:, :, ::-1]
     swapped = mirrored
-    for i, other in enumerate(anatomy.mirror_ids):
+    for i, other in enumerate(mirror_ids):
         if i != other:  # A few comparisons are faster than a gather.
             swapped = jnp.where(mirrored == i, jnp.asarray(other, label_map.dtype), swapped)
     return (

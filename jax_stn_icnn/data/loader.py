@@ -1,6 +1,6 @@
-"""The loader: a prepared data set as batches of square frames, in an order determined by a seed.
+"""The loader: prepared data sets as batches of square frames, in an order determined by a seed.
 
-    record index -> shuffle, repeat -> share of this process -> frame -> batch -> prefetch
+    record index -> shuffle, repeat -> mix -> share of this process -> example -> batch -> prefetch
 
 Only the order is random; augmentation runs on the device. This module does not import JAX, so that
 worker processes start fast and never claim an accelerator; the caller passes its process index.
@@ -8,18 +8,18 @@ worker processes start fast and never claim an accelerator; the caller passes it
 
 import os
 import signal
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import flags
-from etils import epath
-from PIL import Image
 
-from jax_stn_icnn.anatomy import DATA_SETS, Anatomy, data_set_class_ids
+from jax_stn_icnn.anatomy import DATA_SETS, Anatomy
+from jax_stn_icnn.data.examples import Examples, UnlabelledExamples, empty_frame
+from jax_stn_icnn.data.prepared import open_source
 from jax_stn_icnn.data.source import Source
+from jax_stn_icnn.label_sets import make_label_sets
 
 Batch = dict[str, np.ndarray]
 # An element is a batch here, of which Grain would prefetch 500 by default. Memory is that of two
@@ -27,52 +27,23 @@ Batch = dict[str, np.ndarray]
 _READ_OPTIONS = grain.ReadOptions(num_threads=2, prefetch_buffer_size=2)
 
 
-def open_source(data_dir: str | os.PathLike[str], dataset: str, split: str) -> Source:
-    """Opens a split of a prepared data set.
+# Length of an endless stream of examples, for Grain.
+_ENDLESS = 2**62
 
-    Args:
-        data_dir: Directory of TFDS's prepared data sets.
-        dataset: `helen`, `celebamask_hq`, `synthetic_faces`, or a registered data set.
-        split: One of its splits, or a slice of one, such as `train[:100]`.
 
-    Returns:
-        The records; they pickle, and are read from disk on access.
+class Mixture(NamedTuple):
+    """Examples of further data sets in the training batches.
 
-    Raises:
-        FileNotFoundError: The data set is not prepared; the message contains the command that
-            prepares it.
-        ValueError: The data set or the split is unknown, its classes differ from the registered
-            ones, or it is prepared in a format without random access.
+    Attributes:
+        examples: The examples of each data set.
+        weights: Weight of each, relative to the main data set, which has 1.
+        batches: Ranges of batch numbers, first and end, that are mixed; others contain the main
+            data set alone.
     """
-    _check_dataset(dataset)
-    folder = epath.Path(data_dir).expanduser() / dataset
-    versions = [
-        path
-        for path in folder.glob("*")
-        if tfds.core.Version.is_valid(path.name) and (path / "dataset_info.json").exists()
-    ]
-    if not versions:
-        raise FileNotFoundError(
-            f"{folder} contains no prepared data set; run: "
-            f"python -m tfds_builders.prepare {dataset} --data_dir {os.fspath(data_dir)}"
-        )
-    newest = max(versions, key=lambda path: tfds.core.Version(path.name))
-    builder = tfds.builder_from_directory(newest)
-    features = builder.info.features
-    if features["label"].names != list(DATA_SETS[dataset].classes):
-        raise ValueError(
-            f"{newest}: feature 'label' has the classes {features['label'].names}, "
-            f"but must have {list(DATA_SETS[dataset].classes)}"
-        )
-    needed = ("image", "label", "name")
-    others = {name: tfds.decode.SkipDecoding() for name in features if name not in needed}
-    try:
-        return builder.as_data_source(split, decoders=others)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"{newest} holds {builder.info.file_format.value}, which has no random access: it "
-            f"must hold array_record; run: python -m tfds_builders.prepare {dataset} --data_dir DIR"
-        ) from error
+
+    examples: Sequence[Examples]
+    weights: Sequence[float]
+    batches: Sequence[tuple[int, int]]
 
 
 def make_loader(
@@ -86,7 +57,7 @@ def make_loader(
 
     Args:
         data_dir: Directory of TFDS's prepared data sets.
-        dataset: `helen`, `celebamask_hq`, `synthetic_faces`, or a registered data set.
+        dataset: Name of a registered data set whose images are resized or padded.
         split: One of its splits, or a slice of one, such as `train[:100]`.
         anatomy: The classes of the returned labels.
         **options: Keyword arguments of `loader_over`.
@@ -114,19 +85,76 @@ def loader_over(
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-    unlabelled: Source | None = None,
+) -> grain.IterDataset[Batch]:
+    """Returns batches of a source's records: `make_batches` of its examples.
+
+    Args:
+        source: The records.
+        dataset: Name of the registered data set that determines the classes of its labels, and
+            whether its images are padded to the frame or, square, downsampled to it.
+        anatomy: The classes of the returned labels; a class that it lacks becomes background.
+        frame_size: S, the side of the frame.
+        batch_size: As for `make_batches`, like the following.
+        seed: Seed of the training order.
+        train: Whether records are shuffled and repeated.
+        num_workers: Number of worker processes.
+        process_index: Index of this process.
+        process_count: Number of processes.
+
+    Returns:
+        The loader.
+
+    Raises:
+        ValueError: An argument is impossible. While iterating: a record does not fit the frame.
+    """
+    if dataset not in DATA_SETS:
+        raise ValueError(f"dataset is {dataset!r}, but must be one of {', '.join(DATA_SETS)}")
+    data_set = DATA_SETS[dataset]
+    label_sets = make_label_sets(anatomy, [data_set])
+    if missing := [
+        c for c in label_sets.absent if not label_sets.members[anatomy.num_classes :, c].any()
+    ]:
+        names = ", ".join(anatomy.classes[c] for c in missing)
+        raise ValueError(
+            f"data set {dataset!r} does not label {names}, which are classes of the anatomy "
+            f"{anatomy.name!r}; it labels {', '.join(data_set.classes.values())}"
+        )
+    return make_batches(
+        Examples(source, data_set, anatomy, label_sets, frame_size),
+        batch_size=batch_size,
+        seed=seed,
+        train=train,
+        num_workers=num_workers,
+        process_index=process_index,
+        process_count=process_count,
+    )
+
+
+def make_batches(
+    examples: Examples,
+    *,
+    batch_size: int,
+    seed: int,
+    train: bool,
+    num_workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+    mixture: Mixture | None = None,
+    unlabelled: UnlabelledExamples | None = None,
     unlabelled_from: int = 0,
 ) -> grain.IterDataset[Batch]:
-    """Returns batches of records, dicts of arrays; B is batch_size / process_count.
+    """Returns batches of examples, dicts of arrays; B is batch_size / process_count.
 
     * `frame` uint8 (B, S, S, 3): the picture, centred, with black padding.
-    * `labels` uint8 (B, S, S): class ids of the anatomy, with background as padding.
+    * `labels` uint8 (B, S, S): labels, as the examples' `LabelSets` define them; class ids if every
+      label of the data set is one class. Padding is background, or any class.
     * `region` float32 (B, 2, 3): theta of the picture's rectangle in the frame.
     * `index` int32 (B,): the record's index in the source, -1 for padding.
     * `position` int32 (B,): the example's position in the global batch.
     * `mask` bool (B,): False for the examples that fill up the last batch of an evaluation.
+    * `has_parts` bool (B,): whether the example's data set labels every class of the parts.
     * `unlabelled` uint8 (B, S, S, 3) and `unlabelled_region`, as `frame` and `region`: as many
-      images of the unlabelled source, if there is one, in an order of their own.
+      unlabelled images, if there are any, in an order of their own.
 
     Training batches never end; an epoch contains every record once, and a batch may contain the end
     of one epoch and the start of the next. Evaluation batches contain every record once, in the
@@ -137,11 +165,7 @@ def loader_over(
     for any number of processes; with workers it is valid for their number only.
 
     Args:
-        source: The records.
-        dataset: Name of the data set, which determines the classes of its labels, and whether its
-            images are padded to the frame (HELEN) or, square, downsampled to it (others).
-        anatomy: The classes of the returned labels; a class that it lacks becomes background.
-        frame_size: S, the side of the frame.
+        examples: The examples of the main data set.
         batch_size: Number of examples in the global batch.
         seed: Seed of the training order, in 0 .. 2**32 - 1.
         train: Whether records are shuffled and repeated.
@@ -149,8 +173,9 @@ def loader_over(
             are spawned: the main script needs `if __name__ == "__main__"`.
         process_index: Index of this process: `jax.process_index()`.
         process_count: Number of processes.
-        unlabelled: Images without labels, for training; they are padded or downsampled as those of
-            `dataset`.
+        mixture: Further data sets, for training. Each is shuffled and repeated by itself, and Grain
+            takes examples of all in fixed proportions, in a fixed order.
+        unlabelled: Images without labels, for training.
         unlabelled_from: Number of the first batch that needs them; earlier batches contain zeros.
 
     Returns:
@@ -159,22 +184,31 @@ def loader_over(
     Raises:
         ValueError: An argument is impossible. While iterating: a record does not fit the frame.
     """
-    _check_dataset(dataset)
     _check_shares(batch_size, process_index, process_count)
     positions = np.arange(process_index, batch_size, process_count, dtype=np.int32)
     own = slice(process_index, None, process_count)
-    examples = _order(len(source), batch_size, seed, train)[own].map(
-        _Example(source, dataset, anatomy, frame_size)
-    )
+    stream = _order(len(examples), batch_size, seed, train).map(examples.__getitem__)
+    if mixture is not None:
+        mixed = [stream] + [
+            _order(len(further), batch_size, _further_seed(seed, 2 + i), train).map(
+                further.__getitem__
+            )
+            for i, further in enumerate(mixture.examples)
+        ]
+        mix = grain.MapDataset.mix(mixed, [1.0, *mixture.weights])
+        stream = grain.MapDataset.range(_ENDLESS).map(
+            _Switch(stream, mix, mixture.batches, batch_size)
+        )
+    stream = stream[own]
     if unlabelled is not None:
-        order = _order(len(unlabelled), batch_size, (seed + 1) % 2**32, train)[own]
-        images = order.map(_UnlabelledExample(unlabelled, dataset, frame_size))
+        order = _order(len(unlabelled), batch_size, _further_seed(seed, 1), train)[own]
+        images = order.map(unlabelled.__getitem__)
         first = unlabelled_from * len(positions)
-        examples = examples.map_with_index(_Merge(images, first, frame_size))
+        stream = stream.map_with_index(_Merge(images, first))
     # Grain divides the elements of `to_iter_dataset` among the workers: whole batches, so that the
     # number of workers does not change what is in a batch.
     batches = (
-        examples.batch(len(positions), drop_remainder=True)
+        stream.batch(len(positions), drop_remainder=True)
         .map(lambda batch: batch | {"position": positions})
         .to_iter_dataset(_READ_OPTIONS)
     )
@@ -203,185 +237,41 @@ def _order(count: int, batch_size: int, seed: int, train: bool) -> grain.MapData
     return grain.MapDataset.range(num_batches * batch_size)
 
 
-class _Example:
-    """Maps the index of a record to an example; a class, since workers receive it pickled."""
+class _Switch:
+    """Returns an example of the mixture in some batches, and of the main data set in others."""
 
-    def __init__(self, source: Source, dataset: str, anatomy: Anatomy, frame_size: int):
-        self._source, self._frame_size = source, frame_size
-        self._fit = _downsample if DATA_SETS[dataset].shrink else _check_size
-        class_ids = data_set_class_ids(anatomy, dataset)
-        self._num_classes = len(class_ids)
-        self._class_ids = np.array(class_ids, np.uint8)
-
-    def __call__(self, index: int) -> dict[str, Any]:
-        size = self._frame_size
-        if index >= len(self._source):
-            frame, region = _empty_frame(size)
-            label_map = np.zeros((size, size), np.uint8)
-            index = -1
-        else:
-            image, label = self._read(index)
-            frame, region = _pad(image, size)
-            label_map, _ = _pad(self._class_ids[label], size)
-        return {
-            "frame": frame,
-            "labels": label_map,
-            "region": region,
-            "index": np.int32(index),
-            "mask": np.bool_(index >= 0),
-        }
-
-    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a record's image (h, w, 3) and label (h, w), no larger than the frame."""
-        record = self._source[index]
-        image, label = record["image"], record["label"]
-        try:
-            _check_image(image)
-            if label.ndim != 3 or label.shape[2] != 1:
-                raise ValueError(
-                    f"label has shape {label.shape}, but must have shape (height, width, 1)"
-                )
-            if label.max() >= self._num_classes:
-                last = self._num_classes - 1
-                raise ValueError(f"label has class {label.max()}, but must lie in 0..{last}")
-            return self._fit(image, label[..., 0], self._frame_size)
-        except ValueError as error:
-            raise ValueError(f"record {index}, {_name(record)!r}: {error}") from error
-
-
-class _UnlabelledExample:
-    """Maps the index of an unlabelled record to its frame and region."""
-
-    def __init__(self, source: Source, dataset: str, frame_size: int):
-        self._source, self._frame_size = source, frame_size
-        self._fit = _downsample if DATA_SETS[dataset].shrink else _check_size
+    def __init__(
+        self,
+        main: grain.MapDataset,
+        mix: grain.MapDataset,
+        batches: Sequence[tuple[int, int]],
+        batch_size: int,
+    ):
+        self._main, self._mix, self._batches, self._size = main, mix, batches, batch_size
 
     def __call__(self, index: int) -> dict[str, Any]:
-        record = self._source[index]
-        image = record["image"]
-        try:
-            _check_image(image)
-            image, _ = self._fit(image, np.zeros(image.shape[:2], np.uint8), self._frame_size)
-        except ValueError as error:
-            raise ValueError(f"unlabelled record {index}, {_name(record)!r}: {error}") from error
-        frame, region = _pad(image, self._frame_size)
-        return {"unlabelled": frame, "unlabelled_region": region}
+        batch = index // self._size
+        mixed = any(first <= batch < end for first, end in self._batches)
+        return (self._mix if mixed else self._main)[index]
 
 
 class _Merge:
     """Adds the unlabelled example of the same index to each example, from an index on."""
 
-    def __init__(self, unlabelled: grain.MapDataset, first: int, frame_size: int):
-        self._unlabelled, self._first, self._frame_size = unlabelled, first, frame_size
+    def __init__(self, unlabelled: grain.MapDataset, first: int):
+        self._unlabelled, self._first = unlabelled, first
 
     def __call__(self, index: int, example: dict[str, Any]) -> dict[str, Any]:
         if index >= self._first:
             return example | self._unlabelled[index]
         # Zeros of the same shapes, since any batch may compile a later stage's program.
-        frame, region = _empty_frame(self._frame_size)
+        frame, region = empty_frame(len(example["frame"]))
         return example | {"unlabelled": frame, "unlabelled_region": region}
 
 
-def _empty_frame(size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a black frame, and the region of a picture that fills it."""
-    return np.zeros((size, size, 3), np.uint8), np.eye(2, 3, dtype=np.float32)
-
-
-def _pad(array: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns an image or its labels in the middle of a frame of zeros, and its region."""
-    height, width = array.shape[:2]
-    top, left = (size - height) // 2, (size - width) // 2
-    frame = np.zeros((size, size, *array.shape[2:]), np.uint8)
-    frame[top : top + height, left : left + width] = array
-    return frame, region_theta(top, left, height, width, size)
-
-
-def _check_image(image: np.ndarray) -> None:
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-        raise ValueError(
-            f"image has shape {image.shape} and type {image.dtype}, "
-            "but must have shape (height, width, 3) and type uint8"
-        )
-
-
-def _name(record: Mapping[str, Any]) -> str:
-    name = record["name"]
-    return name.decode() if isinstance(name, bytes) else name
-
-
-def region_theta(top: int, left: int, height: int, width: int, frame_size: int) -> np.ndarray:
-    """Returns the theta of a picture's rectangle in a square frame.
-
-    The same as `geometry.theta_from_windows`, without JAX.
-
-    Args:
-        top: The picture's first row in the frame.
-        left: Its first column.
-        height: Its height in pixels.
-        width: Its width in pixels.
-        frame_size: Side of the frame.
-
-    Returns:
-        float32 (2, 3), picture -> frame; the identity if the picture fills the frame.
-    """
-    last = frame_size - 1
-    return np.array(
-        [
-            [(width - 1) / last, 0, (2 * left + width - 1) / last - 1],
-            [0, (height - 1) / last, (2 * top + height - 1) / last - 1],
-        ],
-        np.float32,
-    )
-
-
-def _check_size(
-    image: np.ndarray, label: np.ndarray, frame_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns image and label unchanged, if they fit the frame."""
-    if image.shape[:2] != label.shape:
-        raise ValueError(f"image and label differ: {_size(image)} and {_size(label)} pixels")
-    if max(label.shape) > frame_size:
-        raise ValueError(
-            f"the image has {_size(image)} pixels, but the frame only {frame_size} x {frame_size}"
-        )
-    return image, label
-
-
-def _downsample(
-    image: np.ndarray, label: np.ndarray, frame_size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns a square image and its label at the frame's size: area averages, nearest label.
-
-    Image and label may differ in size: CelebAMask-HQ's have 1024 and 512 pixels a side. Neither is
-    ever upsampled.
-    """
-    for name, array in (("image", image), ("label", label)):
-        height, width = array.shape[:2]
-        if height != width or height < frame_size:
-            raise ValueError(
-                f"the {name} has {_size(array)} pixels, "
-                f"but must be square with at least {frame_size} a side"
-            )
-    return (
-        _resize(image, frame_size, Image.Resampling.BOX),
-        _resize(label, frame_size, Image.Resampling.NEAREST),
-    )
-
-
-def _resize(array: np.ndarray, size: int, method: Image.Resampling) -> np.ndarray:
-    if array.shape[0] == size:
-        return array
-    # With `reducing_gap`, Pillow averages whole blocks exactly before it resizes.
-    return np.asarray(Image.fromarray(array).resize((size, size), method, reducing_gap=1.0))
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[0]} x {array.shape[1]}"
-
-
-def _check_dataset(dataset: str) -> None:
-    if dataset not in DATA_SETS:
-        raise ValueError(f"dataset is {dataset!r}, but must be one of {', '.join(DATA_SETS)}")
+def _further_seed(seed: int, place: int) -> int:
+    """Returns the seed of the order of a further data set."""
+    return (seed + place) % 2**32
 
 
 def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:

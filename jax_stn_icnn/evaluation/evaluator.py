@@ -22,6 +22,7 @@ from jax_stn_icnn.evaluation import draw, metrics
 from jax_stn_icnn.evaluation.boundaries import edge_counts, stray_regions
 from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.geometry import invert_theta, theta_target, unit_to_pixel, windows_from_theta
+from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.pipeline import STNiCNN, STNiCNNOutput
 
 Variables = Mapping[str, Any]
@@ -39,6 +40,7 @@ def evaluate(
     seed: int = 0,
     true_centres: bool = False,
     edges: bool = False,
+    label_sets: LabelSets | None = None,
 ) -> Report:
     """Evaluates a model on the frames of a loader.
 
@@ -56,7 +58,9 @@ def evaluate(
             of the face without occlusion.
         seed: Seed of the choice of occluded parts, which depends on it and the record's index only.
         true_centres: Whether to crop the windows of the labels instead of the predicted ones.
-        edges: Whether to count edges and stray regions, on the host.
+        edges: Whether to count edges and stray regions, on the host; not done if labels may have
+            several classes, whose edges are unknown.
+        label_sets: The classes of each label; None if labels are class ids.
 
     Returns:
         The report.
@@ -72,9 +76,11 @@ def evaluate(
     ) as bar:
         for batch in loader:
             prediction = _predict(model, variables, dict(batch), seed, occlude, true_centres)
-            counts = _count(prediction, batch["labels"], batch["region"], model.config.anatomy)
+            counts = _count(
+                prediction, batch["labels"], batch["region"], model.config.anatomy, label_sets
+            )
             table = {"index": batch["index"], "mask": batch["mask"], **jax.device_get(counts)}
-            if edges:
+            if edges and not (label_sets and label_sets.unions):
                 labels = np.asarray(prediction.labels)
                 table |= _count_edges(batch["labels"], labels, model.config.anatomy)
             tables.append(table)
@@ -87,7 +93,9 @@ def evaluate(
     order = np.argsort(table["index"], kind="stable")
     order = order[table.pop("mask")[order]]
     columns = {name: column[order] for name, column in table.items()}
-    return Report(model.config.anatomy, **columns, faces_per_second=faces_per_second)
+    return Report(
+        model.config.anatomy, **columns, faces_per_second=faces_per_second, label_sets=label_sets
+    )
 
 
 def parse_faces(
@@ -172,7 +180,10 @@ def _predict(
     true_centres: bool,
 ) -> _Prediction:
     """Returns the model's predictions for a batch."""
-    config, truth, region = model.config, batch["labels"], batch["region"]
+    config, region = model.config, batch["region"]
+    # A label of several classes has no place of its own; background has no window.
+    truth = batch["labels"]
+    truth = jnp.where(truth < config.anatomy.num_classes, truth, 0)
     frame = ops.to_float(batch["frame"])
     occluded = jnp.zeros((frame.shape[0], config.anatomy.num_parts), bool)
     if occlude:
@@ -209,9 +220,13 @@ def _parse_windows(
     )
 
 
-@partial(jax.jit, static_argnames="anatomy")
+@partial(jax.jit, static_argnames=("anatomy", "label_sets"))
 def _count(
-    prediction: _Prediction, truth: jax.Array, region: jax.Array, anatomy: Anatomy
+    prediction: _Prediction,
+    truth: jax.Array,
+    region: jax.Array,
+    anatomy: Anatomy,
+    label_sets: LabelSets | None,
 ) -> dict[str, jax.Array]:
     """Returns the columns of a `Report` for a batch, without those of `_count_edges`."""
     # The inverse of the coarse image's crop; outside the picture it samples 0, background.
@@ -222,9 +237,8 @@ def _count(
         unit_to_pixel(theta[..., 2], truth.shape[1])  # Frames are square.
         for theta in (prediction.theta, prediction.true_theta)
     )
-    confusion = jax.vmap(
-        lambda truth, labels: metrics.confusion(truth[None], labels[None], anatomy.num_classes)
-    )
+    sizes = anatomy.num_classes, label_sets.num_labels if label_sets else None
+    confusion = jax.vmap(lambda truth, labels: metrics.confusion(truth[None], labels[None], *sizes))
     return {
         "confusion": confusion(truth, prediction.labels),
         "coarse_confusion": confusion(truth, coarse_labels),

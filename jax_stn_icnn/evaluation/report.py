@@ -9,6 +9,7 @@ import numpy as np
 
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.evaluation import boundaries, metrics
+from jax_stn_icnn.label_sets import IGNORE, LabelSets
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -18,7 +19,7 @@ class Report:
     Attributes:
         anatomy: The classes and the parts.
         index: Index of each face's record in the split, (images,).
-        confusion: Confusion counts of the label map, rows truth, (images, classes, classes).
+        confusion: Confusion counts of the label map, rows truth, (images, labels, classes).
         coarse_confusion: Confusion counts of the coarse segmentation, upsampled to the frame, of
             the same shape.
         window_error: Distance between the centers of each window and of the true window, in frame
@@ -28,6 +29,7 @@ class Report:
         faces_per_second: Speed of the evaluation, with loading and without compilation.
         edges: `boundaries.edge_counts` of each face, (images, classes, 4), or None.
         stray: `boundaries.stray_regions` of each face, (images,), or None.
+        label_sets: The classes of each true label; None if labels are class ids.
     """
 
     anatomy: Anatomy
@@ -40,6 +42,7 @@ class Report:
     faces_per_second: float
     edges: np.ndarray | None = None
     stray: np.ndarray | None = None
+    label_sets: LabelSets | None = None
 
     @property
     def images(self) -> int:
@@ -49,17 +52,27 @@ class Report:
     @property
     def f1(self) -> dict[str, float]:
         """`metrics.f1_scores` of the label map."""
-        return metrics.f1_scores(_sum(self.confusion), self.anatomy)
+        return metrics.f1_scores(_sum(self.confusion), self.anatomy, self.label_sets)
 
     @property
     def coarse_f1(self) -> dict[str, float]:
         """`metrics.f1_scores` of the coarse segmentation."""
-        return metrics.f1_scores(_sum(self.coarse_confusion), self.anatomy)
+        return metrics.f1_scores(_sum(self.coarse_confusion), self.anatomy, self.label_sets)
 
     @property
     def f1_by_class(self) -> dict[str, float]:
         """F1 of each class but background."""
-        return self._by_class(metrics.class_f1(_sum(self.confusion)))
+        return self._by_class(metrics.label_f1(_sum(self.confusion), self.label_sets))
+
+    @property
+    def f1_by_union(self) -> dict[str, float]:
+        """F1 of each label of several classes that occurs, by its name."""
+        return self._by_union(metrics.label_f1(_sum(self.confusion), self.label_sets))
+
+    @property
+    def faces_by_union(self) -> dict[str, int]:
+        """Number of faces that have each label of several classes that occurs."""
+        return self._by_union((self.confusion.sum(axis=2) > 0).sum(axis=0))
 
     @property
     def faces_by_class(self) -> dict[str, int]:
@@ -71,7 +84,7 @@ class Report:
         """`mean_of_eight` of each face by itself, (images,)."""
         return np.array(
             [
-                metrics.f1_scores(counts, self.anatomy)[metrics.MEAN_OF_EIGHT]
+                metrics.f1_scores(counts, self.anatomy, self.label_sets)[metrics.MEAN_OF_EIGHT]
                 for counts in self.confusion
             ]
         )
@@ -126,6 +139,7 @@ class Report:
                 "f1": self.f1,
                 "f1_by_class": self.f1_by_class,
                 "faces_by_class": self.faces_by_class,
+                "f1_by_union": self.f1_by_union,
                 "boundary_f": self.boundary_f,
                 "boundary_f_by_class": self.boundary_f_by_class,
                 "stray_regions_per_face": self.stray_regions_per_face,
@@ -144,7 +158,17 @@ class Report:
 
     def _by_class(self, values: np.ndarray) -> dict[str, Any]:
         """Returns class name -> value without background, the first class."""
-        return dict(zip(self.anatomy.classes[1:], values[1:].tolist(), strict=True))
+        names = self.anatomy.classes
+        return dict(zip(names[1:], values[1 : len(names)].tolist(), strict=True))
+
+    def _by_union(self, values: np.ndarray) -> dict[str, Any]:
+        """Returns name -> value of the labels of several, but not of all, classes."""
+        if self.label_sets is None:
+            return {}
+        count = _sum(self.confusion).sum(axis=1)
+        names = self.label_sets.names(self.anatomy)
+        labels = range(self.anatomy.num_classes, len(names))
+        return {names[i]: values[i].item() for i in labels if count[i] and names[i] != IGNORE}
 
     def _mean_error(self, which: np.ndarray) -> float:
         return float(self.window_error[which].mean(dtype=np.float64)) if which.any() else math.nan
@@ -196,6 +220,9 @@ def class_table(reports: Mapping[str, Report]) -> str:
     for name, faces in first.faces_by_class.items():
         scores = (_number(column[name], 3) for column in columns.values())
         rows.append([_title(name), str(faces), *scores])
+    for name, faces in first.faces_by_union.items():
+        scores = (_number(report.f1_by_union[name], 3) for report in reports.values())
+        rows.append([_title(name), str(faces), *scores, *["-"] * len(with_edges)])
     means = (_number(_mean(column), 3) for column in columns.values())
     rows.append(["mean", str(first.images), *means])
     stray = [

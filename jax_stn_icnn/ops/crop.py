@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn.anatomy import NINE, Anatomy
+from jax_stn_icnn.anatomy import NINE, Anatomy, Part
 from jax_stn_icnn.checks import check_labels, check_same_batch, check_shape
 from jax_stn_icnn.geometry import Size, Sizes, part_sizes
+from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.ops import gather, matmul
 from jax_stn_icnn.ops.grid import patch_points
 from jax_stn_icnn.ops.platform import current_implementations
@@ -115,28 +116,31 @@ def crop_part_labels(
     theta: jax.Array,
     sizes: Sizes,
     anatomy: Anatomy = NINE,
+    label_sets: LabelSets | None = None,
     *,
     axis_aligned: bool = False,
 ) -> tuple[jax.Array, ...]:
     """Returns each part's labels, cropped from a label map of the frame.
 
     Args:
-        label_map: Class ids, integers (batch, height, width).
+        label_map: Labels, integers (batch, height, width).
         theta: The parts' matrices, (batch, parts, 2, 3).
         sizes: (height, width) of all patches, or one for each part.
         anatomy: The classes and parts.
+        label_sets: The classes of each label; None if labels are class ids.
         axis_aligned: As for `crop_nearest`.
 
     Returns:
         For each part int32 (batch, *size): 0 for background and other parts, 1, 2, ... for the
-        part's own classes.
+        part's own classes, and the next number where the label leaves this open.
 
     Raises:
-        ValueError: Shapes do not match, or a label is not a class id.
+        ValueError: Shapes do not match, or a label is unknown.
     """
     check_shape("theta", theta, ("batch", anatomy.num_parts, 2, 3))
     check_shape("label_map", label_map, ("batch", "height", "width"))
-    check_labels("label_map", label_map, anatomy.num_classes)
+    label_sets = label_sets or LabelSets(anatomy.num_classes)
+    check_labels("label_map", label_map, label_sets.num_labels)
     patches = []
     for i, (part, size) in enumerate(
         zip(anatomy.parts, part_sizes(sizes, anatomy.num_parts), strict=True)
@@ -144,12 +148,20 @@ def crop_part_labels(
         patch = crop_nearest(label_map[..., None], theta[:, i], size, axis_aligned=axis_aligned)[
             ..., 0
         ]
-        own = [(c, label) for c, label in enumerate(anatomy.patch_labels(part)) if label]
         labels = jnp.zeros(patch.shape, jnp.int32)
-        for c, label in own:
-            labels += (patch == c).astype(jnp.int32) * label
+        for frame_label, label in enumerate(_patch_labels(part, anatomy, label_sets)):
+            if label:
+                labels += (patch == frame_label).astype(jnp.int32) * label
         patches.append(labels)
     return tuple(patches)
+
+
+def _patch_labels(part: Part, anatomy: Anatomy, label_sets: LabelSets) -> list[int]:
+    """Returns the label in a part's patch of each label of the frame."""
+    of_class = anatomy.patch_labels(part)
+    found = [{of_class[c] for c in classes} for classes in label_sets.sets]
+    open_label = 1 + len(part.classes)
+    return [labels.pop() if len(labels) == 1 else open_label for labels in found]
 
 
 def _check_crop(image: jax.Array, theta: jax.Array) -> None:

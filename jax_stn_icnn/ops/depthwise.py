@@ -62,9 +62,10 @@ def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     padded = jnp.pad(x.astype(dtype), ((0, 0), (0, 0), *padding))
     rows, columns = ((-(-length // stride) - 1) * stride + 1 for length in (height, width))
     taps = kernel.astype(dtype)[..., None, None]
-    total = sum(
+    shifted = [
         padded[:, :, i : i + rows : stride, j : j + columns : stride] * taps[i, j]
         for i in range(side)
         for j in range(side)
-    )
+    ]
+    total = functools.reduce(jnp.add, shifted)
     return total.astype(x.dtype)

@@ -1,15 +1,19 @@
-"""The data of a run: its splits, unlabelled images, and batches of them."""
+"""The data of a run: its data sets, their labels, unlabelled images, and batches of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import grain
 import jax
 from ml_collections import ConfigDict
 
-from jax_stn_icnn.anatomy import DATA_SETS, Anatomy
+from jax_stn_icnn.anatomy import DATA_SETS, Anatomy, DataSet
+from jax_stn_icnn.data.examples import Examples, UnlabelledExamples
 from jax_stn_icnn.data.face_folder import FaceFolder
-from jax_stn_icnn.data.loader import Batch, loader_over, open_source
+from jax_stn_icnn.data.loader import Batch, Mixture, make_batches
+from jax_stn_icnn.data.opening import framed_data_set, open_frames
 from jax_stn_icnn.data.source import Source
+from jax_stn_icnn.label_sets import LabelSets, make_label_sets
 
 
 class Data:
@@ -17,7 +21,9 @@ class Data:
 
     Attributes:
         splits: The records of the splits `train`, `validation` and `test`.
-        unlabelled: Records without labels; None if the config has none.
+        sources: The records of further training data sets, by name.
+        unlabelled: Records without labels, with their framing.
+        label_sets: The classes of each label of a batch; None if labels are class ids.
     """
 
     def __init__(self, config: ConfigDict, anatomy: Anatomy):
@@ -29,41 +35,66 @@ class Data:
 
         Raises:
             FileNotFoundError: A data set is not prepared, or there is no such folder of photos.
+            ValueError: No data set labels one of the classes by itself.
         """
         dataset = config.dataset
         self._config, self._anatomy = config, anatomy
+        self._data_set = self._find(dataset.name, dataset.framing)
+        self._sets = {name: self._find(name, one.framing) for name, one in dataset.sources.items()}
         self.splits: dict[str, Source] = {
-            name: open_source(dataset.data_dir, dataset.name, dataset[name])
+            name: self._open(dataset.name, dataset[name], self._data_set)
             for name in ("train", "validation", "test")
         }
-        self.unlabelled = _open_unlabelled(config)
+        self.sources: dict[str, Source] = {
+            name: self._open(name, one.split, self._sets[name])
+            for name, one in dataset.sources.items()
+        }
+        self.unlabelled = [self._open_unlabelled(name) for name in unlabelled_names(config)]
+        label_sets = make_label_sets(anatomy, [self._data_set, *self._sets.values()])
+        if label_sets.absent:
+            raise ValueError(
+                f"no data set of the config labels {', '.join(_names(anatomy, label_sets))} by "
+                f"itself, which are classes of the anatomy {anatomy.name!r}"
+            )
+        self._label_sets = label_sets
+        self.label_sets = label_sets if label_sets.unions or self._sets else None
 
     @property
     def num_examples(self) -> dict[str, int]:
         """Number of examples by the config's field that names them."""
         return {
             "dataset.train": len(self.splits["train"]),
-            "dataset.unlabelled": 0 if self.unlabelled is None else len(self.unlabelled),
+            **{f"dataset.sources.{name}": len(one) for name, one in self.sources.items()},
+            "dataset.unlabelled": sum(len(source) for source, _ in self.unlabelled),
         }
 
-    def training_batches(self, unlabelled_from: int) -> grain.IterDataset[Batch]:
+    def training_batches(
+        self, mixed: Sequence[tuple[int, int]], unlabelled_from: int
+    ) -> grain.IterDataset[Batch]:
         """Returns this process's share of the training batches, which never end.
 
         Args:
+            mixed: Ranges of batch numbers, first and end, that contain the further data sets.
             unlabelled_from: Number of the first batch that needs unlabelled images.
         """
-        return loader_over(
-            self.splits["train"],
-            self._config.dataset.name,
-            self._anatomy,
-            frame_size=self._config.dataset.frame_size,
-            batch_size=self._config.batch_size,
-            seed=self._config.seed,
+        config = self._config
+        mixture = unlabelled = None
+        if self.sources:
+            weights = [config.dataset.sources[name].weight for name in self.sources]
+            examples = [self._examples(one, self._sets[name]) for name, one in self.sources.items()]
+            mixture = Mixture(examples, weights, mixed)
+        if self.unlabelled:
+            unlabelled = UnlabelledExamples(self.unlabelled, config.dataset.frame_size)
+        return make_batches(
+            self._examples(self.splits["train"], self._data_set),
+            batch_size=config.batch_size,
+            seed=config.seed,
             train=True,
-            num_workers=self._config.dataset.num_workers,
+            num_workers=config.dataset.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
-            unlabelled=self.unlabelled,
+            mixture=mixture,
+            unlabelled=unlabelled,
             unlabelled_from=unlabelled_from,
         )
 
@@ -74,11 +105,8 @@ class Data:
             split: `validation` or `test`.
             shared: Whether each process reads its share only.
         """
-        return loader_over(
-            self.splits[split],
-            self._config.dataset.name,
-            self._anatomy,
-            frame_size=self._config.dataset.frame_size,
+        return make_batches(
+            self._examples(self.splits[split], self._data_set),
             batch_size=self._config.eval_batch_size,
             seed=self._config.seed,
             train=False,
@@ -86,13 +114,32 @@ class Data:
             process_count=jax.process_count() if shared else 1,
         )
 
+    def _examples(self, source: Source, data_set: DataSet) -> Examples:
+        size = self._config.dataset.frame_size
+        return Examples(source, data_set, self._anatomy, self._label_sets, size)
 
-def _open_unlabelled(config: ConfigDict) -> Source | None:
-    """Opens the images without labels: a split of a data set, or a folder of photos."""
-    dataset = config.dataset
-    if not dataset.unlabelled:
-        return None
-    name, _, split = dataset.unlabelled.partition("/")
-    if name in DATA_SETS and split:
-        return open_source(dataset.data_dir, name, split)
-    return FaceFolder(Path(dataset.unlabelled).expanduser(), dataset.frame_size)
+    def _find(self, name: str, framing: str) -> DataSet:
+        return framed_data_set(self._config.dataset.data_dir, name, framing)
+
+    def _open(self, name: str, split: str, data_set: DataSet) -> Source:
+        dataset = self._config.dataset
+        return open_frames(dataset.data_dir, name, split, data_set, dataset.frame_size)
+
+    def _open_unlabelled(self, text: str) -> tuple[Source, str]:
+        """Opens images without labels: a split of a data set, or a folder of photos."""
+        name, _, split = text.partition("/")
+        dataset = self._config.dataset
+        if split and (name in DATA_SETS or (Path(dataset.data_dir).expanduser() / name).is_dir()):
+            data_set = self._find(name, "")
+            return self._open(name, split, data_set), data_set.framing
+        return FaceFolder(Path(text).expanduser(), dataset.frame_size), "face"
+
+
+def unlabelled_names(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the unlabelled sources of a config, which may be one text or several."""
+    names = config.dataset.unlabelled
+    return ((names,) if names else ()) if isinstance(names, str) else tuple(names)
+
+
+def _names(anatomy: Anatomy, label_sets: LabelSets) -> list[str]:
+    return [anatomy.classes[c] for c in label_sets.absent]

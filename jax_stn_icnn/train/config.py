@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from jax_stn_icnn import anatomy
+from jax_stn_icnn.anatomy import DATA_SETS, FRAMINGS
 from jax_stn_icnn.data.config import AugmentConfig
+from jax_stn_icnn.label_sets import make_label_sets
 from jax_stn_icnn.models.config import CENTROID, ENCODER, ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train.losses import PIXEL_LOSSES
@@ -38,6 +39,10 @@ class _Rule(NamedTuple):
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_tuple_of(value: Any, rule: _Rule) -> bool:
+    return isinstance(value, tuple | list) and all(map(rule.fits, value))
 
 
 def _integer(lowest: int) -> _Rule:
@@ -67,23 +72,28 @@ _NAME = _Rule(lambda value: isinstance(value, str) and value != "", "text, not e
 _FLAG = _Rule(lambda value: isinstance(value, bool), "True or False")
 _POSITIVE = _Rule(lambda value: _is_number(value) and value > 0, "a number above 0")
 _NOT_NEGATIVE = _Rule(lambda value: _is_number(value) and value >= 0, "a number of at least 0")
+_FRAMING = _one_of("", *FRAMINGS)
 _SHARE = _Rule(lambda value: _is_number(value) and 0 <= value <= 1, "a number in 0..1")
 
-# Every field, except those of `model` and `photo`: ModelConfig and AugmentConfig validate them.
+# The fields of each data set of `dataset.sources`.
+SOURCE_FIELDS: dict[str, _Rule] = {"split": _NAME, "weight": _POSITIVE, "framing": _FRAMING}
+# Every field but those, and those of `model` and `photo`: ModelConfig and AugmentConfig validate
+# them.
 FIELDS: dict[str, _Rule] = {
     "seed": _Rule(
         lambda value: _integer(0).fits(value) and value < 2**32, "a whole number in 0..2**32 - 1"
     ),
-    "dataset.name": _Rule(
-        lambda value: value in anatomy.DATA_SETS,
-        "the name of a data set of this package, or of one that the config's file registers",
-    ),
+    "dataset.name": _NAME,
     "dataset.data_dir": _NAME,
     "dataset.manual_dir": _TEXT,
     "dataset.train": _NAME,
     "dataset.validation": _NAME,
     "dataset.test": _NAME,
-    "dataset.unlabelled": _TEXT,
+    "dataset.framing": _FRAMING,
+    "dataset.unlabelled": _Rule(
+        lambda value: isinstance(value, str) or _is_tuple_of(value, _NAME),
+        "text, or several texts",
+    ),
     "dataset.frame_size": _integer(2),
     "dataset.num_workers": _integer(0),
     "init_from": _TEXT,
@@ -96,7 +106,7 @@ FIELDS: dict[str, _Rule] = {
     "stages": _some_of(STAGES),
     "halve_every_epochs": _POSITIVE,
     "part_weights": _Rule(
-        lambda value: isinstance(value, tuple | list) and all(map(_NOT_NEGATIVE.fits, value)),
+        lambda value: _is_tuple_of(value, _NOT_NEGATIVE),
         "numbers of at least 0, one for each part, or empty",
     ),
     "coarse.epochs": _integer(0),
@@ -145,9 +155,10 @@ def check(config: ConfigDict) -> None:
     values = {
         name: value
         for name, value in flatten(config).items()
-        if not name.startswith(("model.", "photo."))
+        if not name.startswith(("model.", "photo.", "dataset.sources."))
     }
-    problems = [f"{name} is not a field" for name in values if name not in FIELDS]
+    problems = _source_problems(config)
+    problems += [f"{name} is not a field" for name in values if name not in FIELDS]
     problems += [f"{name} is missing" for name in FIELDS if name not in values]
     problems += [
         f"{name} is {values[name]!r}, but must be {rule.words}"
@@ -163,9 +174,31 @@ def check(config: ConfigDict) -> None:
     except ValueError as error:
         problems.append(f"model: {error}")
     if not problems:
-        problems = _contradictions(values, model)
+        problems = _unlabelled_classes(config, model) + _contradictions(values, model)
     if problems:
         raise ValueError("the config is wrong:\n  " + "\n  ".join(problems))
+
+
+def _source_problems(config: ConfigDict) -> list[str]:
+    """Returns a line for each wrong field of `dataset.sources`."""
+    problems = []
+    for name, source in config.dataset.get("sources", {}).items():
+        prefix = f"dataset.sources.{name}"
+        if not isinstance(source, ConfigDict | Mapping):
+            problems.append(f"{prefix} is {source!r}, but must contain {', '.join(SOURCE_FIELDS)}")
+            continue
+        problems += [
+            f"{prefix}.{field} is not a field" for field in source if field not in SOURCE_FIELDS
+        ]
+        problems += [
+            f"{prefix}.{field} is missing" for field in SOURCE_FIELDS if field not in source
+        ]
+        problems += [
+            f"{prefix}.{field} is {source[field]!r}, but must be {rule.words}"
+            for field, rule in SOURCE_FIELDS.items()
+            if field in source and not rule.fits(source[field])
+        ]
+    return problems
 
 
 def model_config(config: ConfigDict) -> ModelConfig:
@@ -192,13 +225,25 @@ def _section(config: ConfigDict, name: str) -> dict[str, Any]:
     return config[name].to_dict() if name in config else {}
 
 
+def _unlabelled_classes(config: ConfigDict, model: ModelConfig) -> list[str]:
+    """Returns a line if registered data sets do not label a class of the anatomy."""
+    names = [config.dataset.name, *config.dataset.sources]
+    if not all(name in DATA_SETS for name in names):
+        return []  # `batches.Data` reads the labels of prepared data sets.
+    absent = make_label_sets(model.anatomy, [DATA_SETS[name] for name in names]).absent
+    if not absent:
+        return []
+    return [
+        f"model.anatomy and dataset do not match: {', '.join(map(repr, names))} "
+        f"{'does' if len(names) == 1 else 'do'} not label "
+        f"{', '.join(model.anatomy.classes[c] for c in absent)} alone, classes of the anatomy "
+        f"{model.anatomy.name!r}"
+    ]
+
+
 def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
     """Returns a line for each contradiction between fields."""
     problems = []
-    try:
-        anatomy.data_set_class_ids(model.anatomy, values["dataset.name"])
-    except ValueError as error:
-        problems.append(f"model.anatomy and dataset.name do not match: {error}")
     largest = max(max(size) for size in model.patch_sizes)
     if largest > values["dataset.frame_size"]:
         problems.append(

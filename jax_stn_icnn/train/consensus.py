@@ -3,10 +3,13 @@
 Masi, Mathai and AbdAlmageed (2020).
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
-from jax_stn_icnn.checks import check_logits, check_shape
+from jax_stn_icnn.checks import check_labels, check_shape
+from jax_stn_icnn.label_sets import LabelSets
 
 # Weights of the paper: of the likelihood of a region's mean, and of the disagreement in a region.
 ALPHA = 10.0
@@ -63,6 +66,7 @@ def consensus_loss(
     regions: jax.Array | None = None,
     alpha: float = ALPHA,
     beta: float = BETA,
+    label_sets: LabelSets | None = None,
 ) -> jax.Array:
     """Returns the consensus loss of a batch, as in the original code.
 
@@ -75,36 +79,44 @@ def consensus_loss(
     region and over the labels.
 
     Args:
-        logits: (batch, height, width, labels).
-        label_map: Integers below `labels`, (batch, height, width).
+        logits: (batch, height, width, classes).
+        label_map: Labels, integers (batch, height, width).
         regions: Region numbers in 0..height * width - 1, integers (batch, height, width), each of
             one label in each image, such as those of `connected_regions`; None for one region for
             each label.
         alpha: Weight of the likelihood.
         beta: Weight of the disagreement.
+        label_sets: The classes of each label; None if labels are class ids. Regions of a label of
+            several classes do not count.
 
     Returns:
-        A float32 scalar.
+        A float32 scalar; 0 if no region counts.
 
     Raises:
-        ValueError: Shapes do not match, or a label is outside 0..labels - 1.
+        ValueError: Shapes do not match, or a label is unknown.
     """
-    check_logits(logits, label_map)
-    num_regions = logits.shape[-1] if regions is None else logits.shape[1] * logits.shape[2]
+    check_shape("logits", logits, ("batch", "height", "width", "classes"))
+    check_shape("label_map", label_map, logits.shape[:3])
+    num_labels = logits.shape[-1] if label_sets is None else label_sets.num_labels
+    check_labels("label_map", label_map, num_labels)
+    num_regions = num_labels if regions is None else logits.shape[1] * logits.shape[2]
     regions = label_map if regions is None else regions
     check_shape("regions", regions, logits.shape[:3])
     per_image = jax.vmap(_region_terms, in_axes=(0, 0, 0, None))(
         logits.astype(jnp.float32), label_map, regions, num_regions
     )
     count, likelihood, disagreement = (jnp.sum(term, axis=0) for term in per_image)
-    batch, num_labels = logits.shape[0], logits.shape[-1]
-    disagreement = disagreement / (jnp.maximum(count, 1) * num_labels)
+    batch, num_classes = logits.shape[0], logits.shape[-1]
+    disagreement = disagreement / (jnp.maximum(count, 1) * num_classes)
     per_region = alpha * likelihood / batch + beta * disagreement
-    return jnp.sum(per_region) / jnp.sum(count > 0)
+    return jnp.sum(per_region) / jnp.maximum(jnp.sum(count > 0), 1)
 
 
 def mean_consensus_loss(
-    logits: jax.Array, label_map: jax.Array, connected: bool = False
+    logits: jax.Array,
+    label_map: jax.Array,
+    connected: bool = False,
+    label_sets: LabelSets | None = None,
 ) -> jax.Array:
     """Returns the mean over images of the `consensus_loss` of each image.
 
@@ -112,34 +124,41 @@ def mean_consensus_loss(
     share a batch. This is ours; the original code takes a batch as one image.
 
     Args:
-        logits: (batch, height, width, labels).
-        label_map: Integers below `labels`, (batch, height, width).
+        logits: (batch, height, width, classes).
+        label_map: Labels, integers (batch, height, width).
         connected: Whether each connected region of a label is one, or all pixels of a label.
+        label_sets: As for `consensus_loss`.
 
     Returns:
         A float32 scalar.
 
     Raises:
-        ValueError: Shapes do not match, or a label is outside 0..labels - 1.
+        ValueError: Shapes do not match, or a label is unknown.
     """
-    check_logits(logits, label_map)
+    check_shape("logits", logits, ("batch", "height", "width", "classes"))
+    check_shape("label_map", label_map, logits.shape[:3])
     regions = connected_regions(label_map)[:, None] if connected else None
-    per_image = jax.vmap(consensus_loss)(logits[:, None], label_map[:, None], regions)
+    loss = functools.partial(consensus_loss, label_sets=label_sets)
+    per_image = jax.vmap(loss)(logits[:, None], label_map[:, None], regions)
     return jnp.mean(per_image)
 
 
 def _region_terms(
     logits: jax.Array, label_map: jax.Array, regions: jax.Array, num_regions: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Returns pixel count, NLL and summed KL of each region of one image; zero without pixels."""
-    num_labels = logits.shape[-1]
-    log_probs = jax.nn.log_softmax(logits).reshape(-1, num_labels)
+    """Returns pixel count, NLL and summed KL of each region of one image.
+
+    All are zero for a region without pixels, and for one of a label of several classes.
+    """
+    num_classes = logits.shape[-1]
+    log_probs = jax.nn.log_softmax(logits).reshape(-1, num_classes)
     labels, regions = label_map.ravel().astype(jnp.int32), regions.ravel()
 
     def total(values: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(values, regions, num_segments=num_regions)
 
-    count = total(jnp.ones(regions.size))
+    # Labels of several classes follow the single ones.
+    count = total((labels < num_classes).astype(jnp.float32))
     present = count > 0
     # The logarithm of the mean is relative to the region's highest value, since all of its
     # probabilities may underflow. Absent regions have a harmless value inside the logarithm, so

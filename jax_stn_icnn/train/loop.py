@@ -119,7 +119,8 @@ class Run:
         self.data = Data(config, self.model.config.anatomy)
         self.phases, self.steps_per_epoch = plan(config, self.data.num_examples["dataset.train"])
         unlabelled_from = min((p.first for p in self.phases if p.stage.has_teacher), default=0)
-        self.iterator = iter(self.data.training_batches(unlabelled_from))
+        mixed = [(p.first, p.last) for p in self.phases if "coarse" in p.stage.learning_rates]
+        self.iterator = iter(self.data.training_batches(mixed, unlabelled_from))
         workdir.mkdir(parents=True, exist_ok=True)
         self.validation = Validation(config, self.model, self.data, workdir, evaluate)
         self.best_rank = -math.inf
@@ -250,6 +251,7 @@ class Run:
             batch,
             seed=self.config.seed,
             augmentation=configs.make_augmentation(self.config),
+            label_sets=self.data.label_sets,
         )
 
     def _enter_stage(self, phase: Phase, state: TrainState) -> TrainState:
@@ -306,7 +308,7 @@ class Run:
                 "restore these fields:\n  " + "\n  ".join(changed)
             )
         for field, count in self.data.num_examples.items():
-            if (saved := record["num_examples"][field]) != count:
+            if (saved := record["num_examples"].get(field)) != count:
                 raise ValueError(
                     f"{self.workdir} contains a run on {saved} images of {field}, which now has "
                     f"{count}; name another --workdir"

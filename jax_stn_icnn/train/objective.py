@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax_stn_icnn import ops
 from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.inputs import Inputs
+from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.coarse import CoarseOutput
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import distillation, losses
@@ -82,6 +83,8 @@ def loss_terms(
             all_examples = jnp.float32(inputs.frame.shape[0])
             terms |= {name: Term(mean, all_examples) for name, mean in distances.items()}
         loss = _fine_loss(model, fine_logits, theta, inputs, stage, consensus_share)
+        if inputs.has_parts is not None:
+            examples = jnp.sum(inputs.has_parts, dtype=jnp.float32)
         terms["fine"] = Term(loss, examples)
     return {name: term for name, term in terms.items() if name in required}
 
@@ -160,22 +163,25 @@ def _coarse_loss(
 ) -> jax.Array:
     """Returns the loss of the coarse network."""
     coarse, inputs = _labelled(coarse, inputs), _labelled(inputs, inputs)
-    logits, labels = coarse.logits, inputs.coarse_labels
-    loss = losses.PIXEL_LOSSES[stage.coarse_loss](logits, labels)
+    logits, labels, sets = coarse.logits, inputs.coarse_labels, inputs.label_sets
+    loss = losses.PIXEL_LOSSES[stage.coarse_loss](logits, labels, sets)
     # At stride 1 the global logits are part of `logits`, and would count twice.
     if coarse.global_logits is not None and model.config.coarse_stride > 1:
         anatomy = model.config.anatomy
         loss += losses.global_cross_entropy(
-            coarse.global_logits, inputs.global_labels, anatomy.global_ids, anatomy.num_classes
+            coarse.global_logits,
+            inputs.global_labels,
+            anatomy.global_ids,
+            sets or LabelSets(anatomy.num_classes),
         )
     if weight := stage.consensus.coarse:
-        loss += weight * consensus_share * _consensus(logits, labels, stage)
+        loss += weight * consensus_share * _consensus(logits, labels, sets, stage)
     if weight := stage.edges.coarse:
-        loss += weight * losses.edge_cross_entropy(logits, labels)
+        loss += weight * losses.edge_cross_entropy(logits, labels, sets)
     if weight := stage.edges.task:
         if coarse.edge_logits is None:
             raise ValueError("the stage has an edge task, but the model has no edge head")
-        loss += weight * losses.edge_task_loss(coarse.edge_logits, labels)
+        loss += weight * losses.edge_task_loss(coarse.edge_logits, labels, sets)
     return loss
 
 
@@ -190,19 +196,43 @@ def _fine_loss(
     """Returns the loss of the fine networks, the weighted sum over the parts."""
     logits, theta, inputs = (_labelled(tree, inputs) for tree in (logits, theta, inputs))
     labels = ops.crop_part_labels(
-        inputs.labels, theta, model.config.patch_sizes, model.config.anatomy, axis_aligned=True
+        inputs.labels,
+        theta,
+        model.config.patch_sizes,
+        model.config.anatomy,
+        inputs.label_sets,
+        axis_aligned=True,
     )
-    by_part = losses.fine_losses(logits, labels)
+    sets = [_patch_sets(part.shape[-1], inputs.label_sets) for part in logits]
+    if (has_parts := inputs.has_parts) is not None:
+        # Without labels for the parts, the last label of a patch, any class.
+        labels = tuple(
+            jnp.where(has_parts[:, None, None], own, part.shape[-1])
+            for own, part in zip(labels, logits, strict=True)
+        )
+    triples = list(zip(logits, labels, sets, strict=True))
+    by_part = losses.fine_losses(logits, labels, sets)
     if weight := stage.consensus.fine:
-        pairs = zip(logits, labels, strict=True)
-        agreement = jnp.stack([_consensus(*pair, stage) for pair in pairs])
+        agreement = jnp.stack([_consensus(*triple, stage) for triple in triples])
         by_part += weight * consensus_share * agreement
     if weight := stage.edges.fine:
-        by_part += weight * jnp.stack(list(map(losses.edge_cross_entropy, logits, labels)))
+        by_part += weight * jnp.stack([losses.edge_cross_entropy(*triple) for triple in triples])
+    if has_parts is not None:  # The mean over the examples that count.
+        by_part *= len(has_parts) / jnp.maximum(jnp.sum(has_parts), 1)
     if stage.part_weights is not None:
         by_part *= jnp.array(stage.part_weights)
     return jnp.sum(by_part)
 
 
-def _consensus(logits: jax.Array, labels: jax.Array, stage: Stage) -> jax.Array:
-    return mean_consensus_loss(logits, labels, stage.consensus.regions == "connected")
+def _patch_sets(num_labels: int, label_sets: LabelSets | None) -> LabelSets | None:
+    """Returns the sets of the labels of a patch: single ones, and all of them."""
+    if label_sets is None:
+        return None
+    return LabelSets(num_labels, (tuple(range(num_labels)),))
+
+
+def _consensus(
+    logits: jax.Array, labels: jax.Array, label_sets: LabelSets | None, stage: Stage
+) -> jax.Array:
+    connected = stage.consensus.regions == "connected"
+    return mean_consensus_loss(logits, labels, connected, label_sets)

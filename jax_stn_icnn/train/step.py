@@ -16,6 +16,7 @@ from jax_stn_icnn.compilation.compile import compile_program
 from jax_stn_icnn.data.config import AugmentConfig
 from jax_stn_icnn.data.inputs import NO_AUGMENTATION, make_inputs
 from jax_stn_icnn.data.keys import example_keys
+from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
@@ -25,8 +26,10 @@ from jax_stn_icnn.train.stages import Consensus, Stage
 from jax_stn_icnn.train.state import TrainState
 
 AXIS = "batch"
-# Arrays of a batch that the device needs; those of self-distillation may be missing.
+# Arrays of a batch that the device needs. Those of a mixture of data sets, whose labels are sets,
+# and those of self-distillation may be missing.
 INPUTS = ("frame", "labels", "region", "position")
+MIXED = ("has_parts",)
 UNLABELLED = ("unlabelled", "unlabelled_region")
 # Pixels of a device's batch up to which a step is scheduled for speed, since its buffers are small:
 # those of a joint step take 3 KB per pixel then, and 2 KB if it is scheduled for memory.
@@ -65,6 +68,7 @@ def compile_train_step(
     *,
     seed: int,
     augmentation: AugmentConfig = NO_AUGMENTATION,
+    label_sets: LabelSets | None = None,
     devices: Sequence[jax.Device] | None = None,
 ) -> Step:
     """Compiles the step of a stage for all devices.
@@ -78,6 +82,7 @@ def compile_train_step(
         batch: A batch of this process; all others have its shapes.
         seed: Seed of augmentation and jitter.
         augmentation: Options of the augmentation.
+        label_sets: The classes of each label; None if labels are class ids.
         devices: The devices to run on; all by default.
 
     Returns:
@@ -89,9 +94,9 @@ def compile_train_step(
         ValueError: The batch cannot be divided over the devices; the function raises it, too.
     """
     used = list(jax.local_devices() if devices is None else devices)
-    names = INPUTS + UNLABELLED if stage.has_teacher else INPUTS
+    names = INPUTS + (MIXED if label_sets else ()) + (UNLABELLED if stage.has_teacher else ())
     shards = shard(batch, len(used), names)
-    options = model, stage, steps_per_epoch, halve_every_epochs, augmentation
+    options = model, stage, steps_per_epoch, halve_every_epochs, augmentation, label_sets
     mapped = map_train_step(*options, devices=devices)
     # The seed is an input of the program, so that runs of all seeds share a cached program.
     seed_array = np.uint32(seed)
@@ -117,6 +122,7 @@ def map_train_step(
     steps_per_epoch: int,
     halve_every_epochs: float,
     augmentation: AugmentConfig = NO_AUGMENTATION,
+    label_sets: LabelSets | None = None,
     *,
     devices: Sequence[jax.Device] | None = None,
 ) -> Any:
@@ -128,6 +134,7 @@ def map_train_step(
         steps_per_epoch: Number of steps of an epoch.
         halve_every_epochs: As for `make_optimizer`.
         augmentation: Options of the augmentation.
+        label_sets: The classes of each label; None if labels are class ids.
         devices: The devices, possibly of a topology that is only described; all by default.
 
     Returns:
@@ -142,6 +149,7 @@ def map_train_step(
         stage=stage,
         steps_per_epoch=steps_per_epoch,
         augmentation=augmentation,
+        label_sets=label_sets,
     )
     # The state has no axis of devices, neither as input nor as output; the batch has.
     return jax.pmap(
@@ -193,25 +201,34 @@ def train_step(
     stage: Stage,
     steps_per_epoch: int,
     augmentation: AugmentConfig,
+    label_sets: LabelSets | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Takes one step on this device's shard of a batch, within the mapped axis AXIS.
 
     Args:
         state: The state before the step, the same on all devices.
-        batch: Arrays (examples, ...): INPUTS, and possibly UNLABELLED.
+        batch: Arrays (examples, ...): INPUTS, and possibly MIXED and UNLABELLED.
         seed: Seed of augmentation and jitter, a scalar.
         model: The model, with `axis_name=AXIS`.
         tx: The stage's optimiser.
         stage: The stage.
         steps_per_epoch: Number of steps of an epoch.
         augmentation: Options of the augmentation.
+        label_sets: The classes of each label; None if labels are class ids.
 
     Returns:
         The state after the step, and the metrics of the global batch, scalars: each term of the
         loss, `loss` and `grad_norm`. Both are the same on all devices.
     """
     keys = example_keys(seed, jnp.asarray(state.step), batch["position"])
-    inputs = make_inputs(batch, keys, model.config, augmentation, with_teacher=stage.has_teacher)
+    inputs = make_inputs(
+        batch,
+        keys,
+        model.config,
+        augmentation,
+        with_teacher=stage.has_teacher,
+        label_sets=label_sets,
+    )
     share = consensus_share(stage.consensus, state.opt_state, steps_per_epoch)
     teacher = state.ema_variables if stage.has_teacher else None
 
