@@ -30,6 +30,7 @@ NAMES = (
     "ablation",
     "few_labels",
     "joint_seeds",
+    "sources",
 )
 
 _SCALE = flags.DEFINE_enum("scale", "small", SCALES, "small for two cores, full for accelerators.")

@@ -7,6 +7,7 @@ and a stopped trial resumes.
 import contextlib
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import speed
-from jax_stn_icnn.data.loader import loader_over, open_source
+from jax_stn_icnn.data.loader import make_batches
+from jax_stn_icnn.data.opening import open_examples
 from jax_stn_icnn.evaluation.evaluator import evaluate
 from jax_stn_icnn.io.weights import CONFIG, WEIGHTS, load_weights
 from jax_stn_icnn.models.pipeline import STNiCNN
@@ -47,13 +49,14 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """An evaluation on the test split.
+    """An evaluation.
 
     Attributes:
         weights: the weights file in the trial's directory.
         cropper: the cropper; empty for the model's.
         occlude: number of parts occluded in each face.
         dataset: the data set; empty for the trial's.
+        split: the split; empty for the test split of the trial's data set.
         frame_size: side of the frames in pixels; 0 for the trial's.
     """
 
@@ -62,6 +65,7 @@ class Evaluation:
     occlude: int = 0
     dataset: str = ""
     frame_size: int = 0
+    split: str = ""
 
 
 class Runner:
@@ -95,30 +99,35 @@ class Runner:
                     "remove the directory:\n  " + "\n  ".join(changed)
                 )
             return
-        prepare(config.dataset.name, self._data_dir, self._manual_dir, "array_record")
+        for name in (config.dataset.name, *config.dataset.sources):
+            prepare(name, self._data_dir, self._manual_dir, "array_record")
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / LOG, "a") as log, contextlib.redirect_stdout(log):
             loop.train_and_evaluate(config, directory)
         jax.clear_caches()  # The next trial uses other programs.
 
     def evaluate(self, trial: Trial, evaluation: Evaluation) -> Scores:
-        """Returns the scores of a trial on the test split, as `Report.as_json`."""
+        """Returns the scores of an evaluation of a trial, as `Report.as_json`."""
         fields = dataclasses.asdict(evaluation)
         name = "_".join(str(value) for value in fields.values() if value)
+        name = re.sub(r"[^\w.]+", "_", name)
 
         def measure() -> Scores:
             loaded = load_weights(self._directory(trial.name) / evaluation.weights)
             dataset = self._complete(trial).dataset
-            dataset_name = evaluation.dataset or dataset.name
-            source = open_source(dataset.data_dir, dataset_name, dataset.test)
             model = loaded.model
+            examples, label_sets = open_examples(
+                dataset.data_dir,
+                evaluation.dataset or dataset.name,
+                evaluation.split or dataset.test,
+                model.config.anatomy,
+                evaluation.frame_size or dataset.frame_size,
+                "" if evaluation.dataset else dataset.framing,
+            )
             if evaluation.cropper:
                 model = STNiCNN(model.config.replace(cropper=evaluation.cropper))
-            loader = loader_over(
-                source,
-                dataset_name,
-                model.config.anatomy,
-                frame_size=evaluation.frame_size or dataset.frame_size,
+            loader = make_batches(
+                examples,
                 batch_size=trial.config.eval_batch_size,
                 seed=trial.config.seed,
                 train=False,
@@ -127,9 +136,10 @@ class Runner:
                 model,
                 loaded.variables,
                 loader,
-                images=len(source),
+                images=len(examples),
                 occlude=evaluation.occlude,
                 edges=True,
+                label_sets=label_sets,
             )
             return report.as_json()
 

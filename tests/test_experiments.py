@@ -8,6 +8,7 @@ from test_data import Uniform
 
 from experiments import plots, run, scales, trial
 from experiments.trial import Evaluation, Runner, Trial
+from jax_stn_icnn.data import opening
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 
@@ -93,7 +94,7 @@ def test_evaluation_on_another_data_set_uses_its_frame_size(tmp_path, monkeypatc
 
     loaded = SimpleNamespace(model=configs.make_model(scales.paper("small")), variables={})
     monkeypatch.setattr(trial, "load_weights", lambda _: loaded)
-    monkeypatch.setattr(trial, "open_source", lambda *_: Uniform(2, (64, 64)))
+    monkeypatch.setattr(opening, "open_source", lambda *_: Uniform(2, (64, 64)))
     monkeypatch.setattr(trial, "evaluate", evaluate)
     one = Trial("one", scales.paper("small"))
     one.config.dataset.frame_size = 64
