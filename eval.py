@@ -5,8 +5,10 @@
     python eval.py --ckpt runs/celebamask --cropper centroid  # the baseline without a localizer
     python eval.py --ckpt runs/celebamask --occlude 2         # occluded parts, both croppers
     python eval.py --ckpt helen.safetensors --config configs/helen.py
+    python eval.py --ckpt runs/celebamask --dataset figaro --split "train[737:]"
 
-Weights outside the directory of a run need --config.
+The labels of another data set may be sets of classes. Weights outside the directory of a run need
+--config.
 """
 
 import json
@@ -21,13 +23,15 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from jax_stn_icnn.anatomy import Anatomy
+from jax_stn_icnn.anatomy import FRAMINGS, Anatomy
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.data.loader import loader_over, open_source
+from jax_stn_icnn.data.loader import make_batches
+from jax_stn_icnn.data.opening import open_examples
 from jax_stn_icnn.evaluation import draw, evaluator
 from jax_stn_icnn.evaluation.report import Report, class_table, occlusion_table, score_table
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
+from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.config import CENTROID
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import config as configs
@@ -41,8 +45,21 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "Config; by default th
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Directory of prepared data sets; by default that of the config."
 )
+_DATASET = flags.DEFINE_string(
+    "dataset", None, "Name of a prepared data set; by default that of the config."
+)
 _SPLIT = flags.DEFINE_string(
-    "split", None, "Split, such as test[:100]; by default the test split of the config."
+    "split",
+    None,
+    "Split, such as test[:100]; by default the test split of the config, of another --dataset "
+    "the split test.",
+)
+_FRAMING = flags.DEFINE_enum(
+    "framing",
+    None,
+    FRAMINGS,
+    "How images become frames; by default as in the config, or if it does not contain --dataset, "
+    "as the data set is registered, and face if it is not.",
 )
 _CROPPER = flags.DEFINE_enum(
     "cropper",
@@ -96,23 +113,36 @@ def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], STNiCNN]:
     return config, loaded.variables, STNiCNN(options)
 
 
-def _loader(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int]:
-    """Returns a function that opens a pass over the split, and the split's number of faces."""
+def _open_split(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int, LabelSets]:
+    """Returns a function that opens a pass over the split, its number of faces, and its labels."""
     dataset = config.dataset
-    source = open_source(
-        _DATA_DIR.value or dataset.data_dir, dataset.name, _SPLIT.value or dataset.test
-    )
-    open_loader = partial(
-        loader_over,
-        source,
-        dataset.name,
+    name = _DATASET.value or dataset.name
+    split, framing = "test", ""
+    if name == dataset.name:
+        split, framing = dataset.test, dataset.framing
+    elif name in dataset.sources:
+        framing = dataset.sources[name].framing
+    examples, label_sets = open_examples(
+        _DATA_DIR.value or dataset.data_dir,
+        name,
+        _SPLIT.value or split,
         anatomy,
-        frame_size=dataset.frame_size,
+        dataset.frame_size,
+        _FRAMING.value or framing,
+    )
+    unlabelled = set(anatomy.part_class_ids) & set(label_sets.absent)
+    if unlabelled and (_OCCLUDE.value or _TRUE_CENTRES.value):
+        flag = "--occlude" if _OCCLUDE.value else "--true_centres"
+        classes = ", ".join(anatomy.classes[c] for c in sorted(unlabelled))
+        raise ValueError(f"{flag} needs labels of each part, but {name!r} does not label {classes}")
+    open_loader = partial(
+        make_batches,
+        examples,
         batch_size=_BATCH_SIZE.value or config.eval_batch_size,
         seed=config.seed,
         train=False,
     )
-    return open_loader, len(source)
+    return open_loader, len(examples), label_sets
 
 
 def _draw(
@@ -120,7 +150,7 @@ def _draw(
 ) -> None:
     """Draws the best, the worst and random faces, and the confusion matrix."""
     folder.mkdir(parents=True, exist_ok=True)
-    scores = report.mean_of_eight_by_face
+    scores = report.score_by_face
     order = np.argsort(scores)  # NaN is last.
     order = order[~np.isnan(scores[order])]
     count = min(FACES_PER_PICTURE, len(order))
@@ -143,7 +173,11 @@ def _draw(
         draw.parse_grid(folder / f"{name}.png", faces, model.config.anatomy)
     counts = report.confusion.sum(axis=0, dtype=np.int64)
     draw.confusion_matrix(
-        folder / "confusion.png", counts, model.config.anatomy, title=f"{report.images} faces"
+        folder / "confusion.png",
+        counts,
+        model.config.anatomy,
+        title=f"{report.images} faces",
+        label_sets=report.label_sets,
     )
 
 
@@ -158,7 +192,7 @@ def _evaluate() -> None:
     cropper = _CROPPER.value or trained
     # Occlusion is where the two croppers differ, so both are evaluated.
     croppers = list(dict.fromkeys([cropper, trained, CENTROID])) if _OCCLUDE.value else [cropper]
-    loader, images = _loader(config, model.config.anatomy)
+    loader, images, label_sets = _open_split(config, model.config.anatomy)
     reports = {
         name: evaluator.evaluate(
             STNiCNN(model.config.replace(cropper=name)),
@@ -169,6 +203,7 @@ def _evaluate() -> None:
             seed=_SEED.value,
             true_centres=_TRUE_CENTRES.value,
             edges=True,
+            label_sets=label_sets,
         )
         for name in croppers
     }

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.anatomy import ELEVEN, NINE, DataSet
 from jax_stn_icnn.evaluation import draw
+from jax_stn_icnn.label_sets import make_label_sets
 
 
 def drawn_face(height=96, width=96, patch=21):
@@ -90,6 +91,18 @@ def test_confusion_matrix_depends_on_the_shares_only(tmp_path):
     assert (draw_counts(right) != draw_counts(wrong)).any()
     np.testing.assert_array_equal(draw_counts(right), draw_counts(1000 * right))
     draw_counts(np.zeros((9, 9), np.int64))  # a class without pixels is not an error
+
+
+def test_confusion_matrix_has_a_row_for_each_label(tmp_path, monkeypatch):
+    from matplotlib.axes import Axes
+
+    hair_only = DataSet({"other": "background+skin", "hair": "hair"}, framing="resize")
+    sets = make_label_sets(ELEVEN, [hair_only])
+    rows = []
+    monkeypatch.setattr(Axes, "set_yticks", lambda axes, ticks, names: rows.extend(names))
+    counts = np.arange(sets.num_labels * 11).reshape(sets.num_labels, 11)
+    draw.confusion_matrix(tmp_path / "confusion.png", counts, ELEVEN, label_sets=sets)
+    assert rows == ["hair", "background + skin"]
 
 
 def records(stages):

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 
@@ -12,6 +13,7 @@ from jax_stn_icnn.evaluation import boundaries, metrics
 from jax_stn_icnn.evaluation.evaluator import evaluate, parse_faces
 from jax_stn_icnn.evaluation.report import class_table, occlusion_table, score_table
 from jax_stn_icnn.geometry import make_theta, part_centres, windows_from_theta
+from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.ops import resize_bilinear
@@ -272,6 +274,17 @@ def test_mean_of_eight_of_each_face(report):
             either = counts[c].sum() + counts[:, c].sum()
             single += [2 * counts[c, c] / either] if either else []
         assert score == pytest.approx(np.mean(single))
+
+
+def test_the_score_of_a_face_is_that_of_its_parts_or_else_of_its_labels(report):
+    np.testing.assert_array_equal(report.score_by_face, report.mean_of_eight_by_face)
+    # Skin, and any other class; one face has no such label.
+    sets = LabelSets(NUM_CLASSES, ((0, 2, 3), tuple(range(NUM_CLASSES))), absent=(0, 2, 3))
+    counts = np.zeros((2, sets.num_labels, NUM_CLASSES), int)
+    counts[0, 1, 1], counts[0, 1, 2], counts[0, 4, 3], counts[1, 5, 1] = 6, 4, 10, 10
+    unions = dataclasses.replace(report, confusion=counts, label_sets=sets)
+    assert np.all(np.isnan(unions.mean_of_eight_by_face))
+    np.testing.assert_allclose(unions.score_by_face, [(12 / 16 + 20 / 24) / 2, np.nan])
 
 
 def test_parse_faces_returns_the_order_of_the_indices(model, variables):

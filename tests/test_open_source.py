@@ -8,7 +8,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from test_data import SIZE, Uniform, assert_equal, indices
 
-from jax_stn_icnn.anatomy import DATA_SETS, NINE
+from jax_stn_icnn.anatomy import DATA_SETS, NINE, DataSet
+from jax_stn_icnn.data import opening
 from jax_stn_icnn.data.loader import loader_over, make_loader
 from jax_stn_icnn.data.prepared import open_source
 
@@ -82,6 +83,12 @@ def test_data_set_with_other_classes(tmp_path):
     build(tmp_path, ["background", "face"])
     with pytest.raises(ValueError, match="has the labels.*'face'.*registered with.*'left_brow'"):
         open_source(tmp_path, "synthetic_faces", "train")
+
+
+def test_an_evaluation_needs_labels(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_SETS, "photos", DataSet({}, framing="resize"))
+    with pytest.raises(ValueError, match="data set 'photos' has no labels"):
+        opening.open_examples(tmp_path, "photos", "train", NINE, SIZE)
 
 
 def test_missing_data_set(tmp_path):

@@ -6,6 +6,7 @@ is imported on first use.
 
 import json
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jax_stn_icnn.anatomy import Anatomy, Part
+from jax_stn_icnn.label_sets import LabelSets
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -26,6 +28,7 @@ ROW_INCHES = 2.4
 PATCH_COLUMNS = 2  # side 1 and side 2; nose and mouth below them
 GAP = 4  # pixels between and around patches
 LEGEND_COLUMNS = 9
+UNION_COLUMNS = 32  # characters of a line of a union's name
 SMALL, MEDIUM = 6, 9  # font sizes
 DARK = 320  # sum of a colour's channels up to which white text is legible on it
 
@@ -193,21 +196,33 @@ def parse_grid(path: str | Path, faces: Sequence[FaceRow], anatomy: Anatomy) -> 
 
 
 def confusion_matrix(
-    path: str | Path, counts: np.ndarray, anatomy: Anatomy, *, title: str = ""
+    path: str | Path,
+    counts: np.ndarray,
+    anatomy: Anatomy,
+    *,
+    title: str = "",
+    label_sets: LabelSets | None = None,
 ) -> None:
-    """Draws a confusion matrix in percent of the pixels of each true class.
+    """Draws a confusion matrix in percent of the pixels of each true label.
 
     Args:
         path: the file to write.
-        counts: number of pixels (classes, classes), rows truth, columns prediction.
+        counts: number of pixels (labels, classes), rows truth, columns prediction.
         anatomy: the classes.
         title: title of the figure.
+        label_sets: the classes of each label; None if labels are class ids. Classes that are no
+            labels by themselves have no row.
     """
-    total = counts.sum(axis=1, keepdims=True)
-    share = 100.0 * counts / np.maximum(total, 1)
+    sets = label_sets or LabelSets(anatomy.num_classes)
+    rows = [label for label in range(sets.num_labels) if label not in sets.absent]
+    truths = [_wrap(sets.names(anatomy)[label]) for label in rows]
+    total = counts[rows].sum(axis=1, keepdims=True)
+    share = 100.0 * counts[rows] / np.maximum(total, 1)
     names = [name.replace("_", " ") for name in anatomy.classes]
-    side = 0.6 * len(names)
-    figure = _figure(side + 1.0, side + 0.4)
+    width, height = 0.6 * len(names) + 1.0, 0.6 * len(rows) + 0.4
+    if len(rows) != len(names):  # Names of unions are long, and the colour bar needs a height.
+        width, height = width + 1.6, height + 1.4
+    figure = _figure(width, height)
     axes = figure.subplots()
     image = axes.imshow(share, cmap="Blues", vmin=0, vmax=100)
     for (row, column), value in np.ndenumerate(share):
@@ -215,11 +230,11 @@ def confusion_matrix(
         colour = "white" if value > 50 else "black"
         axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=MEDIUM)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(truths)), truths)
     axes.set(xlabel="prediction", ylabel="truth", title=title)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    figure.colorbar(image, label="% of the class's pixels", shrink=0.8)
+    figure.colorbar(image, label="% of the label's pixels", shrink=0.8)
     figure.savefig(path)
 
 
@@ -281,6 +296,11 @@ def _curve(
     values = [np.nan if record[field] is None else record[field] for record in records]
     epochs = range(start + 1, start + 1 + len(records))
     axes.plot(epochs, values, marker="o", markersize=3, **style)
+
+
+def _wrap(name: str) -> str:
+    """Formats the name of a label; that of a union takes several lines."""
+    return textwrap.fill(name.replace("+", " + ").replace("_", " "), UNION_COLUMNS)
 
 
 def _percent(value: float) -> str:

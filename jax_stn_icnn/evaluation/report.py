@@ -90,6 +90,21 @@ class Report:
         )
 
     @property
+    def score_by_face(self) -> np.ndarray:
+        """The score of each face by itself, (images,).
+
+        `mean_of_eight`, or if no face has one, because parts are not labelled, the mean F1 of the
+        labels but background. NaN for a face without such a score.
+        """
+        scores = self.mean_of_eight_by_face
+        if not np.all(np.isnan(scores)):
+            return scores
+        f1 = np.array([metrics.label_f1(counts, self.label_sets)[1:] for counts in self.confusion])
+        scored = ~np.isnan(f1)
+        total, count = np.sum(f1, axis=1, where=scored), scored.sum(axis=1)
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+    @property
     def boundary_f(self) -> float:
         """Mean boundary F of the classes that have one; NaN if edges were not counted."""
         return _mean(self.boundary_f_by_class)
