@@ -5,7 +5,7 @@
 Expected result: not measured; the paper's model and stages at full length, on drawn faces.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 from jax_stn_icnn.models.config import ModelConfig
 
@@ -32,7 +32,7 @@ def get_config() -> ConfigDict:
     # Images without labels, for the stage `distill`: a split of a prepared data set, such as
     # celebamask_hq/train[100:], a folder of photos, in which faces are detected, or several of
     # these; empty: none.
-    config.dataset.unlabelled = ""
+    config.dataset.unlabelled = FieldReference("", field_type=object)
     config.dataset.frame_size = 256  # side of the frame that windows are cropped from, in pixels
     config.dataset.num_workers = 0  # loader processes; 0: two threads
 

@@ -110,6 +110,10 @@ def make_inputs(
     if label_sets:
         class_map = jnp.where(label_map < anatomy.num_classes, label_map, 0)
     theta, present = theta_target(class_map, model.patch_sizes, anatomy)
+    has_parts = batch.get("has_parts")
+    if has_parts is not None:
+        # Some labels of a part do not make its center.
+        present &= jnp.pad(has_parts, (0, len(present) - len(has_parts)))[:, None]
     return Inputs(
         ops.coarse_image(frame, region, size),
         coarse_labels,
@@ -120,7 +124,7 @@ def make_inputs(
         theta,
         present,
         teacher,
-        batch.get("has_parts"),
+        has_parts,
         num_labelled,
         label_sets,
     )

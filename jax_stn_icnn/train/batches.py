@@ -1,5 +1,6 @@
 """The data of a run: its data sets, their labels, unlabelled images, and batches of them."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,6 +25,8 @@ class Data:
         sources: The records of further training data sets, by name.
         unlabelled: Records without labels, with their framing.
         label_sets: The classes of each label of a batch; None if labels are class ids.
+        evaluation_label_sets: The same for `evaluation_batches`, where classes that only further
+            data sets label are absent.
     """
 
     def __init__(self, config: ConfigDict, anatomy: Anatomy):
@@ -58,6 +61,10 @@ class Data:
             )
         self._label_sets = label_sets
         self.label_sets = label_sets if label_sets.unions or self._sets else None
+        absent = make_label_sets(anatomy, [self._data_set]).absent
+        self.evaluation_label_sets = self.label_sets and dataclasses.replace(
+            self.label_sets, absent=absent
+        )
 
     @property
     def num_examples(self) -> dict[str, int]:

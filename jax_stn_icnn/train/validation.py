@@ -54,7 +54,7 @@ class Validation:
             self._data.evaluation_batches(split),
             images=images,
             progress=self._is_main,
-            label_sets=self._data.label_sets,
+            label_sets=self._data.evaluation_label_sets,
         )
 
     def test(self) -> Report:
