@@ -22,6 +22,14 @@ FILES = [
 ]
 
 
+# A coarse network with an encoder.
+ENCODER = {
+    "model__coarse_network": "efficientnet_lite0",
+    "model__coarse_stride": 2,
+    "model__anatomy": "eleven",
+}
+
+
 def make(name="common", **changes):
     config = importlib.import_module(f"configs.{name}").get_config()
     for field, value in changes.items():
@@ -42,6 +50,8 @@ def test_configs_of_the_project_pass_and_name_their_command_and_result(name):
     ("field", "value"),
     [
         ("seed", -1),
+        ("init_encoder", "places"),
+        ("coarse__encoder_lr_factor", 0.0),
         ("batch_size", 0),
         ("batch_size", True),
         ("batch_size", 2.0),
@@ -99,6 +109,18 @@ def test_the_message_names_all_unknown_and_missing_fields():
         ({"model__patch_size": 301}, "model.patch_size is 301"),
         ({"model__patch_size": 221, "model__windows": "fitted"}, "largest window has 259 pixels"),
         ({"part_weights": (1.0,) * 5}, "part_weights has 5 numbers, but .*'nine' has 6 parts"),
+        (
+            {"init_encoder": "imagenet"},
+            "init_encoder is 'imagenet', but model.coarse_network = 'icnn' has no encoder",
+        ),
+        (
+            {"coarse__encoder_lr_factor": 0.3},
+            "coarse.encoder_lr_factor is 0.3, but model.coarse_network = 'icnn' has no encoder",
+        ),
+        (
+            {**ENCODER, "init_encoder": "imagenet", "init_from": "runs/other"},
+            "init_encoder is 'imagenet', but init_networks contains 'coarse'",
+        ),
         ({"edges__task": 1.0}, "edges.task is 1.0 and model.edge_head is False"),
         ({"dataset__unlabelled": "photos"}, "dataset.unlabelled is 'photos', but only .*'distill'"),
         (

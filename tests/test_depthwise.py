@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_stn_icnn.ops.convolution import convolve_halved
 from jax_stn_icnn.ops.depthwise import convolve_depthwise
 from jax_stn_icnn.ops.platform import use_platform
+from jax_stn_icnn.ops.strided import convolve_halved
 
 SIZES = [(16, 12), (7, 9), (34, 5)]  # of several parts of the gradient, odd, and more than its most
 

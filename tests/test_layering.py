@@ -41,6 +41,7 @@ WITHIN = {
         "resize",
         "paste",
         "convolution",
+        "strided",
         "depthwise",
         "pooling",
         "smoothing",

@@ -1,5 +1,6 @@
 """Runs of training: most tests replace the compiled steps by a cheap one, and the evaluation."""
 
+import importlib.util
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from jax_stn_icnn import anatomy
 from jax_stn_icnn.data import opening
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.evaluation.report import Report
-from jax_stn_icnn.io import weights
+from jax_stn_icnn.io import efficientnet, weights
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from jax_stn_icnn.train.checkpoints import Checkpoints
@@ -376,6 +377,21 @@ def test_a_run_from_other_weights_resumes_to_the_bit(steps, tmp_path, capsys):
     assert "init_from" not in capsys.readouterr().out
     expected = final_state(config, tmp_path / "undisturbed")
     jax.tree.map(np.testing.assert_array_equal, final_state(config, tmp_path / "run"), expected)
+
+
+def test_a_run_starts_from_imagenet_weights_of_the_encoder(tmp_path):
+    if not importlib.util.find_spec(efficientnet.PACKAGE):
+        pytest.skip("needs the extra `encoder`")
+    config = make_config()
+    config.model.coarse_network, config.model.coarse_stride = "efficientnet_lite0", 2
+    config.init_encoder = "imagenet"
+    run = loop.Run(config, tmp_path / "run")
+    state = run.state
+    run.close()
+    for name, expected in efficientnet.load_imagenet().items():
+        coarse = state.variables[name]["coarse"]
+        jax.tree.map(np.testing.assert_array_equal, coarse["encoder"], expected)
+        assert coarse.keys() > {"encoder", "decoder"}
 
 
 def test_evaluation_batches_that_processes_cannot_share_are_refused_first(tmp_path, monkeypatch):

@@ -57,6 +57,18 @@ def test_learning_rate_at_the_first_step(warmup, first):
     assert float(learning_rate(1.0, 100, warmup)(0)) == pytest.approx(first)
 
 
+def test_the_encoder_has_a_rate_of_its_own():
+    params = PARAMS | {"coarse": {"encoder": np.ones(2), "head": np.ones(3)}}
+    rates = {"coarse": 0.8, "fine": 0.4}
+    stage = Stage("joint", 1, rates, {"fine": 1.0}, encoder_lr_factor=0.25)
+    tx = make_optimizer(stage, steps_per_epoch=2, halve_every_epochs=2)
+    updates, _ = tx.update(jax.tree.map(jnp.ones_like, params), tx.init(params), params)
+    np.testing.assert_allclose(updates["coarse"]["encoder"], -0.2, rtol=1e-4)
+    np.testing.assert_allclose(updates["coarse"]["head"], -0.8, rtol=1e-4)
+    np.testing.assert_allclose(updates["fine"]["brow"]["conv"]["kernel"], -0.4, rtol=1e-4)
+    np.testing.assert_array_equal(updates["localizer"]["dense"]["bias"], 0)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 def test_frozen_networks_have_no_state(network):
     tx = make_optimizer(Stage(network, 1, {network: 0.1}, {network: 1.0}), 1, 5)

@@ -50,6 +50,11 @@ def _max(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
     return graph.add("Max", inputs, _broadcast_shape(inputs), dtype)
 
 
+def _clamp(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
+    lowest, x, highest = inputs
+    return graph.add("Clip", [x, lowest, highest], x.shape, x.dtype)
+
+
 def _sub(graph: Graph, equation: Any, inputs: list[Tensor]) -> Tensor:
     x, y = inputs
     dtype = equation.outvars[0].aval.dtype
@@ -259,6 +264,7 @@ ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "div": _elementwise("Div"),
     "max": _max,
     "min": _elementwise("Min"),
+    "clamp": _clamp,
     "ge": _elementwise("GreaterOrEqual"),
     "gt": _elementwise("Greater"),
     "le": _elementwise("LessOrEqual"),

@@ -2,7 +2,8 @@
 
 The format is the one that `torch.save` wrote before PyTorch 1.6: pickles of a magic number, a
 version, the machine's types, the state dict, and the keys of its storages; then each storage, its
-length first. `pickle` resolves only the names in `_NAMES`.
+length first. All that the pickles can name is `OrderedDict`, the function that rebuilds a tensor,
+for which a function of this module stands, and the types of storages, for which text stands.
 """
 
 import collections
@@ -45,26 +46,24 @@ def _tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Te
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
-_NAMES: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): collections.OrderedDict,
-    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-    **{("torch", name): dtype for name, dtype in _DTYPES.items()},
-}
-
-
 class _Unpickler(pickle.Unpickler):
-    """Resolves only `_NAMES`, so that no code of the file is executed."""
+    """Executes no code of the file."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _NAMES:
-            raise pickle.UnpicklingError(f"it contains {module}.{name}, which no state dict needs")
-        return _NAMES[module, name]
+        if (module, name) == ("collections", "OrderedDict"):
+            return collections.OrderedDict
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            # A function of its own each time: a pickle may change the attributes of what it names.
+            return lambda *arguments: _tensor(*arguments)
+        if module == "torch" and name in _DTYPES:
+            return name
+        raise pickle.UnpicklingError(f"it contains {module}.{name}, which no state dict needs")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, length, _ = pid
-        if kind != "storage" or not isinstance(dtype, np.dtype):
-            raise pickle.UnpicklingError(f"it refers to a {kind!r}, not to a storage")
-        return _Storage(key, dtype, length)
+        kind, name, key, _, length, _ = pid
+        if kind != "storage" or not isinstance(length, int):
+            raise pickle.UnpicklingError(f"it refers to {pid!r}, which is no storage")
+        return _Storage(key, _DTYPES[name], length)
 
 
 def read_state_dict(data: bytes, source: str | Path) -> dict[str, np.ndarray]:
@@ -97,6 +96,7 @@ def read_state_dict(data: bytes, source: str | Path) -> dict[str, np.ndarray]:
         AttributeError,
         IndexError,
         EOFError,
+        OverflowError,
     ) as error:
         raise ValueError(f"{source} is not a PyTorch state dict of tensors: {error}") from error
 

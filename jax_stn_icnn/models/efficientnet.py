@@ -9,10 +9,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax import lax
 
 from jax_stn_icnn.models.layers import Conv, batch_norm
-from jax_stn_icnn.ops.convolution import convolve_halved
 from jax_stn_icnn.ops.depthwise import convolve_depthwise
+from jax_stn_icnn.ops.strided import convolve_halved
 
 EPSILON = 1e-3  # of BatchNorm
 # The range that images are scaled to, as during the training on ImageNet: (255 x - 127) / 128.
@@ -77,7 +78,7 @@ class EfficientNetLite0(nn.Module):
         kernel = self.param("stem", nn.initializers.lecun_normal(), (3, 3, 3, STEM))
         x = convolve_halved(x, kernel.astype(self.dtype))
         x = batch_norm(train, self.axis_name, self.dtype, "stem_norm", 1, EPSILON)(x)
-        x = nn.relu6(x)
+        x = relu6(x)
         features, count = [], 0
         for i, stage in enumerate(STAGES):
             for j in range(stage.blocks):
@@ -87,6 +88,11 @@ class EfficientNetLite0(nn.Module):
             if i in LAST_AT_STRIDE:
                 features.append(x)
         return tuple(features)
+
+
+def relu6(x: jax.Array) -> jax.Array:
+    """Returns values clamped to 0..6, as one operation, which ONNX runtimes fuse."""
+    return lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 
 
 class Block(nn.Module):
@@ -112,11 +118,11 @@ class Block(nn.Module):
         form, y = self.form, x
         if form.expansion > 1:
             expand = Conv(form.expansion * x.shape[1], 1, self.dtype, False, name="expand")
-            y = nn.relu6(norm("expand_norm")(expand(y)))
+            y = relu6(norm("expand_norm")(expand(y)))
         shape = form.kernel, form.kernel, y.shape[1]
         kernel = self.param("depthwise", nn.initializers.lecun_normal((0, 1), ()), shape)
         y = convolve_depthwise(y, kernel.astype(self.dtype), form.stride)
-        y = nn.relu6(norm("depthwise_norm")(y))
+        y = relu6(norm("depthwise_norm")(y))
         project = Conv(form.features, 1, self.dtype, False, name="project")
         y = norm("project_norm")(project(y))
         return y + x if y.shape == x.shape else y
