@@ -88,6 +88,16 @@ def test_a_file_contains_the_classes(exported):
     assert metadata["colours"] == [list(colour) for colour in BROWS.colours]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file_format", export.FORMATS)
+def test_a_model_with_an_encoder_is_exported(file_format, tmp_path):
+    if file_format == "onnx":
+        pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
+    model = small_model(anatomy=BROWS, coarse_network="efficientnet_lite0", coarse_stride=2)
+    weights = Weights(random_variables(model, seed=1), model, SIZE)
+    assert export.write(weights, tmp_path / "parser", file_format) >= export.AGREEMENT
+
+
 def test_a_file_with_other_labels_is_not_written(small, tmp_path, monkeypatch):
     added = iter((1, 0))  # to the labels: first for the file, then for the comparison
 

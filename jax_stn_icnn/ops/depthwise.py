@@ -6,7 +6,7 @@ the tap.
 """
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ def _backward(
     if current_implementations().depthwise == "shifts":
         of_image = _image_gradient(gradient, kernel, tuple(x.shape[2:]), stride)
         return of_image, _kernel_gradient(x, gradient, kernel, stride)
-    return jax.vjp(lambda *arrays: _by_xla(*arrays, stride), x, kernel)[1](gradient)
+    return jax.vjp(lambda x, kernel: _by_xla(x, kernel, stride), x, kernel)[1](gradient)
 
 
 convolve_depthwise.defvjp(_forward, _backward)
@@ -83,7 +83,7 @@ def _by_xla(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
 def _by_shifts(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     taps = _as_float32(kernel)[..., None, None]
     shifted = _shifts(x, kernel.shape[0], stride)
-    return sum(taps[i, j] * pixels for i, j, pixels in shifted).astype(x.dtype)
+    return _total(taps[i, j] * pixels for i, j, pixels in shifted).astype(x.dtype)
 
 
 def _shifts(x: jax.Array, side: int, stride: int) -> Iterator[tuple[int, int, jax.Array]]:
@@ -110,7 +110,7 @@ def _image_gradient(gradient: jax.Array, kernel: jax.Array, size: Size, stride: 
     (above, _), (before, _) = (same_padding(length, side, stride) for length in size)
 
     def pixels(row: int, column: int) -> jax.Array:
-        return sum(
+        return _total(
             taps[i, j] * padded[:, :, y : y + height, x : x + width]
             for i, y in _offsets(side, row + above, border)
             for j, x in _offsets(side, column + before, border)
@@ -145,7 +145,7 @@ def _kernel_gradient(
         pixels, of_pixels = image
         of_parts = jnp.split(_as_float32(of_pixels), parts, axis=1)
         products = [
-            sum(map(jnp.multiply, jnp.split(shifted, parts, axis=1), of_parts))
+            _total(map(jnp.multiply, jnp.split(shifted, parts, axis=1), of_parts))
             for _, _, shifted in _shifts(pixels, side, stride)
         ]
         return total + jnp.stack(products), None
@@ -154,6 +154,10 @@ def _kernel_gradient(
     zero = jnp.zeros((side**2, channels, rows, width), dtype)
     total, _ = lax.scan(add_image, zero, (x, gradient))
     return jnp.sum(total, axis=(2, 3)).reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _total(terms: Iterable[jax.Array]) -> jax.Array:
+    return functools.reduce(jnp.add, terms)
 
 
 def _as_float32(x: jax.Array) -> jax.Array:
