@@ -13,10 +13,15 @@ from .traits import Traits
 # Probabilities that a face has glasses, and an occluder.
 _GLASSES, _OCCLUDER = 0.17, 0.2
 
+Lens = tuple[Grid, np.ndarray]
+"""The window of a lens of glasses, and its field, which includes the frame."""
+
 _Segment = tuple[tuple[float, float], tuple[float, float]]
 
 
-def paint_glasses(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Generator) -> None:
+def paint_glasses(
+    canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Generator
+) -> list[Lens]:
     """Paints glasses with thin frames on some faces; the classes do not change.
 
     Args:
@@ -24,15 +29,19 @@ def paint_glasses(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Gen
       grid: the grid of the full frame.
       traits: the face's measures and colours.
       rng: random number generator.
+
+    Returns:
+      The lenses, none without glasses.
     """
     if rng.random() > _GLASSES:
-        return
+        return []
     tones = np.array([(0.05, 0.05, 0.06), (0.25, 0.13, 0.07), (0.6, 0.6, 0.62), (0.5, 0.1, 0.1)])
     colour = tones[rng.integers(len(tones))].astype(np.float32)
     half_line = rng.uniform(0.008, 0.02) * grid.unit
     rx, ry, power = rng.uniform(0.25, 0.29), rng.uniform(0.19, 0.25), rng.uniform(2.0, 4.0)
     eye_u, eye_v = traits.eye
     glare = rng.uniform(0.0, 0.25)
+    lenses = []
     for side in (-1.0, 1.0):
         window = grid.window(side * eye_u, eye_v, 0.75)
         a, b = side * window.u - eye_u, window.v - eye_v - 0.03
@@ -45,10 +54,12 @@ def paint_glasses(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Gen
         temple = np.maximum(np.maximum(rx - a, a - 0.55), np.abs(b + 0.05) - 0.014)
         on_head = np.abs(window.p) < traits.width + 0.04
         canvas.blend(window, fields.coverage(temple) * on_head, colour)
+        lenses.append((window, lens - half_line / grid.unit))
     window = grid.window(0.0, eye_v, 0.3)
     arch = window.v - eye_v + 0.02 - 0.6 * np.square(window.u)
     gap = fields.coverage(np.abs(window.u) - (eye_u - rx))
     canvas.blend(window, fields.stroke_coverage(arch, half_line) * gap, colour)
+    return lenses
 
 
 def paint_occluder(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Generator) -> None:

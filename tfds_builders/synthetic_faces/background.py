@@ -12,20 +12,20 @@ from .pose import Grid
 _SIDE = 256
 
 
-def paint_background(canvas: Canvas, rng: np.random.Generator) -> None:
+def paint_background(canvas: Canvas, rng: np.random.Generator, heads: float = 0.15) -> None:
     """Fills the frame with a gradient, clouds, stripes, blurred lights, objects or other heads.
 
     Args:
       canvas: the canvas to paint on.
       rng: random number generator.
+      heads: probability of other heads among the backgrounds that are not plain.
     """
     kinds = (_clouds, _stripes, _lights, _objects, _heads)
-    weights = (0.3, 0.15, 0.2, 0.2, 0.15)
+    weights = (0.45 - heads, 0.15, 0.2, 0.2, heads)
     picture = _gradient(rng)
     if rng.random() < 0.75:
         picture = kinds[rng.choice(len(kinds), p=weights)](picture, rng)
-    size = canvas.label.shape[0]
-    scaled = picture.resize((size, size), Image.Resampling.BILINEAR)
+    scaled = picture.resize(canvas.label.shape[::-1], Image.Resampling.BILINEAR)
     canvas.image[:] = np.asarray(scaled, np.float32).transpose(2, 0, 1) / 255.0
 
 
@@ -48,7 +48,7 @@ def paint_clothes(canvas: Canvas, grid: Grid, rng: np.random.Generator) -> None:
     if rng.random() < 0.3:
         light *= 1.0 + 0.2 * np.sign(np.sin(rng.uniform(15.0, 45.0) * (q + rng.normal() * p)))
     colour = shaded(np.array(_colour(rng), np.float32) / 255.0, light)
-    canvas.paint(grid, field, np.clip(colour, 0.0, 1.0), classes.BACKGROUND)
+    canvas.paint(grid, field, np.clip(colour, 0.0, 1.0), classes.CLOTH)
 
 
 def _gradient(rng: np.random.Generator) -> Image.Image:

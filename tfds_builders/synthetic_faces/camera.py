@@ -6,15 +6,16 @@ from PIL import Image, ImageFilter
 from . import fields, noise
 
 
-def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def photograph(scene: np.ndarray, rng: np.random.Generator, side: float) -> np.ndarray:
     """Converts a painted scene to an image with a camera's faults; moves no pixel.
 
     Args:
-      scene: float32 (3, size, size), 0 black and 1 white; highlights may exceed 1.
+      scene: float32 (3, H, W), 0 black and 1 white; highlights may exceed 1.
       rng: random number generator.
+      side: side of the frame of a head in pixels, to which blur is proportional.
 
     Returns:
-      uint8 (size, size, 3).
+      uint8 (H, W, 3).
     """
     image = scene * _uneven_light(scene.shape[1:], rng)
     image *= rng.uniform(0.92, 1.08, 3).astype(np.float32)[:, np.newaxis, np.newaxis]
@@ -23,7 +24,7 @@ def photograph(scene: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = np.clip(image, 0.0, 1.0) ** np.float32(rng.uniform(0.8, 1.12))
     sharp = Image.fromarray((255.0 * image.transpose(1, 2, 0) + 0.5).astype(np.uint8))
     if rng.random() < 0.35:
-        radius = rng.uniform(0.3, 1.3) * scene.shape[1] / 256
+        radius = rng.uniform(0.3, 1.3) * side / 256
         sharp = sharp.filter(ImageFilter.GaussianBlur(radius))
     if rng.random() < 0.5:
         return np.array(sharp)

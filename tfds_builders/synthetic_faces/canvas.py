@@ -1,5 +1,7 @@
 """The canvas: an image and the class of each of its pixels, which are painted together."""
 
+import copy
+
 import numpy as np
 
 from . import classes, fields
@@ -10,16 +12,27 @@ Colour = np.ndarray
 
 
 class Canvas:
-    """An image, float32 (3, size, size), and its classes, uint8 (size, size).
+    """An image, float32 (3, H, W), and its classes, uint8 (H, W).
 
     The image is RGB, 0 black and 1 white; highlights may exceed 1.
     """
 
-    def __init__(self, size: int):
-        """Creates a black image, all background."""
+    def __init__(self, size: int | tuple[int, int]):
+        """Creates a black image, all background.
+
+        Args:
+          size: side of a square in pixels, or (H, W).
+        """
+        shape = (size, size) if isinstance(size, int) else size
         # Channels first: numpy is several times faster if the long axes are the inner ones.
-        self.image = np.zeros((3, size, size), np.float32)
-        self.label = np.full((size, size), classes.BACKGROUND, np.uint8)
+        self.image = np.zeros((3, *shape), np.float32)
+        self.label = np.full(shape, classes.BACKGROUND, np.uint8)
+
+    def part(self, rows: slice, columns: slice) -> "Canvas":
+        """Returns a window as a canvas; painting on it paints on this one."""
+        part = copy.copy(self)
+        part.image, part.label = self.image[:, rows, columns], self.label[rows, columns]
+        return part
 
     def paint(
         self,

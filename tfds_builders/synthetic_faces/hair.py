@@ -89,12 +89,12 @@ def paint_behind(canvas: Canvas, grid: Grid, traits: Traits, hairstyle: Hairstyl
     """
     if hairstyle.back < 0.0:
         return
-    strands = _strands(grid, hairstyle)
+    strands = strand_coordinates(grid, hairstyle)
     half = traits.width + 0.06 + hairstyle.volume + 0.06 * np.sin(2.5 * grid.q)
     half += 0.06 * hairstyle.curl * np.sin(9.0 * grid.q + 2.0 * np.sign(grid.p))
-    end = grid.q - hairstyle.back + 0.25 * np.square(grid.p) + 0.1 * _jags(strands, hairstyle)
+    end = grid.q - hairstyle.back + 0.25 * np.square(grid.p) + 0.1 * ragged_ends(strands, hairstyle)
     field = np.maximum(np.maximum(np.abs(grid.p) - half, end), -0.2 - grid.q)
-    colour = 0.72 * _texture(grid, strands, traits.hair, hairstyle)
+    colour = 0.72 * texture(grid, strands, traits.hair, hairstyle)
     canvas.paint(grid, field, colour, classes.HAIR)
 
 
@@ -109,20 +109,80 @@ def paint_in_front(canvas: Canvas, grid: Grid, traits: Traits, hairstyle: Hairst
     """
     if hairstyle.density == 0.0:
         return
-    strands = _strands(grid, hairstyle)
+    strands = strand_coordinates(grid, hairstyle)
     field = _front_field(grid, traits, hairstyle, strands)
     shadow = np.exp(-np.maximum(field, 0.0) / 0.05) * fields.coverage(traits.face_field(grid))
     canvas.darken(grid, 0.4 * hairstyle.density * shadow)
     # Skin is visible through very short hair.
     mixed = traits.skin + hairstyle.density * (traits.hair - traits.skin)
-    canvas.paint(grid, field, _texture(grid, strands, mixed, hairstyle), classes.HAIR)
+    canvas.paint(grid, field, texture(grid, strands, mixed, hairstyle), classes.HAIR)
+
+
+def strand_coordinates(grid: Grid, hairstyle: Hairstyle) -> np.ndarray:
+    """Returns each pixel's strand coordinate, constant along a strand from the parting down.
+
+    Args:
+      grid: the grid of the full frame.
+      hairstyle: the hair's style.
+
+    Returns:
+      float (H, W).
+    """
+    drop = np.sqrt(np.maximum(grid.q + 1.35 + hairstyle.volume, 0.06))
+    strands = 0.6 * (grid.p - hairstyle.parting) / drop + 0.12 * hairstyle.sweep * grid.q
+    if hairstyle.curl > 0.0:
+        bends = np.sin(11.0 * grid.q + 5.0 * grid.p) + np.sin(17.0 * grid.p - 6.0 * grid.q)
+        strands = strands + 0.025 * hairstyle.curl * bends
+    return strands
+
+
+def ragged_ends(strands: np.ndarray, hairstyle: Hairstyle) -> np.ndarray:
+    """Returns by how much the ends of the strands differ, about in [-1.4, 1.4].
+
+    Args:
+      strands: strand coordinates, float (H, W).
+      hairstyle: the hair's style.
+
+    Returns:
+      float (H, W).
+    """
+    line = noise.Line(np.random.default_rng(hairstyle.seed))
+    return line(strands * 45.0 + 100.0) + 0.4 * line(strands * 100.0)
+
+
+def texture(
+    grid: Grid, strands: np.ndarray, colour: np.ndarray, hairstyle: Hairstyle
+) -> np.ndarray:
+    """Returns the colours of the strands, with the highlight around the crown.
+
+    Args:
+      grid: the grid of the full frame.
+      strands: strand coordinates, float (H, W).
+      colour: RGB, (3,).
+      hairstyle: the hair's style.
+
+    Returns:
+      float (3, H, W) in [0, 1].
+    """
+    rng = np.random.default_rng(hairstyle.seed + 1)
+    line = noise.Line(rng)
+    tone = 0.6 * line(strands * 28.0) + 0.5 * line(strands * 130.0 + 0.5 * grid.q)
+    if hairstyle.curl > 0.5:
+        tone = tone + 0.5 * noise.plane(rng, (80, 80), grid.shape)
+    # The highlight is a band around the crown, modulated by the strands.
+    radius = np.sqrt(np.square(grid.p) + np.square(grid.q + 0.1))
+    band = np.exp(-np.square((radius - 0.98 + 0.06 * tone) / 0.13))
+    band *= 1.0 - fields.smoothstep(grid.q, -0.5, 0.1)
+    light = 0.86 + 0.26 * tone - 0.12 * fields.smoothstep(grid.q, -0.4, 1.2)
+    shine = (0.10 + 0.25 * colour)[:, np.newaxis, np.newaxis] * band * (0.7 + 0.6 * tone)
+    return np.clip(colour[:, np.newaxis, np.newaxis] * light + 0.7 * shine, 0.0, 1.0)
 
 
 def _front_field(
     grid: Grid, traits: Traits, hairstyle: Hairstyle, strands: np.ndarray
 ) -> np.ndarray:
     p, q = grid.p - 0.12 * grid.pose.yaw, grid.q - 0.5 * grid.pose.pitch
-    jags = _jags(strands, hairstyle)
+    jags = ragged_ends(strands, hairstyle)
     width = traits.width + 0.04 + hairstyle.volume
     # The crown is about as far above the eyes as the chin is below them.
     skull = fields.ellipse(p, q + 0.2, width, 1.07 + hairstyle.volume) + 0.02 * jags
@@ -157,35 +217,3 @@ def _fringe(style: str, rng: np.random.Generator) -> tuple[float, float, float, 
         sweep = float(rng.choice([-1.0, 1.0])) * rng.uniform(0.2, 0.5)
         return rng.uniform(-0.7, -0.5), 0.0, sweep, rng.uniform(0.01, 0.06)
     return rng.uniform(-1.0, -0.85), rng.uniform(0.3, 0.8), 0.0, rng.uniform(0.0, 0.03)
-
-
-def _strands(grid: Grid, hairstyle: Hairstyle) -> np.ndarray:
-    """Returns each pixel's strand coordinate, constant along a strand from the parting down."""
-    drop = np.sqrt(np.maximum(grid.q + 1.35 + hairstyle.volume, 0.06))
-    strands = 0.6 * (grid.p - hairstyle.parting) / drop + 0.12 * hairstyle.sweep * grid.q
-    if hairstyle.curl > 0.0:
-        bends = np.sin(11.0 * grid.q + 5.0 * grid.p) + np.sin(17.0 * grid.p - 6.0 * grid.q)
-        strands = strands + 0.025 * hairstyle.curl * bends
-    return strands
-
-
-def _jags(strands: np.ndarray, hairstyle: Hairstyle) -> np.ndarray:
-    line = noise.Line(np.random.default_rng(hairstyle.seed))
-    return line(strands * 45.0 + 100.0) + 0.4 * line(strands * 100.0)
-
-
-def _texture(
-    grid: Grid, strands: np.ndarray, colour: np.ndarray, hairstyle: Hairstyle
-) -> np.ndarray:
-    rng = np.random.default_rng(hairstyle.seed + 1)
-    line = noise.Line(rng)
-    tone = 0.6 * line(strands * 28.0) + 0.5 * line(strands * 130.0 + 0.5 * grid.q)
-    if hairstyle.curl > 0.5:
-        tone = tone + 0.5 * noise.plane(rng, (80, 80), grid.shape)
-    # The highlight is a band around the crown, modulated by the strands.
-    radius = np.sqrt(np.square(grid.p) + np.square(grid.q + 0.1))
-    band = np.exp(-np.square((radius - 0.98 + 0.06 * tone) / 0.13))
-    band *= 1.0 - fields.smoothstep(grid.q, -0.5, 0.1)
-    light = 0.86 + 0.26 * tone - 0.12 * fields.smoothstep(grid.q, -0.4, 1.2)
-    shine = (0.10 + 0.25 * colour)[:, np.newaxis, np.newaxis] * band * (0.7 + 0.6 * tone)
-    return np.clip(colour[:, np.newaxis, np.newaxis] * light + 0.7 * shine, 0.0, 1.0)

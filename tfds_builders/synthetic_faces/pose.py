@@ -78,10 +78,28 @@ class Grid:
         y = (centres - pose.y)[:, np.newaxis] / pose.unit
         cos, sin = math.cos(pose.tilt), math.sin(pose.tilt)
         p, q = cos * x + sin * y, cos * y - sin * x
+        full = slice(0, size)
+        return cls.over(pose, size, (full, full), p, q)
+
+    @classmethod
+    def over(
+        cls, pose: Pose, size: int, window: tuple[slice, slice], p: np.ndarray, q: np.ndarray
+    ) -> "Grid":
+        """Returns the grid of pixels with known head coordinates.
+
+        Args:
+          pose: pose of the head.
+          size: side of the frame in pixels.
+          window: rows and columns of the pixels.
+          p: horizontal head coordinates, float (H, W).
+          q: vertical head coordinates, float (H, W).
+
+        Returns:
+          The grid.
+        """
         u = _RADIUS_U * (np.arcsin(np.clip(p / _RADIUS_U, -1.0, 1.0)) - pose.yaw)
         v = _RADIUS_V * (np.arcsin(np.clip(q / _RADIUS_V, -1.0, 1.0)) - pose.pitch)
-        full = slice(0, size)
-        return cls(pose, size, full, full, p, q, u, v)
+        return cls(pose, size, *window, p, q, u, v)
 
     @property
     def unit(self) -> float:

@@ -10,7 +10,7 @@ from .traits import Traits
 
 
 def paint_neck(canvas: Canvas, grid: Grid, traits: Traits, lamp: Lamp) -> None:
-    """Paints the neck; its class is background, as in HELEN.
+    """Paints the neck.
 
     Args:
       canvas: the canvas to paint on.
@@ -22,11 +22,11 @@ def paint_neck(canvas: Canvas, grid: Grid, traits: Traits, lamp: Lamp) -> None:
     field = np.maximum(np.abs(grid.p) - half, 0.2 - grid.q)
     light, _ = lamp.shade(0.5 * np.sqrt(np.maximum(0.36 - grid.p * grid.p, 0.01)), grid.unit)
     light *= 1.0 - 0.45 * fields.bump(grid.p, grid.q - traits.chin, 0.6, 0.22)
-    canvas.paint(grid, field, _coloured(traits.skin, light), classes.BACKGROUND)
+    canvas.paint(grid, field, _coloured(traits.skin, light), classes.NECK)
 
 
 def paint_ears(canvas: Canvas, grid: Grid, traits: Traits) -> None:
-    """Paints the ears; their class is background, as in HELEN.
+    """Paints the ears.
 
     Args:
       canvas: the canvas to paint on.
@@ -34,14 +34,14 @@ def paint_ears(canvas: Canvas, grid: Grid, traits: Traits) -> None:
       traits: the face's measures and colours.
     """
     yaw = grid.pose.yaw
-    for side in (-1.0, 1.0):
+    for side, label in ((-1.0, classes.LEFT_EAR), (1.0, classes.RIGHT_EAR)):
         window = grid.window(side * (traits.width + 0.02), 0.02, 0.4)
         u = side * window.p - traits.width + 0.02 + 0.25 * side * yaw
         v = window.q - 0.02 - 0.8 * grid.pose.pitch
         field = fields.ellipse(u - 0.06 * v, v, 0.115, 0.22)
         inner = fields.bump(u - 0.03, v + 0.02, 0.045, 0.1)
         light = np.clip(0.86 - 0.4 * inner - 0.6 * np.maximum(-u, 0.0), 0.2, 1.0)
-        canvas.paint(window, field, _coloured(traits.skin, light), classes.BACKGROUND)
+        canvas.paint(window, field, _coloured(traits.skin, light), label)
 
 
 def paint_face(
