@@ -1,6 +1,7 @@
 """Paints glasses, and the occluders of a face: hands and objects."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,6 +16,16 @@ _GLASSES, _OCCLUDER = 0.17, 0.2
 
 Lens = tuple[Grid, np.ndarray]
 """The window of a lens of glasses, and its field, which includes the frame."""
+
+
+class Hand(NamedTuple):
+    """A hand in front of a face."""
+
+    point: tuple[np.ndarray, np.ndarray]
+    """Each pixel's coordinates across the fingers and along them towards the wrist, (H, W)."""
+    thick: float
+    """Radius of a finger, in head coordinates."""
+
 
 _Segment = tuple[tuple[float, float], tuple[float, float]]
 
@@ -62,7 +73,9 @@ def paint_glasses(
     return lenses
 
 
-def paint_occluder(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Generator) -> None:
+def paint_occluder(
+    canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Generator
+) -> Hand | None:
     """Paints a hand or an object in front of some faces; its class is background, as in HELEN.
 
     Args:
@@ -70,9 +83,12 @@ def paint_occluder(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Ge
       grid: the grid of the full frame.
       traits: the face's measures and colours.
       rng: random number generator.
+
+    Returns:
+      The hand, if there is one.
     """
     if rng.random() > _OCCLUDER:
-        return
+        return None
     side = float(rng.choice([-1.0, 1.0]))
     eye_u, eye_v = traits.eye
     spots = (
@@ -84,9 +100,23 @@ def paint_occluder(canvas: Canvas, grid: Grid, traits: Traits, rng: np.random.Ge
     )
     spot = spots[rng.choice(len(spots), p=(0.42, 0.22, 0.14, 0.12, 0.1))]
     if rng.random() < 0.55:
-        _paint_hand(canvas, grid, traits, spot, side, rng)
-    else:
-        _paint_object(canvas, grid, spot, rng)
+        return _paint_hand(canvas, grid, traits, spot, side, rng)
+    _paint_object(canvas, grid, spot, rng)
+    return None
+
+
+def paint_sleeve(canvas: Canvas, grid: Grid, hand: Hand, colour: np.ndarray) -> None:
+    """Paints the sleeve of a hand's arm, which ends outside the picture, as cloth.
+
+    Args:
+      canvas: the canvas to paint on.
+      grid: the grid of the full frame.
+      hand: the hand.
+      colour: RGB of the cloth, (3,).
+    """
+    _paint_limb(
+        canvas, grid, hand.point, ((0.0, 1.5), (0.0, 12.0)), 3.2 * hand.thick, colour, classes.CLOTH
+    )
 
 
 def _paint_hand(
@@ -96,7 +126,7 @@ def _paint_hand(
     at: tuple[float, float],
     side: float,
     rng: np.random.Generator,
-) -> None:
+) -> Hand:
     """Paints a hand whose fingers point from below and outside to a point of the face."""
     angle = rng.uniform(-0.3, 0.7)
     cos, sin = math.cos(angle), math.sin(angle) * side
@@ -113,6 +143,7 @@ def _paint_hand(
         _paint_limb(canvas, grid, hand, ((tip, reach - 0.2), (root, 0.55)), thick, tone)
         nail = fields.ellipse(hand[0] - tip, hand[1] - reach + 0.22, 0.55 * thick, 0.7 * thick)
         canvas.paint(grid, nail, np.minimum(1.06 * tone, 1.0), None, opacity=0.7)
+    return Hand(hand, thick)
 
 
 def _paint_limb(
@@ -122,13 +153,14 @@ def _paint_limb(
     segment: _Segment,
     radius: float,
     tone: np.ndarray,
+    label: int = classes.BACKGROUND,
 ) -> None:
     """Paints a capsule, lit from the viewer, and its shadow on the pixels around it."""
     field = fields.capsule(*hand, segment, radius)
     depth = np.clip(-field / radius, 0.0, 1.0)
     light = 0.55 + 0.48 * np.sqrt(depth)
     canvas.darken(grid, 0.35 * np.exp(-np.maximum(field, 0.0) / 0.04))
-    canvas.paint(grid, field, shaded(tone, light), classes.BACKGROUND)
+    canvas.paint(grid, field, shaded(tone, light), label)
 
 
 def _paint_object(

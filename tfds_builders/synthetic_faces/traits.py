@@ -100,7 +100,8 @@ class Traits:
         # The chin moves further than the temples, because it is farther from the rotation axis.
         p = grid.p - 0.2 * yaw - 0.3 * yaw * np.clip(grid.q, 0.0, 1.0)
         q = grid.q - 0.8 * pitch
-        below = np.maximum(q, 0.0) / self.chin
+        # The width below is positive down to ten times the chin's distance.
+        below = np.clip(q / self.chin, 0.0, 5.0)
         above = np.minimum(q, 0.0) / 1.15
         across = np.abs(p) / (self.width * (1.0 - 0.1 * below))
         dome = np.square(above) * (0.4 + 0.6 * np.square(above))
