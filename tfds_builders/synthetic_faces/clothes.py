@@ -88,7 +88,7 @@ def paint_clothes(canvas: Canvas, grid: Grid, build: Build, outfit: Outfit, lamp
         light = light * (
             1.0 - 0.3 * crease * fields.smoothstep(build.neck + 0.2 - np.abs(grid.p), 0.0, 0.2)
         )
-    _paint_shadow(canvas, grid, field)
+    _paint_shadow(canvas, grid, field, 0.3, 0.06)
     canvas.paint(grid, field, _lit(_cloth(grid, build, outfit), light), classes.CLOTH)
     if outfit.kind == "turtleneck":
         return
@@ -123,7 +123,7 @@ def _paint_buttoned(
     jacket = outfit.kind == "jacket"
     opening = (outfit.depth - q) * 0.42 - side
     body = np.maximum(np.maximum(outline, opening), 1.3 - q)
-    _paint_shadow(canvas, grid, body)
+    _paint_shadow(canvas, grid, body, 0.3, 0.06)
     plain = outfit.colours[3] if jacket else _pattern(grid, outfit)
     canvas.paint(grid, body, _lit(plain, light), classes.CLOTH)
     seam = np.exp(-np.square((p - 0.07) / 0.012)) * (q > outfit.depth) * (outline < 0.0)
@@ -132,7 +132,7 @@ def _paint_buttoned(
         knot = np.maximum(side - 0.13 + 0.12 * (q - outfit.depth), np.abs(q - outfit.depth) - 0.14)
         tie = np.maximum(side - 0.07 - 0.05 * (q - outfit.depth), outfit.depth - q)
         tie_field = np.minimum(knot, tie)
-        canvas.darken(grid, 0.3 * np.exp(-np.maximum(tie_field, 0.0) / 0.04) * (outline < 0.0))
+        _paint_shadow(canvas, grid, tie_field, 0.3, 0.04)
         canvas.paint(grid, tie_field, _lit(outfit.colours[2], light), classes.CLOTH)
     else:
         row = np.mod(q - outfit.depth, 0.55) - 0.3
@@ -149,11 +149,11 @@ def _paint_jacket(
     q, side = grid.q, np.abs(grid.p)
     edge = 0.24 * (4.6 - q) - side - 0.05
     field = np.maximum(outline - 0.02, edge)
-    canvas.darken(grid, 0.4 * np.exp(-np.maximum(field, 0.0) / 0.06) * (outline < 0.0))
+    _paint_shadow(canvas, grid, field, 0.4, 0.06)
     canvas.paint(grid, field, _lit(_pattern(grid, outfit), light), classes.CLOTH)
     notch = 0.16 * np.exp(-np.square((q - 2.6) / 0.07))
     lapel = np.maximum(field, -edge - 0.36 * fields.smoothstep(4.5 - q, 0.0, 1.6) + notch)
-    canvas.darken(grid, 0.35 * np.exp(-np.maximum(lapel, 0.0) / 0.04) * (field < 0.0))
+    _paint_shadow(canvas, grid, lapel, 0.35, 0.04)
     lapel = np.maximum(lapel, 1.5 - q)
     canvas.paint(grid, lapel, _lit(outfit.colours[0], 1.08 * light), classes.CLOTH)
 
@@ -176,7 +176,7 @@ def _paint_collar(
     flap = np.maximum(flap, side - 0.72)
     # It lies on the shoulders and around the neck.
     flap = np.maximum(flap, np.minimum(build.outline(grid) - 0.05, side - build.neck - 0.07))
-    canvas.darken(grid, 0.45 * np.exp(-np.maximum(flap, 0.0) / 0.04) * (inner < 0.0))
+    _paint_shadow(canvas, grid, flap, 0.4, 0.04)
     canvas.paint(grid, flap, _lit(colour, np.minimum(1.06 * light, 1.2)), classes.CLOTH)
 
 
@@ -225,7 +225,7 @@ def _light(grid: Grid, build: Build, outfit: Outfit, lamp: Lamp) -> np.ndarray:
     side, q = np.abs(grid.p), grid.q
     rng = np.random.default_rng(outfit.seed)
     round_ = np.maximum(1.0 - np.square(side / (1.15 * build.shoulder)), 0.04)
-    height = 0.8 * np.sqrt(round_) + 0.1 * np.minimum(q - 1.5, 1.0)
+    height = 0.8 * np.sqrt(round_) + 0.15 * fields.smoothstep(q, 1.2, 3.2)
     height += 0.05 * noise.plane(rng, (9, 7), grid.shape)
     height += 0.02 * noise.plane(rng, (16, 22), grid.shape)
     light, _ = lamp.shade(height, grid.unit)
@@ -246,7 +246,10 @@ def _lit(colour: np.ndarray, light: np.ndarray) -> np.ndarray:
     return np.clip(lit, 0.0, 1.0)
 
 
-def _paint_shadow(canvas: Canvas, grid: Grid, field: np.ndarray) -> None:
-    """Darkens the skin next to the cloth."""
-    shadow = np.exp(-np.maximum(field, 0.0) / 0.06) * (canvas.label[grid.rows, grid.columns] > 0)
-    canvas.darken(grid, 0.3 * shadow)
+def _paint_shadow(
+    canvas: Canvas, grid: Grid, field: np.ndarray, amount: float, reach: float
+) -> None:
+    """Darkens skin and clothes around a shape that is painted next."""
+    near = np.exp(-np.maximum(field, 0.0) / reach)
+    on_person = canvas.label[grid.rows, grid.columns] != classes.BACKGROUND
+    canvas.darken(grid, amount * near * on_person)

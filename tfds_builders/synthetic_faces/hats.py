@@ -77,7 +77,7 @@ def paint_hat(canvas: Canvas, grid: Grid, traits: Traits, hairstyle: Hairstyle, 
     tall = 1.12 + hairstyle.volume + hat.height
     crown = np.maximum(fields.superellipse(p, q + 0.2, half, tall, 2.3), below)
     shadow = np.exp(-np.maximum(below, 0.0) / (0.08 if hat.kind == "beanie" else 0.25))
-    on_head = canvas.label[grid.rows, grid.columns] > 0
+    on_head = canvas.label[grid.rows, grid.columns] != classes.BACKGROUND
     canvas.darken(grid, 0.5 * shadow * on_head * (np.abs(p) < half))
     light = 1.05 - 0.55 * np.square(p / half) + 0.25 * np.clip(-q - 0.7, -0.3, 0.5)
     if hat.kind == "beanie":

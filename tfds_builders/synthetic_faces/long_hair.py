@@ -10,8 +10,9 @@ from .hair import Hairstyle
 from .pose import Grid
 from .traits import Traits
 
-# Probabilities of hair to the shoulders, the chest and the waist, with the q of its ends.
-_LENGTHS = (((1.6, 2.2), 0.3), ((2.5, 3.7), 0.42), ((4.2, 5.6), 0.28))
+# q of the ends of hair to the shoulders, the chest and the waist, and their probabilities.
+_LENGTHS = ((1.6, 2.2), (2.5, 3.7), (4.2, 5.6))
+_LENGTH_SHARES = (0.3, 0.42, 0.28)
 # Hair down to this q is drawn with the head.
 _HEAD_END = 0.8
 
@@ -47,8 +48,7 @@ class LongHair:
         bob = hairstyle.end < 0.9
         if hairstyle.back < 0.0 or (bob and rng.random() < 0.6):
             return None
-        ranges, shares = zip(*_LENGTHS, strict=True)
-        end = rng.uniform(*ranges[rng.choice(len(ranges), p=shares)])
+        end = rng.uniform(*_LENGTHS[rng.choice(len(_LENGTHS), p=_LENGTH_SHARES)])
         sides = ((True, True), (True, False), (False, True), (False, False))
         return cls(
             end=end,
@@ -97,7 +97,9 @@ def paint_locks(
         if not shown:
             field = np.where(side * grid.p > 0.0, 1.0, field)
     shadow = np.exp(-np.maximum(field, 0.0) / 0.07) * fields.smoothstep(q, 0.9, 1.5)
-    canvas.darken(grid, 0.4 * shadow * (canvas.label[grid.rows, grid.columns] > 0))
+    canvas.darken(
+        grid, 0.4 * shadow * (canvas.label[grid.rows, grid.columns] != classes.BACKGROUND)
+    )
     light = 1.0 - fields.smoothstep(below, 0.2, 1.2) * (0.3 - 0.3 * np.clip(across, 0.0, 1.0))
     mixed = traits.skin + hairstyle.density * (traits.hair - traits.skin)
     colour = hair.texture(along, strands, mixed, hairstyle) * light
