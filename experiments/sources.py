@@ -65,6 +65,7 @@ def _trial(
         config.model.coarse_stride = 2
         config.model.coarse_network = "efficientnet_lite0"
         config.init_encoder = "imagenet"
+        config.coarse.encoder_lr_factor = 0.3
     return Trial(f"sources_{name}_{seed}", config)
 
 
