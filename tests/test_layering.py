@@ -69,9 +69,12 @@ WITHIN = {
     "data": (
         "source",
         "prepared",
+        "stored",
         "framing",
         "examples",
         "opening",
+        "rare",
+        "copy_paste",
         "loader",
         "keys",
         "config",

@@ -3,11 +3,6 @@
 This module does not import JAX; see `loader`.
 """
 
-import hashlib
-import json
-import logging
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,10 +10,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jax_stn_icnn.data import stored
 from jax_stn_icnn.data.source import Source
 from jax_stn_icnn.faces import detectors, framing, resample
 
-LOG = logging.getLogger(__name__)
 IGNORE = 255  # the label of pixels outside the photo, which no loss and no score counts
 
 # A change of what `find_frame` returns needs a new number, so that stored frames are not used.
@@ -29,7 +24,6 @@ _NOT_HEAD = {"background", "cloth", "ignore"}
 # least 0.034, except for one lowered head (0.008).
 _LEAST_OVERLAP = 0.02
 _OVERLAP_SIZE = 64  # pixels a side at which the overlap is computed
-_SAMPLES = 64  # records from which the name of a file of frames is computed
 
 
 class FramedSource:
@@ -107,24 +101,16 @@ class FramedSource:
     def _load_or_compute(self, store: Path | None) -> np.ndarray:
         """Returns the frame of each record at a size of 1, (records, 2, 3)."""
         path = None if store is None else store / f"frames_{self._digest()}.json"
-        frames = None if path is None else _load(path, len(self))
-        if frames is None:
-            frames = self._compute()
-            if path is not None:
-                _save(path, frames)
-        return frames
+        return stored.load_or_compute(
+            path, (len(self), 2, 3), self._compute, "faces are detected again"
+        )
 
     def _digest(self) -> str:
-        """Returns a digest of what frames depend on.
-
-        Names and sizes of some records stand for the photos: reading all of them would delay each
-        start, and a prepared data set does not change.
-        """
-        indices = np.linspace(0, len(self) - 1, min(len(self), _SAMPLES)).round().astype(int)
-        read = [self._read(int(index)) for index in indices]
+        """Returns a digest of what frames depend on; names and sizes stand for the photos."""
+        read = [self._read(index) for index in stored.sample_indices(len(self))]
         samples = [(name, *image.shape[:2]) for image, _, name in read]
         key = [_RULE, detectors.YUNET_SHA256, len(self), self._label_names, samples]
-        return hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        return stored.digest(key)
 
     def _compute(self) -> np.ndarray:
         """Detects the faces of all records."""
@@ -201,30 +187,3 @@ def _overlap(frame: np.ndarray, head: np.ndarray) -> float:
 def _area(frame: np.ndarray) -> float:
     """Returns the area of a frame of size 1 in pixels of the photo."""
     return float(np.linalg.det(frame[:, :2]))
-
-
-def _load(path: Path, count: int) -> np.ndarray | None:
-    """Returns stored frames, or None if there is no valid file."""
-    try:
-        frames = np.array(json.loads(path.read_text(encoding="utf-8")), np.float64)
-        if frames.shape != (count, 2, 3) or not np.all(np.isfinite(frames)):
-            raise ValueError(f"it must contain {count} matrices of shape (2, 3)")
-    except FileNotFoundError:
-        return None
-    except (OSError, TypeError, ValueError) as error:
-        LOG.warning("%s cannot be read (%s); faces are detected again", path, error)
-        return None
-    return frames
-
-
-def _save(path: Path, frames: np.ndarray) -> None:
-    """Writes frames atomically, whichever other process writes the same.
-
-    A directory that cannot be written to costs only time, so that is only a warning.
-    """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        partial.write_text(json.dumps(frames.tolist()), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as error:
-        LOG.warning("%s cannot be written (%s); the next start detects faces again", path, error)
