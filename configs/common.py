@@ -33,6 +33,13 @@ def get_config() -> ConfigDict:
     # celebamask_hq/train[100:], a folder of photos, in which faces are detected, or several of
     # these; empty: none.
     config.dataset.unlabelled = FieldReference("", field_type=object)
+    # Rare classes, such as ("glasses", "hat", "earring", "necklace"): the share of the examples of
+    # `dataset.name` that is drawn from records with them, an equal part for each class, and the
+    # probability that an example receives the region of one from another record (only with framing
+    # resize).
+    config.dataset.rare_classes = ()
+    config.dataset.rare_share = 0.0
+    config.dataset.paste = 0.0
     config.dataset.frame_size = 256  # side of the frame that windows are cropped from, in pixels
     config.dataset.num_workers = 0  # loader processes; 0: two threads
 

@@ -16,6 +16,10 @@ class Examples:
 
     An example is a dict of `frame` uint8 (S, S, 3), `labels` uint8 (S, S), `region` float32 (2, 3),
     `index` int32, `mask` bool and `has_parts` bool, as `loader.loader_over` documents them.
+
+    Attributes:
+        anatomy: The classes.
+        label_sets: The labels of the examples.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class Examples:
             label_sets: The labels of the examples.
             frame_size: S, the side of the frame.
         """
+        self.anatomy, self.label_sets = anatomy, label_sets
         self._source, self._frame_size = source, frame_size
         self._fit = _check_size if data_set.framing == "pad" else _downsample
         self._table = label_table(anatomy, data_set, label_sets)

@@ -16,8 +16,11 @@ import numpy as np
 from absl import flags
 
 from jax_stn_icnn.anatomy import DATA_SETS, Anatomy
+from jax_stn_icnn.data.copy_paste import CopyPaste
 from jax_stn_icnn.data.examples import Examples, UnlabelledExamples, empty_frame
+from jax_stn_icnn.data.order import further_seed, make_order, oversample
 from jax_stn_icnn.data.prepared import open_source
+from jax_stn_icnn.data.rare import RareClasses
 from jax_stn_icnn.data.source import Source
 from jax_stn_icnn.label_sets import make_label_sets
 
@@ -139,6 +142,7 @@ def make_batches(
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    rare: RareClasses | None = None,
     mixture: Mixture | None = None,
     unlabelled: UnlabelledExamples | None = None,
     unlabelled_from: int = 0,
@@ -173,6 +177,7 @@ def make_batches(
             are spawned: the main script needs `if __name__ == "__main__"`.
         process_index: Index of this process: `jax.process_index()`.
         process_count: Number of processes.
+        rare: Rare classes of the examples, for training; records of an epoch may then repeat.
         mixture: Further data sets, for training. Each is shuffled and repeated by itself, and Grain
             takes examples of all in fixed proportions, in a fixed order.
         unlabelled: Images without labels, for training.
@@ -187,10 +192,15 @@ def make_batches(
     _check_shares(batch_size, process_index, process_count)
     positions = np.arange(process_index, batch_size, process_count, dtype=np.int32)
     own = slice(process_index, None, process_count)
-    stream = _order(len(examples), batch_size, seed, train).map(examples.__getitem__)
+    order = make_order(len(examples), batch_size, seed, train)
+    if rare is not None and rare.share:
+        order = oversample(order, rare, seed)
+    stream = order.map(examples.__getitem__)
+    if rare is not None and rare.paste:
+        stream = stream.map_with_index(CopyPaste(examples, rare, seed))
     if mixture is not None:
         mixed = [stream] + [
-            _order(len(further), batch_size, _further_seed(seed, 2 + i), train).map(
+            make_order(len(further), batch_size, further_seed(seed, 2 + i), train).map(
                 further.__getitem__
             )
             for i, further in enumerate(mixture.examples)
@@ -201,7 +211,7 @@ def make_batches(
         )
     stream = stream[own]
     if unlabelled is not None:
-        order = _order(len(unlabelled), batch_size, _further_seed(seed, 1), train)[own]
+        order = make_order(len(unlabelled), batch_size, further_seed(seed, 1), train)[own]
         images = order.map(unlabelled.__getitem__)
         first = unlabelled_from * len(positions)
         stream = stream.map_with_index(_Merge(images, first))
@@ -225,16 +235,6 @@ def _ignore_interrupts(worker_index: int, worker_count: int) -> None:
     """Ignores Ctrl+C, which a terminal sends to workers too; the main process ends them."""
     del worker_index, worker_count
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _order(count: int, batch_size: int, seed: int, train: bool) -> grain.MapDataset[int]:
-    """Returns the indices of the records of all processes; those from `count` on are padding."""
-    if count == 0:
-        raise ValueError("the source has no records")
-    if train:
-        return grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    num_batches = -(-count // batch_size)
-    return grain.MapDataset.range(num_batches * batch_size)
 
 
 class _Switch:
@@ -267,11 +267,6 @@ class _Merge:
         # Zeros of the same shapes, since any batch may compile a later stage's program.
         frame, region = empty_frame(len(example["frame"]))
         return example | {"unlabelled": frame, "unlabelled_region": region}
-
-
-def _further_seed(seed: int, place: int) -> int:
-    """Returns the seed of the order of a further data set."""
-    return (seed + place) % 2**32
 
 
 def _check_shares(batch_size: int, process_index: int, process_count: int) -> None:

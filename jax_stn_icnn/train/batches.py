@@ -13,6 +13,8 @@ from jax_stn_icnn.data.examples import Examples, UnlabelledExamples
 from jax_stn_icnn.data.face_folder import FaceFolder
 from jax_stn_icnn.data.loader import Batch, Mixture, make_batches
 from jax_stn_icnn.data.opening import framed_data_set, open_frames
+from jax_stn_icnn.data.prepared import data_set_folder
+from jax_stn_icnn.data.rare import RareClasses, find_rare_classes
 from jax_stn_icnn.data.source import Source
 from jax_stn_icnn.label_sets import LabelSets, make_label_sets
 
@@ -83,6 +85,9 @@ class Data:
         Args:
             mixed: Ranges of batch numbers, first and end, that contain the further data sets.
             unlabelled_from: Number of the first batch that needs unlabelled images.
+
+        Raises:
+            ValueError: No record has one of the rare classes, or regions cannot be pasted.
         """
         config = self._config
         mixture = unlabelled = None
@@ -100,6 +105,7 @@ class Data:
             num_workers=config.dataset.num_workers,
             process_index=jax.process_index(),
             process_count=jax.process_count(),
+            rare=self._rare_classes(),
             mixture=mixture,
             unlabelled=unlabelled,
             unlabelled_from=unlabelled_from,
@@ -119,6 +125,21 @@ class Data:
             train=False,
             process_index=jax.process_index() if shared else 0,
             process_count=jax.process_count() if shared else 1,
+        )
+
+    def _rare_classes(self) -> RareClasses | None:
+        dataset = self._config.dataset
+        if not dataset.rare_classes:
+            return None
+        return find_rare_classes(
+            self.splits["train"],
+            self._data_set,
+            self._anatomy,
+            dataset.rare_classes,
+            share=dataset.rare_share,
+            paste=dataset.paste,
+            store=data_set_folder(dataset.data_dir, dataset.name),
+            name=f"{dataset.name}/{dataset.train}",
         )
 
     def _examples(self, source: Source, data_set: DataSet) -> Examples:

@@ -94,6 +94,9 @@ FIELDS: dict[str, _Rule] = {
         lambda value: isinstance(value, str) or _is_tuple_of(value, _NAME),
         "text, or several texts",
     ),
+    "dataset.rare_classes": _Rule(lambda value: _is_tuple_of(value, _NAME), "names of classes"),
+    "dataset.rare_share": _SHARE,
+    "dataset.paste": _SHARE,
     "dataset.frame_size": _integer(2),
     "dataset.num_workers": _integer(0),
     "init_from": _TEXT,
@@ -255,6 +258,7 @@ def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
             f"edges.task is {values['edges.task']} and model.edge_head is {model.edge_head}, but "
             "an edge task needs an edge head, and an edge head needs an edge task"
         )
+    problems += _rare_problems(values, model)
     if values["part_weights"] and len(values["part_weights"]) != model.anatomy.num_parts:
         problems.append(
             f"part_weights has {len(values['part_weights'])} numbers, but the anatomy "
@@ -286,6 +290,24 @@ def _contradictions(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
         problems.append(
             f"dataset.unlabelled is {values['dataset.unlabelled']!r}, but only the stage 'distill' "
             "uses images without labels"
+        )
+    return problems
+
+
+def _rare_problems(values: Mapping[str, Any], model: ModelConfig) -> list[str]:
+    """Returns a line for each contradiction between the fields of rare classes."""
+    names, known = values["dataset.rare_classes"], model.anatomy.classes[1:]
+    problems = [
+        f"dataset.rare_classes contains {name!r}, but must contain classes of the anatomy "
+        f"{model.anatomy.name!r}, each once: {', '.join(known)}"
+        for place, name in enumerate(names)
+        if name not in known or name in names[:place]
+    ]
+    if bool(names) != bool(values["dataset.rare_share"] or values["dataset.paste"]):
+        problems.append(
+            f"dataset.rare_classes is {names}, dataset.rare_share {values['dataset.rare_share']} "
+            f"and dataset.paste {values['dataset.paste']}, but rare classes need a share or a "
+            "probability above 0, and these need rare classes"
         )
     return problems
 
