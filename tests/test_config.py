@@ -61,6 +61,9 @@ def test_configs_of_the_project_pass_and_name_their_command_and_result(name):
         ("dataset__name", ""),
         ("dataset__framing", "crop"),
         ("dataset__unlabelled", ("photos", 1)),
+        ("dataset__rare_classes", "hat"),
+        ("dataset__rare_share", 1.5),
+        ("dataset__paste", -0.1),
         ("mirror", 1),
         ("init_networks", ("fine", "coarse")),
         ("coarse__lr", 0.0),
@@ -123,6 +126,16 @@ def test_the_message_names_all_unknown_and_missing_fields():
         ),
         ({"edges__task": 1.0}, "edges.task is 1.0 and model.edge_head is False"),
         ({"dataset__unlabelled": "photos"}, "dataset.unlabelled is 'photos', but only .*'distill'"),
+        (
+            {"dataset__rare_classes": ("nose", "hat"), "dataset__paste": 0.5},
+            "rare_classes contains 'hat', but must contain classes of the anatomy 'nine', each",
+        ),
+        (
+            {"dataset__rare_classes": ("nose", "nose"), "dataset__paste": 0.5},
+            "rare_classes contains 'nose', but must .* each once",
+        ),
+        ({"dataset__rare_classes": ("nose",)}, "rare classes need a share or a probability above"),
+        ({"dataset__rare_share": 0.5}, r"rare_classes is \(\), dataset.rare_share 0.5"),
         (
             {
                 "model__cropper": "centroid",
