@@ -1,5 +1,7 @@
 """Ablation of the training data: each further data set alone, a pretrained encoder, and all.
 
+The last trials have a tenth of the labelled faces, without and with the further data sets.
+
     python -m experiments.run sources --manual_dir DIR_OF_THE_ARCHIVES
 
 Trains the coarse network only, which predicts all classes, with the same number of steps in every
@@ -7,7 +9,7 @@ trial. The archives are those of CelebAMask-HQ and of the data sets in SOURCES, 
 folder format. Scores are those of the coarse segmentation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
@@ -15,6 +17,7 @@ from experiments import scales
 from experiments.trial import Evaluation, Runner, Scores, Trial, table
 
 SEEDS = (0, 1)
+FEW = 69  # labelled faces of the last two trials
 # Name -> split, framing, and weight relative to CelebAMask-HQ.
 SOURCES = {
     "celeb_hair": ("train", "resize", 0.5),
@@ -47,11 +50,18 @@ def trials(scale: str) -> list[Trial]:
     result.append(_trial(scale, "encoder", (), encoder=True))
     result.append(_trial(scale, "encoder_unet", (), encoder=True))
     result[-1].config.model.decoder = "unet"
-    return result + [_trial(scale, "all", tuple(SOURCES), encoder=True, seed=s) for s in SEEDS]
+    result += [_trial(scale, "all", tuple(SOURCES), encoder=True, seed=seed) for seed in SEEDS]
+    few = [_trial(scale, "few", (), encoder=True), _trial(scale, "few_all", SOURCES, encoder=True)]
+    for trial in few:
+        trial.config.dataset.train = f"train[:{FEW}]"
+        # As many steps as half of the other trials.
+        trial.config.coarse.epochs *= 5
+        trial.config.halve_every_epochs *= 5
+    return result + few
 
 
 def _trial(
-    scale: str, name: str, sources: Sequence[str], encoder: bool = False, seed: int = 0
+    scale: str, name: str, sources: Iterable[str], encoder: bool = False, seed: int = 0
 ) -> Trial:
     config = scales.nineteen(scale)
     config.seed = seed
