@@ -9,6 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import optax
+import pytest
 from conftest import BROWS, random_variables, small_model
 from test_step import make_batch
 
@@ -52,6 +53,7 @@ def test_fine_networks_learn_only_from_examples_with_parts():
     assert abs(found["coarse"].mean - expected["coarse"].mean) > 1e-3
 
 
+@pytest.mark.slow
 def test_one_device_and_four_agree(monkeypatch):
     model = small_model(anatomy=BROWS, cropper="centroid", coarse_size=32)
     model = model.clone(axis_name=step.AXIS)
@@ -135,6 +137,7 @@ def make_config():
     return config
 
 
+@pytest.mark.slow
 def test_a_run_on_a_mixture_that_is_killed_resumes_to_the_bit(tmp_path, monkeypatch):
     import test_loop
 

@@ -144,6 +144,7 @@ def test_a_class_of_both_anatomies_has_the_logits_of_the_loaded_network(transfer
             assert not np.allclose(initial.global_logits[:, i], expected, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_an_anatomy_in_another_order_has_the_same_outputs(transfer):
     old, new = (model_of(anatomy, windows="fitted") for anatomy in (ELEVEN, SHUFFLED))
     variables, _, loaded = transfer(old, new)
@@ -163,6 +164,7 @@ def test_an_anatomy_in_another_order_has_the_same_outputs(transfer):
         np.testing.assert_allclose(found, before[i][..., labels], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cropper", "size"), [("vgg9", 32), ("small", 128), ("resnet18", 32)])
 def test_localizers_are_loaded_by_classes_and_parts(transfer, cropper, size):
     options = {"cropper": cropper, "coarse_size": size}
