@@ -48,8 +48,6 @@ def trials(scale: str) -> list[Trial]:
     result = [_trial(scale, "faces_only", (), seed=seed) for seed in SEEDS]
     result += [_trial(scale, name, (name,)) for name in SOURCES]
     result.append(_trial(scale, "encoder", (), encoder=True))
-    result.append(_trial(scale, "encoder_unet", (), encoder=True))
-    result[-1].config.model.decoder = "unet"
     result += [_trial(scale, "all", tuple(SOURCES), encoder=True, seed=seed) for seed in SEEDS]
     few = [_trial(scale, "few", (), encoder=True), _trial(scale, "few_all", SOURCES, encoder=True)]
     for trial in few:

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, its decoders, and the coarse network made of them."""
+"""EfficientNet-Lite0, the feature pyramid, and the coarse network made of them."""
 
 import functools
 from pathlib import Path
@@ -11,7 +11,7 @@ from conftest import GOLDEN, random_variables
 from test_unet import FIVE
 
 from jax_stn_icnn.io import efficientnet
-from jax_stn_icnn.models.config import DECODERS, ModelConfig
+from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.efficientnet import EfficientNetLite0
 from jax_stn_icnn.models.encoder_network import EncoderNetwork
 from jax_stn_icnn.ops.platform import use_platform
@@ -68,11 +68,8 @@ def test_features_of_the_imagenet_weights_equal_those_of_pytorch(imagenet, dtype
         assert error.max() < largest * np.abs(expected).max(), stride
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_the_output_has_the_form_of_a_unets(decoder):
-    network = EncoderNetwork(
-        CONFIG.replace(decoder=decoder, edge_head=True, bridge=True, dtype="bfloat16")
-    )
+def test_the_output_has_the_form_of_a_unets():
+    network = EncoderNetwork(CONFIG.replace(edge_head=True, bridge=True, dtype="bfloat16"))
     output = jax.eval_shape(lambda v: network.apply(v, IMAGE, False), shapes(network))
     assert output.logits.shape == (2, 32, 48, 5) and output.logits.dtype == jnp.float32
     assert output.global_logits.shape == (2, 3, 64, 96)
@@ -81,9 +78,8 @@ def test_the_output_has_the_form_of_a_unets(decoder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_every_parameter_has_a_gradient(decoder):
-    network = EncoderNetwork(CONFIG.replace(decoder=decoder))
+def test_every_parameter_has_a_gradient():
+    network = EncoderNetwork(CONFIG)
     image = np.random.default_rng(0).random((2, 64, 64, 3), np.float32)
     variables = random_variables(network, image)
 
@@ -99,9 +95,8 @@ def test_every_parameter_has_a_gradient(decoder):
             assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), path
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
-def test_it_can_be_lowered_for_a_tpu(decoder):
-    network = EncoderNetwork(CONFIG.replace(decoder=decoder, dtype="bfloat16"))
+def test_it_can_be_lowered_for_a_tpu():
+    network = EncoderNetwork(CONFIG.replace(dtype="bfloat16"))
 
     def loss(params, rest):
         output, _ = network.apply({"params": params, **rest}, IMAGE, True, mutable=["batch_stats"])

@@ -59,7 +59,7 @@ WITHIN = {
         "coarse",
         "unet",
         "efficientnet",
-        "decoders",
+        "feature_pyramid",
         "encoder_network",
         "flip_test",
         "localizer",

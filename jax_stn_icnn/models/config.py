@@ -10,7 +10,6 @@ CENTROID = "centroid"
 CROPPERS = ("vgg9", "small", "resnet18", CENTROID)
 ENCODER = "efficientnet_lite0"
 COARSE_NETWORKS = ("icnn", "unet", ENCODER)
-DECODERS = ("fpn", "unet")
 WINDOWS = ("square", "fitted")
 DTYPES = ("float32", "bfloat16")
 # The paper's interlinked CNN: channels of the four rows, and number of interlinking layers.
@@ -41,8 +40,7 @@ class ModelConfig:
         windows: `square`, one size for all parts, or `fitted`, a height and a width for each part
             as `Part.window` gives them, scaled to `patch_size`.
         coarse_network: `icnn`, the paper's; `unet`, which has a larger receptive field; or
-            `efficientnet_lite0`, an encoder with ImageNet weights, and a decoder.
-        decoder: The decoder after an encoder: `fpn`, a feature pyramid, or `unet`.
+            `efficientnet_lite0`, an encoder with ImageNet weights, and a feature pyramid.
         coarse_channels: Channels of each row of an `icnn` or a `unet`.
         coarse_size: Side of the coarse segmentation in pixels, a multiple of 16.
         coarse_stride: Side of the coarse network's input over the side of the coarse segmentation.
@@ -71,7 +69,6 @@ class ModelConfig:
     patch_size: int = 81
     windows: str = "square"
     coarse_network: str = "icnn"
-    decoder: str = "fpn"
     coarse_channels: tuple[int, ...] = CHANNELS
     coarse_size: int = COARSE_SIZE
     coarse_stride: int = 1
@@ -148,7 +145,6 @@ class ModelConfig:
             ),
             "windows": _one_of(self.windows, WINDOWS),
             "coarse_network": _one_of(self.coarse_network, COARSE_NETWORKS),
-            "decoder": _one_of(self.decoder, DECODERS),
             "coarse_channels": _rows(self.coarse_channels),
             "coarse_size": (
                 _is_count(self.coarse_size, 32) and self.coarse_size % 16 == 0,

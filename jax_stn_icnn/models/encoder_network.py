@@ -3,14 +3,14 @@
 import jax
 
 from jax_stn_icnn.models.coarse import CoarseNetwork
-from jax_stn_icnn.models.decoders import DECODERS
 from jax_stn_icnn.models.efficientnet import EfficientNetLite0
+from jax_stn_icnn.models.feature_pyramid import FeaturePyramid
 
 LARGEST_STRIDE = 32
 
 
 class EncoderNetwork(CoarseNetwork):
-    """A coarse network whose features are those of EfficientNet-Lite0 and a decoder."""
+    """A coarse network whose features are those of EfficientNet-Lite0 and a pyramid."""
 
     def _features(self, image: jax.Array, blocks: jax.Array, train: bool) -> jax.Array:
         """Returns the features at stride 4, which are those of a block."""
@@ -20,5 +20,4 @@ class EncoderNetwork(CoarseNetwork):
             )
         encoder = EfficientNetLite0(self.axis_name, self.dtype, name="encoder")
         _, *features = encoder(image, train)
-        decoder = DECODERS[self.config.decoder](self.axis_name, self.dtype, name="decoder")
-        return decoder(features, train)
+        return FeaturePyramid(self.axis_name, self.dtype, name="pyramid")(features, train)

@@ -1,4 +1,4 @@
-"""Decoders: they merge an encoder's features of all scales at its stride 4. Channels first."""
+"""A feature pyramid: it merges an encoder's features of all scales. Channels first."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,6 @@ from flax import linen as nn
 from jax_stn_icnn.models.layers import ConvNorm
 
 PYRAMID = 64  # channels of the feature pyramid
-UP = (64, 64, 96)  # channels of the U-Net's rows at strides 4, 8 and 16
 
 
 class FeaturePyramid(nn.Module):
@@ -49,36 +48,3 @@ class FeaturePyramid(nn.Module):
 def _upsample(x: jax.Array) -> jax.Array:
     """Returns an image twice as high and wide, each pixel repeated."""
     return jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
-
-
-class UpPath(nn.Module):
-    """The way up of a U-Net (Ronneberger et al., 2015).
-
-    Attributes:
-        axis_name: Name of a mapped axis over which batch statistics are averaged.
-        dtype: Type of the computation; parameters and statistics are float32.
-    """
-
-    axis_name: str | None
-    dtype: jnp.dtype
-
-    @nn.compact
-    def __call__(self, features: Sequence[jax.Array], train: bool) -> jax.Array:
-        """Returns the merged features.
-
-        Args:
-            features: Of as many scales as UP has rows, and one more, (batch, channels, height,
-                width), each half as high and wide as the one before.
-            train: Whether BatchNorm uses, and records, the statistics of this batch.
-
-        Returns:
-            (batch, UP[0], height, width), in the size of the first features.
-        """
-        *rows, x = features
-        for r, (width, row) in reversed(list(enumerate(zip(UP, rows, strict=True)))):
-            up = ConvNorm(width, nn.relu, 3, self.axis_name, self.dtype, name=f"up_{r}")
-            x = up(row, train, x)
-        return x
-
-
-DECODERS = {"fpn": FeaturePyramid, "unet": UpPath}
