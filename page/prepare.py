@@ -43,6 +43,12 @@ def _for_webgpu(network: onnx.ModelProto) -> onnx.ModelProto:
     """
     graph = network.graph
     weights = {entry.name: entry for entry in graph.initializer}
+    # Those that are stored as float16.
+    weights |= {
+        node.output[0]: weights[node.input[0]]
+        for node in graph.node
+        if node.op_type == "Cast" and node.input[0] in weights
+    }
     nodes = []
     for node in graph.node:
         weight = weights.get(node.input[1]) if node.op_type == "Conv" else None
@@ -53,7 +59,8 @@ def _for_webgpu(network: onnx.ModelProto) -> onnx.ModelProto:
             ends = np.array([0, 0, 0, 0, 0, lacking, 0, 0])
             graph.initializer.append(numpy_helper.from_array(ends, f"{name}_ends"))
             nodes.append(onnx.helper.make_node("Pad", [node.input[0], f"{name}_ends"], [name]))
-            wider = np.pad(numpy_helper.to_array(weight), ((0, 0), (0, lacking), (0, 0), (0, 0)))
+            array = numpy_helper.to_array(weight).astype(np.float32)
+            wider = np.pad(array, ((0, 0), (0, lacking), (0, 0), (0, 0)))
             graph.initializer.append(numpy_helper.from_array(wider, f"{name}_weight"))
             node.input[0], node.input[1] = name, f"{name}_weight"
         nodes.append(node)

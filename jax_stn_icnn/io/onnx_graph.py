@@ -11,6 +11,9 @@ from onnx import TensorProto, helper, numpy_helper
 Dim = Any  # an int, or JAX's symbol of a size that is known at run time only
 Shape = tuple[Dim, ...]
 
+# Smallest constants that are stored as float16, where that is exact: smaller ones save little.
+MIN_HALF_BYTES = 2**12
+
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
@@ -49,7 +52,7 @@ class Graph:
         """Starts a graph.
 
         Args:
-            frames: The graph's input; its first size is the symbol in all symbolic shapes.
+            frames: The graph's first input; its first size is the symbol in all symbolic shapes.
         """
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
@@ -65,8 +68,22 @@ class Graph:
         key = array.shape, array.dtype.str, array.tobytes()
         if key not in self._names:
             self._names[key] = f"constant_{len(self._names)}"
-            self.initializers.append(numpy_helper.from_array(array, self._names[key]))
+            self._store(array, self._names[key])
         return self._names[key]
+
+    def _store(self, array: np.ndarray, name: str) -> None:
+        """Adds a constant, as float16 if that is exact, as for weights that were stored so."""
+        if array.dtype == np.float32 and array.nbytes >= MIN_HALF_BYTES:
+            with np.errstate(over="ignore"):
+                half = array.astype(np.float16)
+            if np.array_equal(half, array):
+                stored = f"{name}_half"
+                self.initializers.append(numpy_helper.from_array(half, stored))
+                # Runtimes compute it once, when they load the file.
+                node = helper.make_node("Cast", [stored], [name], to=TensorProto.FLOAT)
+                self.nodes.append(node)
+                return
+        self.initializers.append(numpy_helper.from_array(array, name))
 
     def add(
         self, op: str, inputs: Sequence[Tensor], shape: Shape, dtype: Any, **attributes: Any
