@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from test_data import Uniform
 
-from experiments import plots, run, scales, trial
+from experiments import plots, run, scales, sources, trial
 from experiments.trial import Evaluation, Runner, Trial
 from jax_stn_icnn.data import opening
 from jax_stn_icnn.train import config as configs
@@ -31,7 +31,11 @@ def runner(tmp_path, monkeypatch):
 
     def evaluated(self, one, evaluation):
         runner.measured.append((one.name, evaluation))
-        return {"f1": {"overall": 0.5 + len(runner.measured) / 1000}, "boundary_f": None}
+        return {
+            "f1": {"overall": 0.5 + len(runner.measured) / 1000},
+            "coarse_f1": dict.fromkeys(sources.CLASSES, 0.5),
+            "boundary_f": None,
+        }
 
     monkeypatch.setattr(trial, "prepare", lambda *_: "")
     monkeypatch.setattr(loop, "train_and_evaluate", train_and_evaluate)
