@@ -120,8 +120,9 @@ def _open_split(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int, Labe
     split, framing = "test", ""
     if name == dataset.name:
         split, framing = dataset.test, dataset.framing
-    elif name in dataset.sources:
-        framing = dataset.sources[name].framing
+    else:
+        sources = [one for one in dataset.sources.values() if one.name == name]
+        framing = sources[0].framing.removesuffix("_wide") if sources else ""
     examples, label_sets = open_examples(
         _DATA_DIR.value or dataset.data_dir,
         name,

@@ -45,8 +45,9 @@ def _prepare(config: ConfigDict) -> None:
         manual_dir = Path(dataset.manual_dir).expanduser() if dataset.manual_dir else None
         data_dir = Path(dataset.data_dir).expanduser()
         framings = {dataset.name: dataset.framing}
-        framings |= {name: source.framing for name, source in dataset.sources.items()}
+        framings |= {source.name: source.framing for source in dataset.sources.values()}
         for name, framing in framings.items():
+            framing = framing.removesuffix("_wide")
             if not framing and name in DATA_SETS:
                 framing = DATA_SETS[name].framing
             print(prepare(name, data_dir, manual_dir, "array_record", framing or None))

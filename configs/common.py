@@ -10,6 +10,20 @@ from ml_collections import ConfigDict, FieldReference
 from jax_stn_icnn.models.config import ModelConfig
 
 
+def source(
+    name: str, weight: float = 1.0, split: str = "train", framing: str = ""
+) -> ConfigDict:
+    """Returns an entry of `config.dataset.sources`.
+
+    Args:
+        name: The name of a data set.
+        weight: Its share of a batch, relative to that of `config.dataset.name`.
+        split: A TFDS split.
+        framing: How images become frames, as `config.dataset.framing`.
+    """
+    return ConfigDict({"name": name, "split": split, "weight": weight, "framing": framing})
+
+
 def get_config() -> ConfigDict:
     """Returns the fields and their defaults."""
     config = ConfigDict()
@@ -25,9 +39,9 @@ def get_config() -> ConfigDict:
     # How images become frames: resize, pad or face (`jax_stn_icnn.anatomy.DataSet`); empty: as the
     # data set is registered, and face if it is not.
     config.dataset.framing = ""
-    # Further data sets for the stages that train the coarse network, by name, each with `split`,
-    # `framing` and `weight`, its share of a batch relative to that of `dataset.name`:
-    #   config.dataset.sources.figaro = ConfigDict({"split": "train", "framing": "", "weight": 1.0})
+    # Further data for the stages that train the coarse network: `source`s under keys of any name,
+    # which may show the same data set in several framings:
+    #   config.dataset.sources.figaro_wide = source("figaro", weight=0.5, framing="face_wide")
     config.dataset.sources = ConfigDict()
     # Images without labels, for the stage `distill`: a split of a prepared data set, such as
     # celebamask_hq/train[100:], a folder of photos, in which faces are detected, or several of
@@ -75,6 +89,9 @@ def get_config() -> ConfigDict:
     config.stages = ("coarse", "localizer", "fine", "joint")  # and "distill"
     config.part_weights = ()  # weights of the parts in the fine loss; empty: 1 for each
     config.halve_every_epochs = 5.0  # halves all learning rates
+    # Decay, at each step, of a moving average of parameters and statistics, which is evaluated and
+    # saved, and from which the next stage starts; 0: none.
+    config.ema_decay = 0.0
 
     config.coarse = ConfigDict()
     config.coarse.epochs = 25

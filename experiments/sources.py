@@ -11,8 +11,7 @@ folder format. Scores are those of the coarse segmentation.
 
 from collections.abc import Iterable
 
-from ml_collections import ConfigDict
-
+from configs import common
 from experiments import scales
 from experiments.trial import Evaluation, Runner, Scores, Trial, table
 
@@ -67,8 +66,7 @@ def _trial(
     config.dataset.train = "train"
     for source in sources:
         split, framing, weight = SOURCES[source]
-        fields = {"split": split, "framing": framing, "weight": weight}
-        config.dataset.sources[source] = ConfigDict(fields)
+        config.dataset.sources[source] = common.source(source, weight, split, framing)
     if encoder:
         config.model.coarse_stride = 2
         config.model.coarse_network = "efficientnet_lite0"

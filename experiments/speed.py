@@ -61,7 +61,7 @@ def step_ms(config: ConfigDict, directory: Path) -> float:
     phases, steps_per_epoch = plan(config, len(source))
     stage, schedule = phases[-1].stage, (steps_per_epoch, config.halve_every_epochs)
     variables = load_weights(directory / WEIGHTS).variables
-    state = enter_stage(new_state(variables), make_optimizer(stage, *schedule), stage.has_teacher)
+    state = enter_stage(new_state(variables), make_optimizer(stage, *schedule), stage.ema_decay > 0)
     step = compile_train_step(
         model,
         stage,

@@ -99,7 +99,8 @@ class Runner:
                     "remove the directory:\n  " + "\n  ".join(changed)
                 )
             return
-        for name in (config.dataset.name, *config.dataset.sources):
+        sources = [source.name for source in config.dataset.sources.values()]
+        for name in dict.fromkeys((config.dataset.name, *sources)):
             prepare(name, self._data_dir, self._manual_dir, "array_record")
         directory.mkdir(parents=True, exist_ok=True)
         with open(directory / LOG, "a") as log, contextlib.redirect_stdout(log):

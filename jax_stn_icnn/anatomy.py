@@ -250,7 +250,7 @@ NINETEEN = _anatomy(
 ANATOMIES: dict[str, Anatomy] = {anatomy.name: anatomy for anatomy in (NINE, ELEVEN, NINETEEN)}
 
 
-FRAMINGS = ("resize", "pad", "face")
+FRAMINGS = ("resize", "pad", "face", "resize_wide", "face_wide")
 
 
 class DataSet(NamedTuple):
@@ -261,13 +261,24 @@ class DataSet(NamedTuple):
             may be a union of classes, `skin+neck`, or `ignore`, any class.
         framing: How its images become frames, one of FRAMINGS: `resize` downsamples square images,
             in which all faces have about the same place; `pad` centers images without resizing
-            them; `face` crops the square around the face that the parser would crop.
+            them; `face` crops the square around the face that the parser would crop. `resize_wide`
+            and `face_wide` are the wide frames of `resize` and `face`, see `faces.framing`.
         ignore: Whether its masks contain the id 255, which stands for any class.
     """
 
     classes: Mapping[str, str]
     framing: str
     ignore: bool = False
+
+    @property
+    def wide(self) -> bool:
+        """Whether its frames are wide ones, where parts are too small for the fine networks."""
+        return self.framing in ("resize_wide", "face_wide")
+
+    @property
+    def has_unknown_pixels(self) -> bool:
+        """Whether pixels of its frames may have the label 255: by choice, or outside the image."""
+        return self.ignore or self.framing not in ("resize", "pad")
 
 
 # HELEN's left is the viewer's left; CelebAMask-HQ's `l_` is the subject's left, the viewer's right.

@@ -160,7 +160,7 @@ def make_label_sets(anatomy: Anatomy, data_sets: Iterable[DataSet]) -> LabelSets
     singles: set[int] = set()
     ignore = False
     for data_set in data_sets:
-        ignore |= data_set.ignore or data_set.framing == "face"
+        ignore |= data_set.has_unknown_pixels
         for classes in class_sets(anatomy, data_set):
             mirrored = tuple(sorted(anatomy.mirror_ids[c] for c in classes))
             unions |= {s: None for s in (classes, mirrored) if 1 < len(s) < len(every)}
@@ -189,6 +189,6 @@ def label_table(anatomy: Anatomy, data_set: DataSet, label_sets: LabelSets) -> n
 
 
 def labels_parts(anatomy: Anatomy, data_set: DataSet) -> bool:
-    """Returns whether a data set labels every class of every part by itself."""
+    """Returns whether a data set labels every class of every part by itself, in inner frames."""
     labelled = {classes for classes in class_sets(anatomy, data_set) if len(classes) == 1}
-    return labelled >= {(c,) for c in anatomy.part_class_ids}
+    return not data_set.wide and labelled >= {(c,) for c in anatomy.part_class_ids}

@@ -194,7 +194,7 @@ def test_self_distillation_weights_each_term_relative_to_its_counterpart():
     assert weights["coarse"] == 2 * weights["coarse_distilled"] == joint.coarse_weight
     assert weights["fine"] == 2 * weights["fine_distilled"] == 1
     assert stage.learning_rates.keys() == {"localizer", "fine"}
-    assert stage.has_teacher and stage.teacher_decay == make().distill.decay
+    assert stage.has_teacher and stage.ema_decay == make().distill.decay
     assert not make_stages(make(stages=("joint",)))[0].has_teacher
 
 

@@ -13,9 +13,8 @@ from jax_stn_icnn.data.examples import region_theta
 from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import losses, objective, step
-from jax_stn_icnn.train.distillation import update_teacher
 from jax_stn_icnn.train.stages import DISTILLED, Consensus, Edges, Stage
-from jax_stn_icnn.train.state import enter_stage, new_state
+from jax_stn_icnn.train.state import enter_stage, new_state, update_average
 
 SIZE, BATCH = 48, 4
 MODEL = small_model(
@@ -42,7 +41,7 @@ AUGMENTATION = AugmentConfig(
 
 def make_stage(*networks):
     rates = dict.fromkeys(networks, 1e-3)
-    return Stage("distill", 1, rates, WEIGHTS, teacher_decay=0.9)
+    return Stage("distill", 1, rates, WEIGHTS, ema_decay=0.9)
 
 
 def with_unlabelled(seed):
@@ -79,7 +78,7 @@ class TestLoss:
 def test_the_average_has_its_decay():
     average = {"w": jnp.array([1.0])}
     for value in (2.0, 4.0):
-        average = update_teacher(average, {"w": jnp.array([value])}, 0.75)
+        average = update_average(average, {"w": jnp.array([value])}, 0.75)
     np.testing.assert_allclose(average["w"], (1 * 0.75 + 2 * 0.25) * 0.75 + 4 * 0.25)
 
 
@@ -159,7 +158,7 @@ def test_one_device_equals_four_with_every_option(monkeypatch):
     )
     states, losses_found = {}, {}
     for count in (1, 4):
-        state = jax.tree.map(np.array, enter_stage(new_state(variables), tx, has_teacher=True))
+        state = jax.tree.map(np.array, enter_stage(new_state(variables), tx, has_average=True))
         take_step = step.compile_train_step(
             model,
             stage,

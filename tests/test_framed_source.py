@@ -106,9 +106,10 @@ def test_the_frame_is_that_of_the_parser(calls, records, size):
     np.testing.assert_array_equal(framed(records, frame_size=size)[0]["image"], image)
 
 
-def test_scale_enlarges_the_frame_about_its_center(calls, records):
-    small, large = framed(records, frame_size=64), framed(records, frame_size=128, scale=2.0)
-    middle = large[0]["image"][32:96, 32:96].astype(float)
+def test_a_wide_frame_extends_downward(calls, records):
+    small, large = framed(records, frame_size=64), framed(records, frame_size=128, wide=True)
+    # The wide frame is twice as large, and an eighth of the frame lower.
+    middle = large[0]["image"][24:88, 32:96].astype(float)
     # OpenCV interpolates between positions rounded to 1/32 pixel.
     np.testing.assert_allclose(middle, small[0]["image"], atol=255 / 32 + 1)
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from configs import common
 from conftest import BROWS, random_variables, small_model
 from test_step import make_batch
 
@@ -129,11 +130,8 @@ def replace_data(monkeypatch):
 
 def make_config():
     import test_loop
-    from ml_collections import ConfigDict
-
     config = test_loop.make_config("coarse", "fine", checkpoint_every_steps=2)
-    fields = {"split": "train", "framing": "", "weight": 0.5}
-    config.dataset.sources.hairy = ConfigDict(fields)
+    config.dataset.sources.hairy = common.source("hairy", weight=0.5)
     return config
 
 

@@ -44,7 +44,7 @@ class Examples:
         self._fit = _check_size if data_set.framing == "pad" else _downsample
         self._table = label_table(anatomy, data_set, label_sets)
         self._num_ids = len(data_set.classes)
-        self._ignore = data_set.ignore or data_set.framing == "face"
+        self._ignore = data_set.has_unknown_pixels
         # Nobody knows what is outside a photo; HELEN's papers count it as background.
         self._padding = self._table[IGNORE_ID] if self._ignore else 0
         self._has_parts = np.bool_(labels_parts(anatomy, data_set))

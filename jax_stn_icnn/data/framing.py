@@ -1,5 +1,7 @@
 """Records framed like the photos of the parser: by the detected face that the labels describe.
 
+Wide frames also show hair, neck and shoulders; see `faces.framing.wide_frame`.
+
 This module does not import JAX; see `loader`.
 """
 
@@ -43,7 +45,7 @@ class FramedSource:
         label_names: Sequence[str] | None,
         store: Path | None,
         name: str,
-        scale: float = 1.0,
+        wide: bool = False,
     ):
         """Computes or reads the frame of each record.
 
@@ -52,15 +54,15 @@ class FramedSource:
             frame_size: side of the frames.
             label_names: the class of each label id, or classes joined by "+"; None for records
                 without labels.
-            store: directory of the file of frames, which serves every frame size and scale; None
-                for no file.
+            store: directory of the file of frames, which serves every frame size, wide frames
+                included; None for no file.
             name: name of the records in messages, such as `figaro/train`.
-            scale: extent of the frames in the photo, relative to those of the parser.
+            wide: whether records are framed by the wide frames of their faces.
 
         Raises:
             ValueError: a record's image or label has an invalid shape; the message names it.
         """
-        self._source, self._frame_size, self._scale = source, frame_size, scale
+        self._source, self._frame_size, self._wide = source, frame_size, wide
         self._label_names = None if label_names is None else list(label_names)
         self._name = name
         self._frames = self._load_or_compute(store)
@@ -73,7 +75,9 @@ class FramedSource:
         """Returns a framed record."""
         image, label, name = self._read(index)
         size = self._frame_size, self._frame_size
-        matrix = framing.resize_frame(self._frames[index], self._frame_size, self._scale)
+        matrix = framing.resize_frame(self._frames[index], self._frame_size)
+        if self._wide:
+            matrix = framing.wide_frame(matrix, self._frame_size)
         record = {"image": resample.warp(image, matrix, size), "name": name}
         if label is not None:
             record["label"] = resample.sample_nearest(label, matrix, size, IGNORE)[..., None]
@@ -127,6 +131,37 @@ class FramedSource:
                 hair = _select(label, [names == "hair" for names in self._label_names])
             frames[index] = find_frame(image, detector, head, hair)
         return frames
+
+
+class WideAlignedSource:
+    """Random-access source of square, aligned records in the middle of their wide frames.
+
+    Nobody knows what surrounds the images: it is their mirror image, labelled `IGNORE`.
+    """
+
+    def __init__(self, source: Source):
+        """Stores the records, square images in which all faces have about the same place."""
+        self._source = source
+
+    def __len__(self) -> int:
+        """The number of records."""
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Mapping[str, Any]:
+        """Returns a record whose image and label are larger by `faces.framing.WIDE_SIDE`."""
+        record = dict(self._source[index])
+        record["image"] = _surround(record["image"], "symmetric")
+        record["label"] = _surround(record["label"], "constant", constant_values=IGNORE)
+        return record
+
+
+def _surround(array: np.ndarray, mode: Any, **options: Any) -> np.ndarray:
+    """Pads a square array (side, side, channels) to its wide frame."""
+    side = len(array)
+    margin = (framing.WIDE_SIDE - 1) / 2 * side
+    left, top = round(margin), round(margin - framing.WIDE_DOWN * side)
+    total = round(framing.WIDE_SIDE * side) - side
+    return np.pad(array, ((top, total - top), (left, total - left), (0, 0)), mode, **options)
 
 
 def find_frame(

@@ -25,6 +25,12 @@ _UP = 0.076
 _HAIR_SIDE = 0.911
 _HAIR_DOWN = 0.654
 
+# The wide frame of a face contains hair, neck and shoulders. Its side is WIDE_SIDE sides of the
+# frame, and its center is WIDE_DOWN sides of the frame below that of the frame, in the direction of
+# the chin.
+WIDE_SIDE = 2.0
+WIDE_DOWN = 0.125
+
 NUM_LANDMARKS = 5  # eye 1, eye 2, tip of the nose, corner 1 and corner 2 of the mouth
 
 
@@ -106,6 +112,25 @@ def frame_from_hair(box: np.ndarray, frame_size: int) -> np.ndarray:
     width = x1 - x0 + 1
     center = np.array([(x0 + x1) / 2, y0 + _HAIR_DOWN * width])
     return _frame(center, np.array([_HAIR_SIDE * width, 0.0]), frame_size)
+
+
+def wide_frame(matrix: np.ndarray, frame_size: int, wide_size: int | None = None) -> np.ndarray:
+    """Returns the wide frame of a frame.
+
+    Args:
+        matrix: the frame, frame -> photo.
+        frame_size: side of the frame in pixels.
+        wide_size: side of the wide frame in pixels; by default that of the frame.
+
+    Returns:
+        Matrix wide frame -> photo.
+    """
+    middle = (frame_size - 1) / 2
+    center = resample.transform_points(
+        matrix, np.array([middle, middle + WIDE_DOWN * frame_size])
+    )
+    axis = matrix[:, 0] * frame_size * WIDE_SIDE
+    return _frame(center, axis, frame_size if wide_size is None else wide_size)
 
 
 def resize_frame(matrix: np.ndarray, frame_size: int, scale: float = 1.0) -> np.ndarray:

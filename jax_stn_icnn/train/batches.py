@@ -24,7 +24,7 @@ class Data:
 
     Attributes:
         splits: The records of the splits `train`, `validation` and `test`.
-        sources: The records of further training data sets, by name.
+        sources: The records of the further training data, by the keys of `dataset.sources`.
         unlabelled: Records without labels, with their framing.
         label_sets: The classes of each label of a batch; None if labels are class ids.
         evaluation_label_sets: The same for `evaluation_batches`, where classes that only further
@@ -45,14 +45,16 @@ class Data:
         dataset = config.dataset
         self._config, self._anatomy = config, anatomy
         self._data_set = self._find(dataset.name, dataset.framing)
-        self._sets = {name: self._find(name, one.framing) for name, one in dataset.sources.items()}
+        self._sets = {
+            key: self._find(one.name, one.framing) for key, one in dataset.sources.items()
+        }
         self.splits: dict[str, Source] = {
             name: self._open(dataset.name, dataset[name], self._data_set)
             for name in ("train", "validation", "test")
         }
         self.sources: dict[str, Source] = {
-            name: self._open(name, one.split, self._sets[name])
-            for name, one in dataset.sources.items()
+            key: self._open(one.name, one.split, self._sets[key])
+            for key, one in dataset.sources.items()
         }
         self.unlabelled = [self._open_unlabelled(name) for name in unlabelled_names(config)]
         label_sets = make_label_sets(anatomy, [self._data_set, *self._sets.values()])

@@ -75,8 +75,13 @@ _NOT_NEGATIVE = _Rule(lambda value: _is_number(value) and value >= 0, "a number 
 _FRAMING = _one_of("", *FRAMINGS)
 _SHARE = _Rule(lambda value: _is_number(value) and 0 <= value <= 1, "a number in 0..1")
 
-# The fields of each data set of `dataset.sources`.
-SOURCE_FIELDS: dict[str, _Rule] = {"split": _NAME, "weight": _POSITIVE, "framing": _FRAMING}
+# The fields of each entry of `dataset.sources`.
+SOURCE_FIELDS: dict[str, _Rule] = {
+    "name": _NAME,
+    "split": _NAME,
+    "weight": _POSITIVE,
+    "framing": _FRAMING,
+}
 # Every field but those, and those of `model` and `photo`: ModelConfig and AugmentConfig validate
 # them.
 FIELDS: dict[str, _Rule] = {
@@ -108,6 +113,7 @@ FIELDS: dict[str, _Rule] = {
     "mirror": _FLAG,
     "stages": _some_of(STAGES),
     "halve_every_epochs": _POSITIVE,
+    "ema_decay": _Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number in 0..1"),
     "part_weights": _Rule(
         lambda value: _is_tuple_of(value, _NOT_NEGATIVE),
         "numbers of at least 0, one for each part, or empty",
@@ -230,7 +236,7 @@ def _section(config: ConfigDict, name: str) -> dict[str, Any]:
 
 def _unlabelled_classes(config: ConfigDict, model: ModelConfig) -> list[str]:
     """Returns a line if registered data sets do not label a class of the anatomy."""
-    names = [config.dataset.name, *config.dataset.sources]
+    names = [config.dataset.name, *(one.name for one in config.dataset.sources.values())]
     if not all(name in DATA_SETS for name in names):
         return []  # `batches.Data` reads the labels of prepared data sets.
     absent = make_label_sets(model.anatomy, [DATA_SETS[name] for name in names]).absent

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jax_stn_icnn.data.inputs import Inputs
 from jax_stn_icnn.models.coarse import CoarseOutput
@@ -22,20 +21,6 @@ from jax_stn_icnn.train import losses
 from jax_stn_icnn.train.stages import DISTILLED
 
 Variables = Mapping[str, Any]
-
-
-def update_teacher(ema_variables: Variables, variables: Variables, decay: float) -> Variables:
-    """Returns the moving average of parameters and statistics after a step.
-
-    Args:
-        ema_variables: The average before the step.
-        variables: The networks' variables after the step.
-        decay: The decay of the average.
-
-    Returns:
-        decay * ema_variables + (1 - decay) * variables.
-    """
-    return optax.incremental_update(variables, ema_variables, 1 - decay)
 
 
 def distillation_losses(

@@ -256,7 +256,7 @@ class Run:
 
     def _enter_stage(self, phase: Phase, state: TrainState) -> TrainState:
         tx = make_optimizer(phase.stage, self.steps_per_epoch, self.config.halve_every_epochs)
-        return enter_stage(state, tx, phase.stage.has_teacher)
+        return enter_stage(state, tx, phase.stage.ema_decay > 0)
 
     def _state_shapes(self, phase: Phase) -> TrainState:
         """Returns the shapes of the state in a stage."""

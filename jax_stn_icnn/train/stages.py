@@ -64,7 +64,8 @@ class Stage:
         warmup_epochs: Epochs over which the rates of coarse network and localizer rise from 0.
         consensus: Weights of the consensus loss.
         edges: Weights of the losses of edges.
-        teacher_decay: Decay of the teacher's moving average at each step; None without
+        ema_decay: Decay of the moving average of the variables at each step; 0 for no average. It
+            is evaluated and saved, the next stage starts from it, and it is the teacher of
             self-distillation.
     """
 
@@ -80,12 +81,12 @@ class Stage:
     warmup_epochs: float = 0.0
     consensus: Consensus = Consensus()
     edges: Edges = Edges()
-    teacher_decay: float | None = None
+    ema_decay: float = 0.0
 
     @property
     def has_teacher(self) -> bool:
         """Whether the stage is one of self-distillation."""
-        return self.teacher_decay is not None
+        return self.name == "distill"
 
 
 def make_stages(config: ConfigDict) -> list[Stage]:
@@ -120,7 +121,7 @@ def _make_stage(config: ConfigDict, name: str) -> Stage:
         warmup_epochs=config.joint.warmup_epochs if name == "joint" else 0.0,
         consensus=Consensus(**config.consensus),
         edges=Edges(**config.edges),
-        teacher_decay=config.distill.decay if name == "distill" else None,
+        ema_decay=config.distill.decay if name == "distill" else config.ema_decay,
     )
 
 

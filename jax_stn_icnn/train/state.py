@@ -1,6 +1,5 @@
 """The state of training."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ class TrainState:
         params: Network -> its parameters.
         batch_stats: Network -> its running statistics.
         opt_state: State of the stage's optimiser.
-        ema_variables: In self-distillation, the moving average of the variables; else ().
+        ema_variables: The moving average of the variables, if the stage has one; else ().
     """
 
     step: jax.Array | np.int32
@@ -44,24 +43,46 @@ def new_state(variables: Mapping[str, Any]) -> TrainState:
 
 
 def enter_stage(
-    state: TrainState, tx: optax.GradientTransformation, has_teacher: bool
+    state: TrainState, tx: optax.GradientTransformation, has_average: bool
 ) -> TrainState:
-    """Returns a state with what a stage adds.
+    """Returns the state in which a stage starts.
 
     Args:
         state: The state after the stage before.
         tx: The stage's optimiser.
-        has_teacher: Whether the stage is one of self-distillation.
+        has_average: Whether the stage averages the variables.
 
     Returns:
-        The state, with a new state of the optimiser, and with a moving average that equals the
-        variables.
+        A state with the variables of `state`, or with their moving average, if it has one; with a
+        new state of the optimiser; and with a moving average that equals the variables, if the
+        stage has one.
     """
-    ema_variables: Any = ()
-    if has_teacher:
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        ema_variables = jax.tree.map(jnp.copy, variables)  # The step donates both.
-    return dataclasses.replace(state, opt_state=tx.init(state.params), ema_variables=ema_variables)
+    variables = state.ema_variables or {"params": state.params, "batch_stats": state.batch_stats}
+    # The step donates the variables and their average.
+    ema_variables: Any = jax.tree.map(jnp.copy, variables) if has_average else ()
+    return TrainState(
+        state.step,
+        variables["params"],
+        variables["batch_stats"],
+        tx.init(variables["params"]),
+        ema_variables,
+    )
+
+
+def update_average(
+    average: Mapping[str, Any], variables: Mapping[str, Any], decay: float
+) -> Mapping[str, Any]:
+    """Returns the moving average of parameters and statistics after a step.
+
+    Args:
+        average: The average before the step.
+        variables: The networks' variables after the step.
+        decay: The decay of the average.
+
+    Returns:
+        decay * average + (1 - decay) * variables.
+    """
+    return optax.incremental_update(variables, average, 1 - decay)
 
 
 def load_encoder(variables: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,10 +20,9 @@ from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import objective
-from jax_stn_icnn.train.distillation import update_teacher
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Consensus, Stage
-from jax_stn_icnn.train.state import TrainState
+from jax_stn_icnn.train.state import TrainState, update_average
 
 AXIS = "batch"
 # Arrays of a batch that the device needs. Those of a mixture of data sets, whose labels are sets,
@@ -243,9 +242,9 @@ def train_step(
         return loss, (metrics | {"loss": loss}, updated["batch_stats"])
 
     new_state, metrics = gradient_step(state, loss_fn, tx, list(stage.learning_rates))
-    if stage.teacher_decay is not None:
+    if stage.ema_decay:
         variables = {"params": new_state.params, "batch_stats": new_state.batch_stats}
-        ema_variables = update_teacher(state.ema_variables, variables, stage.teacher_decay)
+        ema_variables = update_average(state.ema_variables, variables, stage.ema_decay)
         new_state = dataclasses.replace(new_state, ema_variables=ema_variables)
     return new_state, metrics
 
