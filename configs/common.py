@@ -10,9 +10,7 @@ from ml_collections import ConfigDict, FieldReference
 from jax_stn_icnn.models.config import ModelConfig
 
 
-def source(
-    name: str, weight: float = 1.0, split: str = "train", framing: str = ""
-) -> ConfigDict:
+def source(name: str, weight: float = 1.0, split: str = "train", framing: str = "") -> ConfigDict:
     """Returns an entry of `config.dataset.sources`.
 
     Args:

@@ -4,8 +4,8 @@
         --config.dataset.manual_dir=DIR_OF_THE_ARCHIVES
 
 The archives are those of CelebAMask-HQ and of the data sets in `config.dataset.sources`, in the
-project's folder format. `full_head.py` continues with localizer and fine networks, which this run
-takes from the shipped weights. Expected result: in jax_stn_icnn/pretrained/MODEL_CARD.md.
+project's folder format. `full_head_refined.py` continues with larger shares of CelebAMask-HQ.
+Expected result: in jax_stn_icnn/pretrained/MODEL_CARD.md.
 """
 
 from ml_collections import ConfigDict
@@ -13,18 +13,28 @@ from ml_collections import ConfigDict
 from configs import celebamask, full_face
 from configs.common import source
 
+# Data set -> its training examples, and how they become frames; the remaining examples validate.
+SPLITS = {
+    "celebamask_hq": ("train", "resize"),
+    "celeb_hair": ("train", "resize"),
+    "figaro": ("train[:737]", "face"),
+    "lfw_parts": ("train", "face"),
+    "street": ("train[:878]", "face"),
+}
+
 
 def get_config() -> ConfigDict:
     """Returns a coarse stage with an encoder, in frames of the coarse network's input size."""
     config = full_face.augment_photos(full_face.apply(celebamask.get_config()))
     config.model.anatomy = "nineteen"
     config.model.coarse_network = "efficientnet_lite0"
+    config.model.wide = True
     config.init_encoder = "imagenet"
     config.init_from = "nineteen"
     config.init_networks = ("localizer", "fine")
     config.stages = ("coarse",)
     config.coarse.encoder_lr_factor = 0.3
-    config.coarse.epochs, config.coarse.lr = 44, 1.5e-3
+    config.coarse.epochs, config.coarse.lr = 14, 1.5e-3
     config.halve_every_epochs = 9.0
     config.ema_decay = 0.998
     config.batch_size, config.eval_batch_size = 8, 8
@@ -39,24 +49,29 @@ def get_config() -> ConfigDict:
     config.dataset.rare_classes = ("glasses", "hat", "earring", "necklace")
     config.dataset.rare_share = 0.3
     config.dataset.paste = 0.2
-    config.dataset.sources = sources()
+    config.dataset.sources = sources(
+        celebamask_hq=(0.0, 0.4),
+        celeb_hair=(0.2, 0.1),
+        figaro=(0.1, 0.2),
+        lfw_parts=(0.05, 0.1),
+        street=(0.1, 0.25),
+    )
     config.photo.occlusion = 0.15
     return config
 
 
-def sources() -> ConfigDict:
-    """Returns the further data sets, each as face frames and as wide frames."""
-    weights = {
-        # name: (split, framing, weight of face frames, weight of wide frames)
-        "celebamask_hq": ("train", "resize", 0.0, 0.4),
-        "celeb_hair": ("train", "resize", 0.2, 0.1),
-        "figaro": ("train[:737]", "face", 0.1, 0.2),
-        "lfw_parts": ("train", "face", 0.05, 0.1),
-        "street": ("train[:878]", "face", 0.1, 0.25),
-    }
+def sources(**weights: tuple[float, float]) -> ConfigDict:
+    """Returns data sets as further sources.
+
+    Args:
+        **weights: For each data set the weights of its face frames and of its wide frames; 0 for
+            none.
+    """
     result = ConfigDict()
-    for name, (split, framing, weight, wide_weight) in weights.items():
+    for name, (weight, wide_weight) in weights.items():
+        split, framing = SPLITS[name]
         if weight:
             result[name] = source(name, weight, split, framing)
-        result[f"{name}_wide"] = source(name, wide_weight, split, f"{framing}_wide")
+        if wide_weight:
+            result[f"{name}_wide"] = source(name, wide_weight, split, f"{framing}_wide")
     return result

@@ -13,6 +13,9 @@ FILES = [
     "synthetic_nine",
     "celebamask",
     "celebamask_full",
+    "full_head",
+    "full_head_coarse",
+    "full_head_refined",
     "helen",
     "helen_full",
     "celebamask_from_helen",
@@ -196,6 +199,7 @@ def test_self_distillation_weights_each_term_relative_to_its_counterpart():
     assert stage.learning_rates.keys() == {"localizer", "fine"}
     assert stage.has_teacher and stage.ema_decay == make().distill.decay
     assert not make_stages(make(stages=("joint",)))[0].has_teacher
+    assert make_stages(make(stages=("joint",), ema_decay=0.9))[0].ema_decay == 0.9
 
 
 def test_joint_training_with_centroids_has_no_localizer():

@@ -82,6 +82,19 @@ def test_the_average_has_its_decay():
     np.testing.assert_allclose(average["w"], (1 * 0.75 + 2 * 0.25) * 0.75 + 4 * 0.25)
 
 
+def test_a_stage_starts_from_the_average_of_the_one_before():
+    first = {"params": {"w": jnp.array([1.0])}, "batch_stats": {"m": jnp.array([2.0])}}
+    state = enter_stage(new_state(first), optax.sgd(1.0), has_average=True)
+    jax.tree.map(np.testing.assert_array_equal, state.ema_variables, first)
+    average = update_average(state.ema_variables, jax.tree.map(lambda x: x + 1, first), 0.5)
+    state = dataclasses.replace(state, params={"w": jnp.array([9.0])}, ema_variables=average)
+    for has_average in (True, False):
+        later = enter_stage(state, optax.sgd(1.0), has_average)
+        found = {"params": later.params, "batch_stats": later.batch_stats}
+        jax.tree.map(np.testing.assert_array_equal, found, average)
+        assert bool(later.ema_variables) == has_average
+
+
 @pytest.fixture(scope="module")
 def found():
     """Returns the mean and size of each term of a stage that trains nothing: of labelled images and

@@ -17,6 +17,7 @@ LAYERS = (
     "checks",
     "compilation",
     "geometry",
+    "wide_frame",
     "ops",
     "photos",
     "faces",
@@ -47,7 +48,7 @@ WITHIN = {
         "smoothing",
     ),
     "photos": ("reading", "files"),
-    "faces": ("resample", "detectors", "framing"),
+    "faces": ("resample", "detectors", "framing", "owners"),
     "models": (
         "config",
         "outlining",
@@ -62,6 +63,7 @@ WITHIN = {
         "feature_pyramid",
         "encoder_network",
         "flip_test",
+        "wide",
         "localizer",
         "channel_names",
         "pipeline",
@@ -97,7 +99,7 @@ WITHIN = {
         "jaxpr_to_onnx",
         "export",
     ),
-    "inference": ("results", "threads", "parser"),
+    "inference": ("resampling", "results", "merging", "threads", "parser"),
     "train": (
         "losses",
         "consensus",

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import optax
 import pytest
-from configs import common
 from conftest import BROWS, random_variables, small_model
 from test_step import make_batch
 
+from configs import common
 from jax_stn_icnn.data.config import AugmentConfig
 from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.label_sets import LabelSets
@@ -130,6 +130,7 @@ def replace_data(monkeypatch):
 
 def make_config():
     import test_loop
+
     config = test_loop.make_config("coarse", "fine", checkpoint_every_steps=2)
     config.dataset.sources.hairy = common.source("hairy", weight=0.5)
     return config

@@ -145,14 +145,23 @@ class TestSeveralFaces:
             [face.box for face in result.faces], [box_of(*place) for place in self.PLACES]
         )
 
-    def test_the_larger_face_is_in_front(self, small_parser):
+    def test_the_nearest_face_counts_in_units_of_its_size(self, small_parser):
         photo = face_photo(0, 2)
-        small, large = box_of(8, 8, 1), box_of(0, 0, 2)
-        result = small_parser(photo, boxes=[large, small])
-        front, behind = result.faces
-        np.testing.assert_array_equal(
-            result.labels, np.where(front.labels > 0, front.labels, behind.labels)
-        )
+        places = [(0, 0, 2), (50, 40, 1)]
+        result = small_parser(photo, boxes=[box_of(*place) for place in places])
+        distances, labels = [], []
+        for left, top, factor in places:
+            y, x = np.indices(photo.shape[:2]) - (S * factor - 1) / 2
+            x, y = (x - left) / factor, (y - top) / factor
+            distances.append(np.hypot(x, np.where(y > 0, 0.8 * y, y)))
+            labels.append(small_parser(photo, boxes=[box_of(left, top, factor)]).labels)
+        both = (labels[0] > 0) & (labels[1] > 0)
+        first = np.where(both, distances[0] < distances[1], labels[0] > 0)
+        clear = ~both | (np.abs(distances[0] - distances[1]) > 1e-3)
+        for face, own in zip(result.faces, (first, ~first), strict=True):
+            expected = np.where(own, np.where(first, *labels), 0)
+            np.testing.assert_array_equal(face.labels[clear], expected[clear])
+        assert both.any() and 0 < first[both].mean() < 1
 
     def test_a_face_at_the_edge(self, small_parser):
         photo = face_photo(3)

@@ -196,7 +196,7 @@ class TestBounds:
         results.close()
         assert not set(threading.enumerate()) - before
 
-    @pytest.mark.parametrize("step", ["detector", "networks", "from_frame", "merge_labels"])
+    @pytest.mark.parametrize("step", ["detector", "networks", "from_frame", "merge_faces"])
     def test_an_unexpected_error_in_any_step_is_raised(
         self, small_parser, networks, monkeypatch, step
     ):

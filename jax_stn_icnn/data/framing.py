@@ -15,6 +15,7 @@ from tqdm import tqdm
 from jax_stn_icnn.data import stored
 from jax_stn_icnn.data.source import Source
 from jax_stn_icnn.faces import detectors, framing, resample
+from jax_stn_icnn.wide_frame import WIDE_DOWN, WIDE_SIDE
 
 IGNORE = 255  # the label of pixels outside the photo, which no loss and no score counts
 
@@ -148,7 +149,7 @@ class WideAlignedSource:
         return len(self._source)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """Returns a record whose image and label are larger by `faces.framing.WIDE_SIDE`."""
+        """Returns a record whose image and label are larger by `wide_frame.WIDE_SIDE`."""
         record = dict(self._source[index])
         record["image"] = _surround(record["image"], "symmetric")
         record["label"] = _surround(record["label"], "constant", constant_values=IGNORE)
@@ -158,9 +159,9 @@ class WideAlignedSource:
 def _surround(array: np.ndarray, mode: Any, **options: Any) -> np.ndarray:
     """Pads a square array (side, side, channels) to its wide frame."""
     side = len(array)
-    margin = (framing.WIDE_SIDE - 1) / 2 * side
-    left, top = round(margin), round(margin - framing.WIDE_DOWN * side)
-    total = round(framing.WIDE_SIDE * side) - side
+    margin = (WIDE_SIDE - 1) / 2 * side
+    left, top = round(margin), round(margin - WIDE_DOWN * side)
+    total = round(WIDE_SIDE * side) - side
     return np.pad(array, ((top, total - top), (left, total - left), (0, 0)), mode, **options)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from jax_stn_icnn.faces import resample
+from jax_stn_icnn.wide_frame import WIDE_DOWN, WIDE_SIDE
 
 # Frames are framed like the pictures of CelebAMask-HQ. On the first 60 training pictures the Haar
 # cascade detected 58 faces and nothing else; the side of the picture over the side of the box was
@@ -24,12 +25,6 @@ _UP = 0.076
 # height of the box predicts the frame worse, since it depends on the length of the hair.
 _HAIR_SIDE = 0.911
 _HAIR_DOWN = 0.654
-
-# The wide frame of a face contains hair, neck and shoulders. Its side is WIDE_SIDE sides of the
-# frame, and its center is WIDE_DOWN sides of the frame below that of the frame, in the direction of
-# the chin.
-WIDE_SIDE = 2.0
-WIDE_DOWN = 0.125
 
 NUM_LANDMARKS = 5  # eye 1, eye 2, tip of the nose, corner 1 and corner 2 of the mouth
 
@@ -126,9 +121,7 @@ def wide_frame(matrix: np.ndarray, frame_size: int, wide_size: int | None = None
         Matrix wide frame -> photo.
     """
     middle = (frame_size - 1) / 2
-    center = resample.transform_points(
-        matrix, np.array([middle, middle + WIDE_DOWN * frame_size])
-    )
+    center = resample.transform_points(matrix, np.array([middle, middle + WIDE_DOWN * frame_size]))
     axis = matrix[:, 0] * frame_size * WIDE_SIDE
     return _frame(center, axis, frame_size if wide_size is None else wide_size)
 

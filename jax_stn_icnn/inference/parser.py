@@ -28,7 +28,8 @@ from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.faces import detectors, framing, resample
 from jax_stn_icnn.faces.detectors import Detector
 from jax_stn_icnn.geometry import windows_from_theta
-from jax_stn_icnn.inference.results import FaceResult, PhotoResult, merge_labels
+from jax_stn_icnn.inference.merging import merge_faces
+from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 from jax_stn_icnn.inference.threads import background_threads, run_ahead
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
@@ -46,7 +47,7 @@ MAX_BATCHES = 2  # on the device: one that runs, and one that waits
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
-Program = Callable[[Mapping[str, Any], np.ndarray], dict[str, jax.Array]]
+Program = Callable[..., dict[str, jax.Array]]
 
 
 @dataclasses.dataclass
@@ -55,7 +56,9 @@ class _Face:
 
     box: np.ndarray
     matrix: np.ndarray  # pixels of the frame -> pixels of the photo
-    frame: np.ndarray  # uint8 (S, S, 3)
+    frames: tuple[
+        np.ndarray, ...
+    ]  # the frame, uint8 (S, S, 3), and the wide frame, if there is one
     photo_size: tuple[int, ...]
     result: Future[FaceResult] | None = None  # None until its batch is on the device
 
@@ -78,6 +81,8 @@ class FaceParser:
         model: STNiCNN,
         frame_size: int,
         detector: str | Path | Detector = "yunet",
+        *,
+        wide: bool = True,
     ):
         """Creates a parser from a model and its variables.
 
@@ -86,6 +91,7 @@ class FaceParser:
             model: the networks.
             frame_size: side of the frames that the model was trained on, in pixels.
             detector: face detector, as in `load`.
+            wide: as in `load`.
 
         Raises:
             FileNotFoundError: the file of the detector does not exist.
@@ -102,6 +108,7 @@ class FaceParser:
         weights.check_entries("the tree of variables", weights.shapes(variables), expected)
         self.model = model
         self.frame_size = frame_size
+        self.wide = wide and model.config.wide
         self.detector = detectors.make_detector(detector)
         self._detector_lock = threading.Lock()  # Detectors serve one thread at a time.
         self._variables = jax.device_put(dict(variables))
@@ -119,7 +126,11 @@ class FaceParser:
 
     @classmethod
     def load(
-        cls, source: str | Path | None = None, *, detector: str | Path | Detector = "yunet"
+        cls,
+        source: str | Path | None = None,
+        *,
+        detector: str | Path | Detector = "yunet",
+        wide: bool = True,
     ) -> "FaceParser":
         """Creates a parser from a file of weights.
 
@@ -130,6 +141,8 @@ class FaceParser:
             detector: face detector: `"yunet"`; `"cascade"`, OpenCV's Haar cascade; an `.onnx` file
                 of YuNet; or a callable that takes a photo, uint8 (H, W, 3), and returns `boxes` or
                 `landmarks` as in `__call__`.
+            wide: whether to parse hair, neck, shoulders and clothes outside of the square around
+                each face, too, if the weights are trained for it, as `"nineteen"` is.
 
         Returns:
             The parser.
@@ -140,7 +153,7 @@ class FaceParser:
                 unknown.
         """
         loaded = weights.load_weights(weights.weights_file(source))
-        return cls(loaded.variables, loaded.model, loaded.frame_size, detector)
+        return cls(loaded.variables, loaded.model, loaded.frame_size, detector, wide=wide)
 
     @overload
     def __call__(
@@ -271,9 +284,11 @@ class FaceParser:
             def run_networks() -> None:
                 if len(on_device) == MAX_BATCHES:
                     jax.block_until_ready(on_device.popleft())
-                frames = np.zeros((batch_size, self.frame_size, self.frame_size, 3), np.uint8)
-                frames[: len(batch)] = [face.frame for face in batch]
-                on_device.append(self._program(batch_size)(self._variables, frames))
+                frames = [np.zeros(shape, np.uint8) for shape in self._frame_shapes(batch_size)]
+                for row, face in enumerate(batch):
+                    for array, frame in zip(frames, face.frames, strict=True):
+                        array[row] = frame
+                on_device.append(self._program(batch_size)(self._variables, *frames))
                 fetched = finishers.submit(jax.device_get, on_device[-1])
                 for row, face in enumerate(batch):
                     face.result = finishers.submit(self._finish_face, face, fetched, row)
@@ -305,10 +320,27 @@ class FaceParser:
                 raise ValueError(f"{photo if is_path else name}: {error}") from error
         except (OSError, ValueError) as error:
             return _Photo(np.empty((0, 0, 3), np.uint8), [], error)
-        size = image.shape[:2]
-        frames = [resample.warp(image, matrix, (self.frame_size,) * 2) for matrix in matrices]
-        faces = zip(face_boxes, matrices, frames, strict=True)
-        return _Photo(image, [_Face(*face, photo_size=size) for face in faces])
+        faces = [
+            _Face(box, matrix, self._crop_frames(image, matrix), image.shape[:2])
+            for box, matrix in zip(face_boxes, matrices, strict=True)
+        ]
+        return _Photo(image, faces)
+
+    def _crop_frames(self, image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Returns a face's frame, and its wide frame at the size of the coarse image."""
+        frame = resample.warp(image, matrix, (self.frame_size,) * 2)
+        if not self.wide:
+            return (frame,)
+        size = self.model.config.coarse_image_size
+        wide_matrix = framing.wide_frame(matrix, self.frame_size, size[0])
+        return frame, resample.warp(image, wide_matrix, size)
+
+    def _frame_shapes(self, batch_size: int) -> list[tuple[int, ...]]:
+        """Returns the shapes of batches of frames, and of wide frames if the parser has them."""
+        sizes = [(self.frame_size,) * 2]
+        if self.wide:
+            sizes.append(self.model.config.coarse_image_size)
+        return [(batch_size, *size, 3) for size in sizes]
 
     def _locate_faces(
         self, image: np.ndarray, boxes: Any, landmarks: Any, detect: bool
@@ -328,8 +360,8 @@ class FaceParser:
 
     def _program(self, batch_size: int) -> Program:
         if batch_size not in self._programs:
-            shape = batch_size, self.frame_size, self.frame_size, 3
-            self._programs[batch_size] = compile_networks(self.model, self._variables, shape)
+            shapes = self._frame_shapes(batch_size)
+            self._programs[batch_size] = compile_networks(self.model, self._variables, *shapes)
         return self._programs[batch_size]
 
     def _finish_face(
@@ -356,28 +388,28 @@ class FaceParser:
                 raise photo.error
             return photo.error
         faces = [face.result.result() for face in photo.faces if face.result is not None]
-        labels = merge_labels(faces, photo.image.shape[:2])
+        labels, faces = merge_faces(faces, photo.image)
         return PhotoResult(photo.image, labels, faces, self.model.config.anatomy)
 
 
 def compile_networks(
-    model: STNiCNN, variables: Mapping[str, Any], shape: tuple[int, ...]
+    model: STNiCNN, variables: Mapping[str, Any], *shapes: tuple[int, ...]
 ) -> Program:
     """Returns `parse_frames` compiled for frames of a shape, from the cache on disk if possible.
 
     Args:
         model: the networks.
         variables: the variables of the model, on the device.
-        shape: shape of the frames, (batch, S, S, 3).
+        *shapes: shape of the frames, (batch, S, S, 3), and of the wide frames if they are parsed.
 
     Returns:
-        A function of variables and frames.
+        A function of variables and frames, and of wide frames.
     """
-    frames = jax.ShapeDtypeStruct(shape, np.uint8)
+    frames = [jax.ShapeDtypeStruct(shape, np.uint8) for shape in shapes]
     return cached_program(
         "parse of a batch",
         (model, current_implementations(), shapes_and_types((variables, frames))),
-        lambda: prevent_inlining(parse_frames.lower(model, variables, frames)),
+        lambda: prevent_inlining(parse_frames.lower(model, variables, *frames)),
         # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
         partial(compile_program, save_memory=True),
         list(jax.tree.leaves(variables)[0].devices()),
@@ -386,7 +418,10 @@ def compile_networks(
 
 @partial(jax.jit, static_argnames="model")
 def parse_frames(
-    model: STNiCNN, variables: Mapping[str, Any], frames: jax.Array
+    model: STNiCNN,
+    variables: Mapping[str, Any],
+    frames: jax.Array,
+    wide_frames: jax.Array | None = None,
 ) -> dict[str, jax.Array]:
     """Computes the outputs of the networks that `FaceResult.from_frame` takes.
 
@@ -394,18 +429,23 @@ def parse_frames(
         model: the networks.
         variables: the variables of the model.
         frames: uint8 (batch, S, S, 3).
+        wide_frames: uint8 (batch, *coarse_image_size, 3); None to parse the frames alone.
 
     Returns:
         `scores` of the classes, (batch, classes, S, S); `coarse_labels`, class ids of the coarse
         segmentation, uint8 (batch, rows, columns); `windows` in pixels of the frame, (batch, parts,
-        4).
+        4); with wide frames `wide_scores` of the global classes, (batch, global classes, rows,
+        columns).
     """
-    output: Any = model.apply(variables, frames)
-    return {
+    output: Any = model.apply(variables, frames, wide_frame=wide_frames)
+    outputs = {
         "scores": jnp.moveaxis(output.scores, -1, 1),
         "coarse_labels": jnp.argmax(output.coarse_probs, axis=-1).astype(jnp.uint8),
         "windows": windows_from_theta(output.theta, frames.shape[1:3]),
     }
+    if output.wide_probs is not None:
+        outputs["wide_scores"] = output.wide_probs
+    return outputs
 
 
 def _is_done(photo: _Photo) -> bool:

@@ -1,20 +1,15 @@
-"""Results of the parser: class scores of frames, resampled to the pixels of the photo.
-
-Scores are resampled rather than labels, so that borders are as fine as the photo.
-"""
+"""Results of the parser: labels and scores of a photo's pixels, by face and of the photo."""
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.evaluation import draw
-from jax_stn_icnn.faces import resample
+from jax_stn_icnn.faces import framing, resample
+from jax_stn_icnn.inference.resampling import Area, is_inside, resample_labels, resample_scores
 
 Box = tuple[float, float, float, float]
-Area = tuple[slice, slice]  # rows and columns of a photo
-_AMBIGUOUS = 255  # not a class: the pixels of the frame around a point have different classes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -45,6 +40,7 @@ class FaceResult:
     photo_size: tuple[int, ...]
     anatomy: Anatomy = dataclasses.field(repr=False)
     _frame_scores: np.ndarray = dataclasses.field(repr=False)
+    _wide_scores: np.ndarray | None = dataclasses.field(repr=False)
     _area: Area = dataclasses.field(repr=False)
     _labels: np.ndarray = dataclasses.field(repr=False)
 
@@ -59,6 +55,7 @@ class FaceResult:
         box: np.ndarray,
         matrix: np.ndarray,
         photo_size: tuple[int, ...],
+        wide_scores: np.ndarray | None = None,
     ) -> "FaceResult":
         """Resamples the networks' outputs for a frame to the photo.
 
@@ -70,12 +67,25 @@ class FaceResult:
             box: box of the face in the photo.
             matrix: pixels of the frame -> pixels of the photo.
             photo_size: (height, width) of the photo.
+            wide_scores: scores of the global classes in the wide frame, float32 (global classes,
+                rows, columns); without it, everything outside the frame is background.
 
         Returns:
             The result of the face.
         """
         area = resample.footprint(matrix, scores.shape[1:], photo_size)
-        label_map = _resample_labels(scores, matrix, area)
+        label_map = resample_labels(scores, matrix, area)
+        if wide_scores is not None:
+            inner_area, inner_labels = area, label_map
+            wide_matrix = framing.wide_frame(matrix, scores.shape[-1], wide_scores.shape[-1])
+            area = resample.footprint(wide_matrix, wide_scores.shape[1:], photo_size)
+            global_ids = np.array(anatomy.global_ids, np.uint8)
+            label_map = global_ids[resample_labels(wide_scores, wide_matrix, area)]
+            np.copyto(
+                label_map[_within(inner_area, area)],
+                inner_labels,
+                where=is_inside(scores.shape[1:], matrix, inner_area),
+            )
         present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
@@ -93,31 +103,77 @@ class FaceResult:
             photo_size=photo_size,
             anatomy=anatomy,
             _frame_scores=scores,
+            _wide_scores=wide_scores,
             _area=area,
             _labels=label_map,
         )
 
     @property
+    def frame_size(self) -> int:
+        """Side of the frame in its own pixels."""
+        return self._frame_scores.shape[-1]
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the face has labels outside the frame, from a wide frame."""
+        return self._wide_scores is not None
+
+    @property
     def labels(self) -> np.ndarray:
-        """Class ids of this face alone, uint8 (height, width) of the photo."""
+        """Class ids of this face's pixels, uint8 (height, width) of the photo.
+
+        Pixels of other faces' classes are background: each pixel belongs to one face at most, and
+        the faces' labels together are those of the photo.
+        """
         label_map = np.zeros(self.photo_size, np.uint8)
-        self.paint(label_map)
+        label_map[self._area] = self._labels
         return label_map
 
-    def paint(self, label_map: np.ndarray) -> None:
-        """Writes the classes of this face, except background, into a label map of the photo."""
-        np.copyto(label_map[self._area], self._labels, where=self._labels > 0)
+    @property
+    def area(self) -> Area:
+        """Rows and columns of the photo outside of which the face has no pixels."""
+        return self._area
+
+    @property
+    def area_labels(self) -> np.ndarray:
+        """The `labels` of `area`."""
+        return self._labels
+
+    def with_labels(self, label_map: np.ndarray, area: Area) -> "FaceResult":
+        """Returns the same face with other labels.
+
+        Args:
+            label_map: class ids, uint8 (rows, columns) of the area.
+            area: rows and columns of the photo outside of which the face has no pixels.
+        """
+        return dataclasses.replace(self, _labels=label_map, _area=area)
 
     def scores(self) -> np.ndarray:
-        """Class scores, float32 (height, width, classes); outside the frame, background's is 1."""
-        num_classes = self.anatomy.num_classes
-        scores = np.zeros((*self.photo_size, num_classes), np.float32)
+        """Class scores, float32 (height, width, classes), regardless of other faces.
+
+        Outside the frame, or the wide frame if there is one, the score of background is 1.
+        """
+        size = self._frame_scores.shape[1:]
+        area = resample.footprint(self.matrix, size, self.photo_size)
+        scores = np.zeros((*self.photo_size, self.anatomy.num_classes), np.float32)
         scores[..., 0] = 1
-        for c in range(num_classes):
-            scores[(*self._area, c)] = _resample_scores(
-                self._frame_scores, c, self.matrix, self._area
-            )
+        where = np.ones((1, 1), bool)
+        if self._wide_scores is not None:
+            self._add_wide_scores(scores)
+            where = is_inside(size, self.matrix, area)
+        for c in range(self.anatomy.num_classes):
+            values = resample_scores(self._frame_scores, c, self.matrix, area)
+            np.copyto(scores[(*area, c)], values, where=where)
         return scores
+
+    def _add_wide_scores(self, scores: np.ndarray) -> None:
+        """Writes the scores of the global classes into the photo's scores."""
+        assert self._wide_scores is not None
+        size = self._wide_scores.shape[1:]
+        matrix = framing.wide_frame(self.matrix, self._frame_scores.shape[-1], size[-1])
+        area = resample.footprint(matrix, size, self.photo_size)
+        for place, c in enumerate(self.anatomy.global_ids):
+            scores[(*area, c)] = resample_scores(self._wide_scores, place, matrix, area)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -126,7 +182,7 @@ class PhotoResult:
 
     Attributes:
         image: the photo as RGB, uint8 (height, width, 3).
-        labels: class ids, uint8 (height, width); where faces overlap, those of the larger face.
+        labels: class ids, uint8 (height, width), those of all faces.
         faces: the faces, in the order in which they were detected or given.
         anatomy: the classes and parts.
     """
@@ -168,72 +224,13 @@ class PhotoResult:
         return draw.with_legend(picture, self.labels, self.anatomy) if legend else picture
 
 
-def merge_labels(faces: Sequence[FaceResult], photo_size: tuple[int, ...]) -> np.ndarray:
-    """Merges the label maps of all faces of a photo, larger faces in front of smaller ones.
-
-    Args:
-        faces: the faces of the photo, in any order.
-        photo_size: (height, width) of the photo.
-
-    Returns:
-        Class ids, uint8 (height, width), background outside the faces.
-    """
-    label_map = np.zeros(photo_size, np.uint8)
-    for face in sorted(faces, key=lambda face: np.linalg.det(face.matrix[:, :2])):
-        face.paint(label_map)
-    return label_map
-
-
-def _resample_labels(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndarray:
-    """Returns the argmax of the scores that `_resample_scores` returns, without all of them."""
-    if np.linalg.det(matrix[:, :2]) < 1:  # The photo is coarser than the frame, so it is small.
-        return _argmax(
-            [_resample_scores(frame_scores, c, matrix, area) for c in range(len(frame_scores))]
-        )
-    if np.array_equal(matrix[:, :2], np.eye(2)) and not np.any(matrix[:, 2] % 1):
-        # The pixels of the photo are pixels of the frame.
-        offset = -matrix[::-1, 2].astype(int)
-        inside = [slice(e.start + n, e.stop + n) for e, n in zip(area, offset, strict=True)]
-        return _argmax(frame_scores[:, *inside])
-    # A bilinear score is a convex combination of the scores of four pixels: where the four have the
-    # same argmax, so has every point between them. Scores are needed only where they differ.
-    label_map = np.pad(_argmax(frame_scores), 1)  # Outside the frame everything is background.
-    corners = label_map[:-1, :-1], label_map[:-1, 1:], label_map[1:, :-1], label_map[1:, 1:]
-    agree = np.all([corner == corners[0] for corner in corners[1:]], axis=0)
-    cells = np.where(agree, corners[0], _AMBIGUOUS)
-    size = tuple(edge.stop - edge.start for edge in area)
-    to_frame = resample.shift_origin(resample.invert_matrix(matrix), *area)
-    labels = resample.sample_nearest(cells, to_frame + [[0, 0, 0.5], [0, 0, 0.5]], size)
-    rows, columns = np.nonzero(labels == _AMBIGUOUS)
-    pixels = np.stack([columns, rows], axis=1).astype(np.float64)
-    points = resample.transform_points(to_frame, pixels)
-    labels[rows, columns] = _argmax(
-        [
-            resample.sample_bilinear(frame_scores[c], points, outside=float(c == 0))
-            for c in range(len(frame_scores))
-        ]
+def _within(area: Area, outer: Area) -> Area:
+    """Returns the slices of an area in an array of a larger area."""
+    rows, columns = (
+        slice(inner.start - edge.start, inner.stop - edge.start)
+        for inner, edge in zip(area, outer, strict=True)
     )
-    return labels
-
-
-def _argmax(scores: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
-    """np.argmax over the first axis as uint8, class by class to save memory on large photos."""
-    best = scores[0].copy()
-    label_map = np.zeros(best.shape, np.uint8)
-    for c in range(1, len(scores)):
-        np.copyto(label_map, np.uint8(c), where=scores[c] > best)
-        np.maximum(best, scores[c], out=best)
-    return label_map
-
-
-def _resample_scores(
-    frame_scores: np.ndarray, c: int, matrix: np.ndarray, area: Area
-) -> np.ndarray:
-    """Resamples the scores of class `c` to an area of the photo, float32 (rows, columns)."""
-    rows, columns = area
-    size = rows.stop - rows.start, columns.stop - columns.start
-    to_frame = resample.shift_origin(resample.invert_matrix(matrix), rows, columns)
-    return resample.warp(frame_scores[c], to_frame, size, outside=float(c == 0))
+    return rows, columns
 
 
 def _bounding_box(window: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -54,6 +54,8 @@ class ModelConfig:
             `icnn`, for their window and for the full face (CLRNet, Huang et al., 2021).
         flip_test: Whether inference averages the logits of the global classes over the image and
             its mirror image.
+        wide: Whether the coarse network is trained on wide frames, too, so that parsers also label
+            hair, neck and clothes outside of the frame (`models.wide`).
         fine_channels: Channels of each row of the fine networks.
         interlinks: Number of interlinking layers of each interlinked CNN.
         dtype: Type of the computation, `float32` or `bfloat16`. Parameters, statistics, logits and
@@ -76,6 +78,7 @@ class ModelConfig:
     edge_head: bool = False
     bridge: bool = False
     flip_test: bool = False
+    wide: bool = False
     fine_channels: tuple[int, ...] = CHANNELS
     interlinks: int = INTERLINKS
     dtype: str = "float32"
@@ -155,6 +158,7 @@ class ModelConfig:
             "edge_head": _flag(self.edge_head),
             "bridge": _flag(self.bridge),
             "flip_test": _flag(self.flip_test),
+            "wide": _flag(self.wide),
             "fine_channels": _rows(self.fine_channels),
             "interlinks": _at_least(self.interlinks, 1),
             "dtype": _one_of(self.dtype, DTYPES),
@@ -169,7 +173,7 @@ class ModelConfig:
         """Returns a line for each pair of options that exclude each other."""
         problems = []
         only_background = len(self.anatomy.global_ids) == 1
-        for name, default in {"coarse_stride": 1, "flip_test": False}.items():
+        for name, default in {"coarse_stride": 1, "flip_test": False, "wide": False}.items():
             if only_background and getattr(self, name) != default:
                 problems.append(
                     f"{name} is {getattr(self, name)!r}, but must be {default!r}: background is "

@@ -30,6 +30,7 @@ from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta, localizer_input
 from jax_stn_icnn.models.outlining import outlined
 from jax_stn_icnn.models.unet import UNet
+from jax_stn_icnn.models.wide import blend
 
 # Those of the full face.
 COARSE_NETWORKS: dict[str, type[CoarseNetwork]] = {"unet": UNet, ENCODER: EncoderNetwork}
@@ -48,6 +49,8 @@ class STNiCNNOutput:
         patches: The crops, for each part (batch, *size, 3).
         fine_logits: For each part (batch, *size, labels of the part).
         scores: Scores of the classes in the frame, (batch, height, width, classes).
+        wide_probs: Probabilities of the global classes in the wide frame, channels first, (batch,
+            global classes, *coarse_image_size); None without a wide frame.
     """
 
     coarse_logits: jax.Array
@@ -57,6 +60,7 @@ class STNiCNNOutput:
     patches: tuple[jax.Array, ...]
     fine_logits: tuple[jax.Array, ...]
     scores: jax.Array
+    wide_probs: jax.Array | None = None
 
     @property
     def labels(self) -> jax.Array:
@@ -100,7 +104,12 @@ class STNiCNN(nn.Module):
         self.fine = FineNetworks(config, self.axis_name)
 
     def __call__(
-        self, frame: jax.Array, region: jax.Array | None = None, *, train: bool = False
+        self,
+        frame: jax.Array,
+        region: jax.Array | None = None,
+        *,
+        wide_frame: jax.Array | None = None,
+        train: bool = False,
     ) -> STNiCNNOutput:
         """Parses frames.
 
@@ -108,23 +117,51 @@ class STNiCNN(nn.Module):
             frame: Images of faces, uint8 or floats in 0..1, (batch, height, width, 3).
             region: Thetas of the picture's rectangle in the frame, (batch, 2, 3), if padding
                 surrounds the picture.
+            wide_frame: The faces' wide frames at the size of the coarse image, uint8 or floats in
+                0..1, (batch, *coarse_image_size, 3); not with a region.
             train: Whether BatchNorm uses, and records, the statistics of this batch.
 
         Returns:
             The scores, the label map, and every intermediate by name.
 
         Raises:
-            ValueError: Shapes do not match.
+            ValueError: Shapes do not match, or a wide frame is given although there is a region, or
+                background is the only global class.
         """
         frame = ops.to_float(frame)
         image = ops.coarse_image(frame, region, self.config.coarse_image_size)
-        coarse = self.coarse_stage(image, train=train)
+        wide_probs = None
+        if wide_frame is None:
+            coarse = self.coarse_stage(image, train=train)
+        else:
+            if region is not None or len(self.config.anatomy.global_ids) == 1:
+                raise ValueError(
+                    "wide_frame is given, but needs frames without a region, and global classes "
+                    "besides background"
+                )
+            check_shape("wide_frame", wide_frame, image.shape)
+            # One call, so that the coarse network is compiled once.
+            images = jnp.concatenate([image, ops.to_float(wide_frame).astype(image.dtype)])
+            both = self.coarse_stage(images, train=train)
+            coarse, wide = (
+                jax.tree.map(lambda x, i=i: x.reshape(2, -1, *x.shape[1:])[i], both) for i in (0, 1)
+            )
+            wide_probs = _channels_first_softmax(wide.global_logits)
         coarse_probs = nn.softmax(coarse.logits)
         theta = self.localize(coarse_probs, frame.shape[1:3], region, train=train)
         patches, fine_logits = self.fine_stage(frame, theta, coarse, region, train=train)
-        scores = self.merge(fine_logits, theta, coarse.global_logits, frame.shape[1:3], region)
+        scores = self.merge(
+            fine_logits, theta, coarse.global_logits, frame.shape[1:3], region, wide_probs
+        )
         return STNiCNNOutput(
-            coarse.logits, coarse.global_logits, coarse_probs, theta, patches, fine_logits, scores
+            coarse.logits,
+            coarse.global_logits,
+            coarse_probs,
+            theta,
+            patches,
+            fine_logits,
+            scores,
+            wide_probs,
         )
 
     def coarse_stage(self, coarse_image: jax.Array, *, train: bool = False) -> CoarseOutput:
@@ -241,6 +278,7 @@ class STNiCNN(nn.Module):
         global_logits: jax.Array | None,
         frame_size: Size,
         region: jax.Array | None = None,
+        wide_probs: jax.Array | None = None,
     ) -> jax.Array:
         """Returns the scores of all classes in the frame, merged from parts and global classes.
 
@@ -251,6 +289,7 @@ class STNiCNN(nn.Module):
             frame_size: (height, width) of the frame.
             region: Thetas of the picture's rectangle in the frame, (batch, 2, 3), if padding
                 surrounds the picture.
+            wide_probs: As in `STNiCNNOutput`.
 
         Returns:
             Scores of the classes, (batch, *frame_size, classes).
@@ -261,7 +300,10 @@ class STNiCNN(nn.Module):
         global_probs = None
         if global_logits is not None:
             # Softmax first, since the frame has several times as many pixels.
-            global_probs = _in_frame(_channels_first_softmax(global_logits), frame_size, region)
+            global_probs = _channels_first_softmax(global_logits)
+            if wide_probs is not None:
+                global_probs = blend(global_probs, wide_probs, frame_size)
+            global_probs = _in_frame(global_probs, frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
         return ops.paste(
             scores, theta, frame_size, self.config.anatomy, global_probs, axis_aligned=True
