@@ -24,7 +24,7 @@ def folder(tmp_path, monkeypatch):
             return np.zeros((0, 4))
         return np.array([[145, 45, 155, 55], [30, 30, 70, 70]])
 
-    monkeypatch.setattr(detectors, "make_detector", lambda name: detector)
+    monkeypatch.setattr(detectors, "make_single_view_detector", lambda: detector)
     return tmp_path
 
 

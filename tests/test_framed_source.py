@@ -59,7 +59,7 @@ def calls(monkeypatch):
             return np.array(self.boxes, np.float64)
 
     detector = Detector()
-    monkeypatch.setattr(detectors, "make_detector", lambda name: detector)
+    monkeypatch.setattr(detectors, "make_single_view_detector", lambda: detector)
     return detector
 
 

@@ -48,7 +48,7 @@ WITHIN = {
         "smoothing",
     ),
     "photos": ("reading", "files"),
-    "faces": ("resample", "detectors", "framing", "owners"),
+    "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
         "outlining",
@@ -99,7 +99,7 @@ WITHIN = {
         "jaxpr_to_onnx",
         "export",
     ),
-    "inference": ("resampling", "results", "merging", "threads", "parser"),
+    "inference": ("resampling", "results", "merging", "threads", "turning", "parser"),
     "train": (
         "losses",
         "consensus",

@@ -49,6 +49,6 @@ class FaceFolder:
         path = self._paths[index]
         photo, size = to_rgb(path), self._frame_size
         # Created per photo: OpenCV's detectors serve one thread at a time and cannot be pickled.
-        frame = find_frame(photo, detectors.make_detector("yunet"))
+        frame = find_frame(photo, detectors.make_single_view_detector())
         matrix = framing.resize_frame(frame, size)
         return {"image": resample.warp(photo, matrix, (size, size)), "name": str(path)}

@@ -119,7 +119,7 @@ class FramedSource:
 
     def _compute(self) -> np.ndarray:
         """Detects the faces of all records."""
-        detector = detectors.make_detector("yunet")
+        detector = detectors.make_single_view_detector()
         frames = np.empty((len(self), 2, 3))
         indices = tqdm(
             range(len(self)), desc=f"{self._name}: detecting faces", unit="photo", leave=False

@@ -13,18 +13,15 @@ from typing import Any
 import cv2
 import numpy as np
 
+from jax_stn_icnn.faces.search import MIN_FACE_SIZE, FaceSearch
+from jax_stn_icnn.faces.yunet import YuNet, shrink
+
 Detector = Callable[[np.ndarray], Any]
 NAMES = ("yunet", "cascade")
 
 # YuNet as OpenCV's model zoo publishes it (MIT license, see YUNET_LICENSE beside it).
 YUNET = Path(__file__).parents[1] / "pretrained" / "face_detection_yunet_2023mar.onnx"
 YUNET_SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-# YuNet runs on the photo resized to at most this many pixels a side, as in its authors' evaluation.
-# There it detects faces from about 10 to 600 pixels.
-_YUNET_SIDE = 640
-_YUNET_SMALLEST = 10
-_YUNET_SCORE, _YUNET_OVERLAP = 0.7, 0.3
-
 # The cascade runs on the photo resized to at most this many pixels a side and detects faces from 24
 # pixels there.
 _CASCADE = "haarcascade_frontalface_alt.xml"
@@ -32,25 +29,31 @@ _CASCADE_SIDE = 1024
 _CASCADE_SMALLEST = 24
 
 
-def make_detector(detector: str | Path | Detector) -> Detector:
+def make_detector(detector: str | Path | Detector, min_face_size: float | None = None) -> Detector:
     """Returns the detector of a name or file.
 
     Args:
         detector: `"yunet"`; `"cascade"`, OpenCV's Haar cascade of 2001; an `.onnx` file of YuNet,
             for example a newer version; or a callable, which is returned unchanged.
+        min_face_size: side of the smallest faces that YuNet searches for, in pixels of the photo,
+            as in `FaceSearch`; by default `MIN_FACE_SIZE`.
 
     Returns:
         The detector.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the name is unknown, the file is not a YuNet network, or the installed OpenCV
-            has no Haar cascade.
+        ValueError: the name is unknown, the file is not a YuNet network, the installed OpenCV has
+            no Haar cascade, or `min_face_size` is not positive or given for another detector.
     """
+    is_yunet = not callable(detector) and detector != "cascade"
+    if min_face_size is not None and not (is_yunet and min_face_size > 0):
+        raise ValueError(
+            f"min_face_size is {min_face_size} and the detector {detector!r}, but min_face_size "
+            "must be positive, and is for YuNet only"
+        )
     if callable(detector):
         return detector
-    if detector == "yunet":
-        return YuNet(yunet_file())
     if detector == "cascade":
         if not hasattr(cv2, "CascadeClassifier"):
             raise ValueError(
@@ -58,12 +61,21 @@ def make_detector(detector: str | Path | Detector) -> Detector:
                 "OpenCV 4"
             )
         return cascade
-    if Path(detector).suffix != ".onnx":
+    if detector != "yunet" and Path(detector).suffix != ".onnx":
         raise ValueError(
             f"there is no detector {str(detector)!r}, only {', '.join(NAMES)}, an .onnx file of "
             "YuNet, and any callable"
         )
-    return YuNet(Path(detector).expanduser())
+    file = yunet_file() if detector == "yunet" else Path(detector).expanduser()
+    return FaceSearch(YuNet(file), MIN_FACE_SIZE if min_face_size is None else min_face_size)
+
+
+def make_single_view_detector() -> YuNet:
+    """Returns the shipped YuNet, which detects the faces of one view, rotated by up to 60 degrees.
+
+    Frames of data sets come from it, so that they do not change with the search for faces.
+    """
+    return YuNet(yunet_file())
 
 
 def yunet_file() -> Path:
@@ -81,58 +93,6 @@ def yunet_file() -> Path:
     return YUNET
 
 
-class YuNet:
-    """OpenCV's YuNet: detects faces rotated by up to 60 degrees, and returns landmarks.
-
-    Wu, Peng and Yu, YuNet: A Tiny Millisecond-level Face Detector, Machine Intelligence Research
-    (2023).
-    """
-
-    def __init__(self, file: Path):
-        """Loads the network.
-
-        Args:
-            file: its `.onnx` file.
-
-        Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: OpenCV cannot read the file.
-        """
-        if not file.is_file():
-            raise FileNotFoundError(f"there is no file {file} for the face detector")
-        # OpenCV 5 warns that its engine for the CPU has no other targets; the CPU is what is used.
-        log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
-        try:
-            self._network = cv2.FaceDetectorYN.create(
-                str(file), "", (320, 320), _YUNET_SCORE, _YUNET_OVERLAP
-            )
-        except cv2.error as error:
-            raise ValueError(f"{file} is not a YuNet network that OpenCV reads: {error}") from error
-        finally:
-            cv2.utils.logging.setLogLevel(log_level)
-
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """Detects faces.
-
-        Args:
-            image: RGB, uint8 (height, width, 3).
-
-        Returns:
-            Landmarks of each face, the largest face first, float64 (faces, 5, 2): the centers of
-            the eyes, the tip of the nose and the corners of the mouth, side 1 before side 2.
-        """
-        small, scale = _shrink(image, _YUNET_SIDE)
-        if min(small.shape[:2]) < _YUNET_SMALLEST:
-            return np.empty((0, 5, 2))  # In narrower strips YuNet returns false detections.
-        self._network.setInputSize(small.shape[1::-1])
-        _, detections = self._network.detect(cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        rows = np.reshape([] if detections is None else detections, (-1, 15)).astype(np.float64)
-        rows = rows[np.argsort(-rows[:, 2] * rows[:, 3], kind="stable")]
-        landmarks = rows[:, 4:14].reshape(-1, 5, 2)
-        # Integer coordinates are pixel centers, both in the photo and in the resized image.
-        return (landmarks + 0.5) * scale - 0.5
-
-
 def cascade(image: np.ndarray) -> np.ndarray:
     """Detects upright frontal faces with OpenCV's Haar cascade.
 
@@ -144,7 +104,7 @@ def cascade(image: np.ndarray) -> np.ndarray:
     """
     import cv2.data
 
-    small, scale = _shrink(image, _CASCADE_SIDE)
+    small, to_photo = shrink(image, _CASCADE_SIDE)
     classifier = cv2.CascadeClassifier(cv2.data.haarcascades + _CASCADE)
     detections = classifier.detectMultiScale(
         cv2.cvtColor(small, cv2.COLOR_RGB2GRAY),
@@ -153,7 +113,9 @@ def cascade(image: np.ndarray) -> np.ndarray:
         minSize=(_CASCADE_SMALLEST, _CASCADE_SMALLEST),
     )
     left, top, width, height = np.reshape(detections, (-1, 4)).astype(np.float64).T
-    boxes = np.stack([left, top, left + width, top + height], axis=1) * np.tile(scale, 2)
+    boxes = np.stack([left, top, left + width, top + height], axis=1) * np.tile(
+        np.diag(to_photo), 2
+    )
     boxes[:, 2:] -= 1  # from the far edges to the centers of the last pixels
     selected: list[np.ndarray] = []
     for box in boxes[np.argsort(-width, kind="stable")]:
@@ -162,13 +124,3 @@ def cascade(image: np.ndarray) -> np.ndarray:
         if not any(np.all((center > larger[:2]) & (center < larger[2:])) for larger in selected):
             selected.append(box)
     return np.reshape(selected, (-1, 4))
-
-
-def _shrink(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Resizes a photo to at most `side` pixels a side; also returns the scale (x, y) back."""
-    height, width = image.shape[:2]
-    factor = max(max(height, width) / side, 1)
-    size = max(round(width / factor), 1), max(round(height / factor), 1)
-    if size != (width, height):
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return np.ascontiguousarray(image), np.divide((width, height), size)

@@ -64,15 +64,26 @@ def frame_from_landmarks(landmarks: np.ndarray, frame_size: int) -> np.ndarray:
     Raises:
         ValueError: the points coincide.
     """
-    eye_1, eye_2, _, mouth_1, mouth_2 = landmarks
-    eyes, mouth = (eye_1 + eye_2) / 2, (mouth_1 + mouth_2) / 2
-    across, down = eye_2 - eye_1, mouth - eyes
-    axis = across + np.array([down[1], -down[0]])
+    eyes, across, down = _eyes_and_mouth(landmarks)
+    axis = horizontal_axis(landmarks)
     side = max(4.0 * np.linalg.norm(across), 3.6 * np.linalg.norm(down))
     length = np.linalg.norm(axis)
     if length < 1e-6 * side or side < 1:
         raise ValueError(f"landmarks {landmarks.tolist()} do not span a face")
     return _frame(eyes + 0.1 * down, axis / length * side, frame_size)
+
+
+def horizontal_axis(landmarks: np.ndarray) -> np.ndarray:
+    """Returns the direction of the upper side of a face's frame, by its landmarks.
+
+    Args:
+        landmarks: as in `frame_from_landmarks`, (5, 2).
+
+    Returns:
+        (x, y) in pixels, to the right in an upright face; 0 if the points coincide.
+    """
+    _, across, down = _eyes_and_mouth(landmarks)
+    return across + np.array([down[1], -down[0]])
 
 
 def frame_from_photo(size: tuple[int, int], frame_size: int) -> np.ndarray:
@@ -248,6 +259,13 @@ def _points(values: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} contain numbers that are not finite")
     return array
+
+
+def _eyes_and_mouth(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the middle of the eyes, and the vectors eye 1 -> eye 2 and eyes -> mouth."""
+    eye_1, eye_2, _, mouth_1, mouth_2 = landmarks
+    eyes = (eye_1 + eye_2) / 2
+    return eyes, eye_2 - eye_1, (mouth_1 + mouth_2) / 2 - eyes
 
 
 def _frame(center: np.ndarray, axis: np.ndarray, frame_size: int) -> np.ndarray:

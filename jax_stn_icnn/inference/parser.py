@@ -31,6 +31,7 @@ from jax_stn_icnn.geometry import windows_from_theta
 from jax_stn_icnn.inference.merging import merge_faces
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 from jax_stn_icnn.inference.threads import background_threads, run_ahead
+from jax_stn_icnn.inference.turning import RotationCheck
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 from jax_stn_icnn.ops.platform import current_implementations
@@ -83,6 +84,7 @@ class FaceParser:
         detector: str | Path | Detector = "yunet",
         *,
         wide: bool = True,
+        min_face_size: float | None = None,
     ):
         """Creates a parser from a model and its variables.
 
@@ -92,11 +94,12 @@ class FaceParser:
             frame_size: side of the frames that the model was trained on, in pixels.
             detector: face detector, as in `load`.
             wide: as in `load`.
+            min_face_size: side of the smallest faces that are searched for, as in `load`.
 
         Raises:
             FileNotFoundError: the file of the detector does not exist.
-            ValueError: the variables do not fit the model, a window is larger than the frame, or
-                the detector is unknown.
+            ValueError: the variables do not fit the model, a window is larger than the frame, the
+                detector is unknown, or `min_face_size` is invalid.
         """
         largest = max(max(size) for size in model.config.patch_sizes)
         if largest > frame_size:
@@ -109,9 +112,10 @@ class FaceParser:
         self.model = model
         self.frame_size = frame_size
         self.wide = wide and model.config.wide
-        self.detector = detectors.make_detector(detector)
+        self.detector = detectors.make_detector(detector, min_face_size)
         self._detector_lock = threading.Lock()  # Detectors serve one thread at a time.
         self._variables = jax.device_put(dict(variables))
+        self._rotation_check = RotationCheck(model, self._variables, frame_size)
         self._programs: dict[int, Program] = {}  # by batch size
 
     @property
@@ -131,6 +135,7 @@ class FaceParser:
         *,
         detector: str | Path | Detector = "yunet",
         wide: bool = True,
+        min_face_size: float | None = None,
     ) -> "FaceParser":
         """Creates a parser from a file of weights.
 
@@ -143,17 +148,27 @@ class FaceParser:
                 `landmarks` as in `__call__`.
             wide: whether to parse hair, neck, shoulders and clothes outside of the square around
                 each face, too, if the weights are trained for it, as `"nineteen"` is.
+            min_face_size: side of the smallest faces that YuNet searches for, from forehead to
+                chin, in pixels of the photo; by default 40, about 2 times the distance of the eyes.
+                The time for large photos is proportional to its inverse square.
 
         Returns:
             The parser.
 
         Raises:
             FileNotFoundError: a file does not exist.
-            ValueError: the file is not a file of weights or lacks an entry, or the detector is
-                unknown.
+            ValueError: the file is not a file of weights or lacks an entry, the detector is
+                unknown, or `min_face_size` is not positive or given for another detector.
         """
         loaded = weights.load_weights(weights.weights_file(source))
-        return cls(loaded.variables, loaded.model, loaded.frame_size, detector, wide=wide)
+        return cls(
+            loaded.variables,
+            loaded.model,
+            loaded.frame_size,
+            detector,
+            wide=wide,
+            min_face_size=min_face_size,
+        )
 
     @overload
     def __call__(
@@ -355,7 +370,7 @@ class FaceParser:
         if landmarks is not None:
             return framing.frames_from_landmarks(landmarks, side)
         with self._detector_lock:
-            detections = self.detector(image)
+            detections = self._rotation_check.detect(self.detector, image)
         return framing.frames_from_detections(detections, (height, width), side)
 
     def _program(self, batch_size: int) -> Program:

@@ -31,7 +31,7 @@ def main() -> None:
     OUT.mkdir(exist_ok=True)
     group = _group()
     Image.fromarray(group).save(OUT / "group.png")
-    landmarks = detectors.make_detector("yunet")(group)
+    landmarks = detectors.make_single_view_detector()(group)
     cases = {
         "group": _array("group", group),
         "frames": _frames(group, landmarks),

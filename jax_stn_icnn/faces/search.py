@@ -1,0 +1,240 @@
+"""Search for faces of any rotation and size, in several views of a photo.
+
+YuNet detects upright faces from about 10 to 600 pixels. One view, the photo resized to 640 pixels,
+is enough for most photos. Other views are added only where they are needed:
+
+    large photo                       tiles at a higher resolution, for small faces
+    face that may not be upright      the face alone, at twelve rotations
+    no certain face                   the photo at other rotations, and much reduced
+
+Faces that several views contain are returned once.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from jax_stn_icnn.faces import framing, resample
+from jax_stn_icnn.faces.yunet import MIN_SCORE, SIDE, Detection, YuNet, largest_first, shrink
+
+MIN_FACE_SIZE = 40.0
+# Tiles are resized so that the smallest faces have this many pixels, from which YuNet detects
+# almost all faces, if with low scores. Neighboring tiles share a strip that contains every face too
+# small for the first view.
+_DETECTABLE_SIZE = 14
+_TILE, _STRIP = 1600, 160
+# Of the photos of wild.zip 91 in 100 have this score and at most 10 degrees in the first view, 99
+# at most 15. Of their copies at 30, 45, ... 330 degrees, 1 and 2 % do, with wrong landmarks.
+_CERTAIN_SCORE, _CERTAIN_DEGREES = 0.9, 12
+# The side of the view of a face alone, the part of it that the face covers, and the number of
+# rotations. Rotated upright, 98 % of the faces have the score.
+_FACE_VIEW, _FACE_PART, _ROTATIONS = 128, 0.4, 12
+_UPRIGHT_SCORE, _UPRIGHT_DEGREES = 0.85, 30
+# Views with this part of the best score count in the mean of rotations. A face is doubtful if its
+# score at a rotation that differs by more than the degrees is lower by at most the margin.
+_NEAR_BEST, _MARGIN, _SAME_DEGREES = 0.85, 0.08, 30
+# Degrees by which the photo is rotated, and if no face is found, degrees between these.
+_QUARTER_TURNS, _BETWEEN = (0, 90, 180, 270), (45, 135, 225, 315)
+_CLOSE_UP = 192  # In a larger view the features of a face that exceeds the photo are too large.
+# Faces smaller than this in the first view may have low scores because of their size alone.
+_SMALL = 24
+_APART = 0.4  # distance of the centers of two faces, at least, in sides of the larger
+
+
+class FaceSearch:
+    """Detector of faces of any rotation and size."""
+
+    def __init__(self, network: YuNet, min_face_size: float = MIN_FACE_SIZE):
+        """Creates the detector.
+
+        Args:
+            network: detects the faces of a view.
+            min_face_size: side of the smallest faces that are searched for, in pixels of the photo;
+                a face is as wide as from forehead to chin, 2 to 2.5 times the distance of its eyes.
+        """
+        self._network = network
+        self._min_face_size = min_face_size
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Detects faces.
+
+        Args:
+            image: RGB, uint8 (height, width, 3).
+
+        Returns:
+            Landmarks of each face, the largest face first, float64 (faces, 5, 2): the centers of
+            the eyes, the tip of the nose and the corners of the mouth, side 1 before side 2.
+        """
+        return largest_first(self.detect(image))
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """Returns the faces that `__call__` returns as detections."""
+        small, to_photo = shrink(image, SIDE)
+        candidates = [face.transform(to_photo) for face in self._network.detect(small)]
+        sure, unsure = self._select_faces(image, [*candidates, *self._detect_in_tiles(image)])
+        if not sure or any(_degrees(face) > _UPRIGHT_DEGREES for face in sure):
+            for angles in (_QUARTER_TURNS, _BETWEEN):
+                rotated = [face.transform(to_photo) for face in self._detect_rotated(small, angles)]
+                found = self._select_faces(image, [f for f in rotated if _is_new(f, sure)])
+                sure, unsure = _without_overlaps(sure + found[0]), unsure + found[1]
+                if sure or unsure:
+                    break
+        return sure + [face for face in _without_overlaps(unsure) if _is_new(face, sure)]
+
+    def _detect_in_tiles(self, image: np.ndarray) -> Iterator[Detection]:
+        """Yields the detections of a large photo at the resolution of its smallest faces."""
+        longest = max(image.shape[:2])
+        side = min(longest, round(longest * _DETECTABLE_SIZE / self._min_face_size))
+        if side <= SIDE:
+            return
+        resized, to_photo = shrink(image, side)
+        height, width = resized.shape[:2]
+        for top in range(0, max(height - _STRIP, 1), _TILE - _STRIP):
+            for left in range(0, max(width - _STRIP, 1), _TILE - _STRIP):
+                tile = np.ascontiguousarray(resized[top : top + _TILE, left : left + _TILE])
+                to_resized = np.array([[1.0, 0.0, left], [0.0, 1.0, top]])
+                for face in self._network.detect(tile):
+                    yield face.transform(to_resized).transform(to_photo)
+
+    def _detect_rotated(self, image: np.ndarray, angles: Iterable[int]) -> Iterator[Detection]:
+        """Yields the detections of an image and of the reduced image, rotated by some degrees."""
+        reduced, to_image = shrink(image, _CLOSE_UP)
+        for degrees in angles:
+            view, to_reduced = _rotate(reduced, degrees)
+            for face in self._network.detect(view):
+                yield face.transform(to_reduced).transform(to_image)
+            if degrees:  # The first view is upright.
+                view, to_unrotated = _rotate(image, degrees)
+                for face in self._network.detect(view):
+                    yield face.transform(to_unrotated)
+
+    def _select_faces(
+        self, image: np.ndarray, candidates: Iterable[Detection]
+    ) -> tuple[list[Detection], list[Detection]]:
+        """Returns the candidates that are faces, with landmarks from the upright view of each.
+
+        Args:
+            image: the photo.
+            candidates: detections in it, also several of one face.
+
+        Returns:
+            The faces that are detected when they are upright, and other likely ones.
+        """
+        small = _SMALL * max(*image.shape[:2], SIDE) / SIDE
+        sure, unsure = [], []
+        for candidate in _without_overlaps(candidates):
+            if self._is_certain(image, candidate):
+                sure.append(candidate)
+                continue
+            rotations = self._detect_upright(image, candidate)
+            if rotations and rotations[0].score >= _UPRIGHT_SCORE:
+                # Large upright detections with a low score are rarely faces.
+                is_rotated = _degrees(rotations[0]) > _UPRIGHT_DEGREES
+                if candidate.score >= MIN_SCORE or is_rotated or candidate.side < small:
+                    sure.append(_with_alternatives(rotations[0], [*rotations[1:], candidate]))
+            elif candidate.score >= MIN_SCORE:
+                unsure.append(_with_alternatives(candidate, rotations))
+        return sure, unsure
+
+    def _is_certain(self, image: np.ndarray, face: Detection) -> bool:
+        """Whether a detection certainly is an upright face."""
+        if face.score < _CERTAIN_SCORE or _degrees(face) > _CERTAIN_DEGREES:
+            return False
+        opposite = self._detect_at(image, face, np.pi)
+        return opposite is None or opposite.score < face.score
+
+    def _detect_upright(self, image: np.ndarray, face: Detection) -> list[Detection]:
+        """Detects one face in views in which it may be upright; the best score first."""
+        # The views are resampled from an image that contains all of them.
+        around_to_image = _view(face, 0.0, 2 * _FACE_VIEW)
+        around = resample.warp(image, around_to_image, (2 * _FACE_VIEW, 2 * _FACE_VIEW))
+        in_around = face.transform(resample.invert_matrix(around_to_image))
+        angles = np.arange(_ROTATIONS) * 2 * np.pi / _ROTATIONS
+        views = [self._detect_at(around, in_around, angle) for angle in angles]
+        scores = np.array([0.0 if found is None else found.score for found in views])
+        rotations = []
+        while scores.any():
+            best = int(np.argmax(scores))
+            near = np.cos(angles - angles[best]) > 0.4
+            # Landmarks are rotated too little in views that are not upright, but the scores around
+            # the best view are symmetric.
+            weights = near * np.maximum(scores - _NEAR_BEST * scores[best], 0)
+            mean_angle = float(np.angle(np.sum(weights * np.exp(1j * angles))))
+            found = self._detect_at(around, in_around, mean_angle)
+            if found is None or found.score < scores[best] - 0.05:
+                found = views[best]
+            assert found is not None
+            rotations.append(found.transform(around_to_image))
+            scores[near] = 0
+        return rotations
+
+    def _detect_at(self, image: np.ndarray, face: Detection, angle: float) -> Detection | None:
+        """Detects one face in its view at a rotation; None if the view does not contain it."""
+        to_image = _view(face, angle, _FACE_VIEW)
+        view = resample.warp(image, to_image, (_FACE_VIEW, _FACE_VIEW))
+        for found in self._network.detect(view):
+            found = found.transform(to_image)
+            near = np.linalg.norm(found.center - face.center) < 0.5 * face.side
+            if near and 0.5 < found.side / face.side < 2:
+                return found
+        return None
+
+
+def _degrees(face: Detection, other: Detection | None = None) -> float:
+    """Returns the angle between a face and an upright one, or another face, 0..180."""
+    x, y = framing.horizontal_axis(face.landmarks)
+    angle = np.arctan2(y, x)
+    if other is not None:
+        x, y = framing.horizontal_axis(other.landmarks)
+        angle -= np.arctan2(y, x)
+    return float(np.degrees(abs(np.angle(np.exp(1j * angle)))))
+
+
+def _with_alternatives(face: Detection, others: Iterable[Detection]) -> Detection:
+    """Returns a face with those of the others that have another rotation and almost its score."""
+    alternatives = tuple(
+        other
+        for other in others
+        if other.score >= face.score - _MARGIN and _degrees(other, face) > _SAME_DEGREES
+    )
+    return face._replace(alternatives=alternatives)
+
+
+def _view(face: Detection, angle: float, side: int) -> np.ndarray:
+    """Returns the matrix of the view around a face that is rotated by an angle, view -> image."""
+    pixel = face.side / (_FACE_PART * _FACE_VIEW)
+    cos, sin = pixel * np.cos(angle), pixel * np.sin(angle)
+    linear = np.array([[cos, -sin], [sin, cos]])
+    origin = face.center - linear @ np.full(2, (side - 1) / 2)
+    return np.concatenate([linear, origin[:, None]], axis=1)
+
+
+def _rotate(image: np.ndarray, degrees: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the image with a face upright that is rotated by some degrees, and its matrix back.
+
+    The result contains the full image.
+    """
+    height, width = image.shape[:2]
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    linear = np.array([[cos, -sin], [sin, cos]])
+    columns, rows = np.ceil(np.round(np.abs(linear) @ (width, height), 6)).astype(int)
+    origin = np.array([width - 1, height - 1]) / 2 - linear @ np.array([columns - 1, rows - 1]) / 2
+    matrix = np.concatenate([linear, origin[:, None]], axis=1)
+    return resample.warp(image, matrix, (rows, columns)), matrix
+
+
+def _without_overlaps(faces: Iterable[Detection]) -> list[Detection]:
+    """Returns the detections, the best score first, without further ones of the same faces."""
+    distinct: list[Detection] = []
+    for face in sorted(faces, key=lambda face: -face.score):
+        if _is_new(face, distinct):
+            distinct.append(face)
+    return distinct
+
+
+def _is_new(face: Detection, others: Iterable[Detection]) -> bool:
+    """Whether the centers of a detection and of each other are outside of the larger box."""
+    return all(
+        np.max(np.abs(face.center - other.center)) > _APART * max(face.side, other.side)
+        for other in others
+    )

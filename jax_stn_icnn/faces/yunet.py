@@ -1,0 +1,142 @@
+"""YuNet, the network that detects faces: one pass over one image.
+
+Wu, Peng and Yu, YuNet: A Tiny Millisecond-level Face Detector, Machine Intelligence Research
+(2023).
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from jax_stn_icnn.faces import resample
+
+# Faces with a lower score are not returned as such, but may be detected in another view.
+MIN_SCORE = 0.7
+_MIN_CANDIDATE_SCORE, _OVERLAP = 0.3, 0.3
+_SMALLEST_IMAGE = 10  # In narrower strips YuNet returns false detections.
+# YuNet runs on a photo resized to at most this many pixels a side, as in its authors' evaluation.
+# There it detects faces from about 10 to 600 pixels.
+SIDE = 640
+
+
+class Detection(NamedTuple):
+    """A detected face.
+
+    Attributes:
+        center: (x, y) of its box.
+        side: Side of a square with the area of its box, in pixels.
+        landmarks: The centers of the eyes, the tip of the nose and the corners of the mouth, side 1
+            before side 2, (5, 2).
+        score: Of YuNet, 0..1.
+        alternatives: The same face at other rotations that YuNet scores almost as high.
+    """
+
+    center: np.ndarray
+    side: float
+    landmarks: np.ndarray
+    score: float
+    alternatives: tuple["Detection", ...] = ()
+
+    def transform(self, matrix: np.ndarray) -> "Detection":
+        """Returns the detection in the pixels of another image, given the matrix to them."""
+        return Detection(
+            resample.transform_points(matrix, self.center),
+            self.side * float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))),
+            resample.transform_points(matrix, self.landmarks),
+            self.score,
+            tuple(other.transform(matrix) for other in self.alternatives),
+        )
+
+
+class YuNet:
+    """The network; as a detector it returns the faces of one view, rotated by up to 60 degrees."""
+
+    def __init__(self, file: Path):
+        """Loads the network.
+
+        Args:
+            file: its `.onnx` file.
+
+        Raises:
+            FileNotFoundError: the file does not exist.
+            ValueError: OpenCV cannot read the file.
+        """
+        if not file.is_file():
+            raise FileNotFoundError(f"there is no file {file} for the face detector")
+        # OpenCV 5 warns that its engine for the CPU has no other targets; the CPU is what is used.
+        log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
+        try:
+            self._network = cv2.FaceDetectorYN.create(
+                str(file), "", (320, 320), _MIN_CANDIDATE_SCORE, _OVERLAP
+            )
+        except cv2.error as error:
+            raise ValueError(f"{file} is not a YuNet network that OpenCV reads: {error}") from error
+        finally:
+            cv2.utils.logging.setLogLevel(log_level)
+
+    def __call__(self, image: np.ndarray) -> np.ndarray:
+        """Detects faces in one view, the photo resized to at most `SIDE` pixels a side.
+
+        Args:
+            image: RGB, uint8 (height, width, 3).
+
+        Returns:
+            Landmarks of each face, the largest face first, float64 (faces, 5, 2), as in
+            `Detection`.
+        """
+        small, to_photo = shrink(image, SIDE)
+        faces = [face for face in self.detect(small) if face.score >= MIN_SCORE]
+        return largest_first([face.transform(to_photo) for face in faces])
+
+    def detect(self, image: np.ndarray) -> list[Detection]:
+        """Detects faces, and candidates with lower scores, at the size of the image.
+
+        Args:
+            image: RGB, uint8 (height, width, 3).
+
+        Returns:
+            The detections, the best score first.
+        """
+        if min(image.shape[:2]) < _SMALLEST_IMAGE:
+            return []
+        self._network.setInputSize(image.shape[1::-1])
+        _, found = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        rows = np.reshape([] if found is None else found, (-1, 15)).astype(np.float64)
+        return [
+            Detection(
+                row[:2] + row[2:4] / 2,
+                float(np.sqrt(row[2] * row[3])),
+                row[4:14].reshape(5, 2),
+                float(row[14]),
+            )
+            for row in rows
+        ]
+
+
+def largest_first(faces: list[Detection]) -> np.ndarray:
+    """Returns the landmarks of detections, the largest face first, float64 (faces, 5, 2)."""
+    ordered = sorted(faces, key=lambda face: -face.side)
+    return np.reshape([face.landmarks for face in ordered], (-1, 5, 2))
+
+
+def shrink(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Resizes a photo to at most `side` pixels a side.
+
+    Args:
+        image: uint8 (height, width, 3).
+        side: the longest side of the result.
+
+    Returns:
+        The resized photo, and the matrix from its pixels to those of the photo, (2, 3).
+    """
+    height, width = image.shape[:2]
+    factor = max(max(height, width) / side, 1)
+    size = max(round(width / factor), 1), max(round(height / factor), 1)
+    if size != (width, height):
+        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    # Integer coordinates are pixel centers, both in the photo and in the resized image.
+    scale = np.divide((width, height), size)
+    matrix = np.concatenate([np.diag(scale), (scale[:, None] - 1) / 2], axis=1)
+    return np.ascontiguousarray(image), matrix

@@ -1,0 +1,107 @@
+"""Faces at any rotation and size."""
+
+import cv2
+import numpy as np
+import pytest
+from conftest import small_model
+
+from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.faces import detectors, resample
+from jax_stn_icnn.faces.yunet import Detection
+from jax_stn_icnn.inference.turning import RotationCheck
+from tfds_builders.synthetic_faces.face import draw_face
+
+GRAY = (128, 128, 128)
+
+
+@pytest.fixture(scope="module")
+def face():
+    """A drawn face in a gray square, and its landmarks."""
+    image = np.full((320, 320, 3), GRAY, np.uint8)
+    image[32:288, 32:288] = draw_face("train", 7).image
+    (landmarks,) = detectors.make_single_view_detector()(image)
+    return image, landmarks
+
+
+def place(canvas, image, degrees, scale, center):
+    """Draws an image into a canvas; returns the matrix image -> canvas."""
+    matrix = cv2.getRotationMatrix2D((159.5, 159.5), degrees, scale)
+    matrix[:, 2] += np.subtract(center, 159.5)
+    size = canvas.shape[:2]
+    back = resample.invert_matrix(matrix)
+    drawn = resample.sample_nearest(np.ones((320, 320), np.uint8), back, size) == 1
+    canvas[drawn] = resample.warp(image, back, size)[drawn]
+    return matrix
+
+
+def distance(found, expected):
+    """The distance of landmarks, relative to that of the eyes."""
+    apart = np.linalg.norm(expected[1] - expected[0])
+    return np.linalg.norm(found - expected, axis=-1).max() / apart
+
+
+@pytest.mark.parametrize("degrees", [60, 90, 180, 300])
+def test_a_rotated_face_has_rotated_landmarks(face, degrees):
+    image, landmarks = face
+    photo = np.full((460, 460, 3), GRAY, np.uint8)
+    matrix = place(photo, image, degrees, 1, (230, 230))
+    (found,) = detectors.make_detector("yunet")(photo)
+    assert distance(found, resample.transform_points(matrix, landmarks)) < 0.35
+    single = detectors.make_single_view_detector()(photo)
+    assert not len(single) or distance(single[0], found) > 0.35
+
+
+def test_small_faces_of_a_large_photo_are_searched_by_min_face_size(face):
+    image, landmarks = face
+    photo = np.full((900, 1200, 3), GRAY, np.uint8)
+    matrix = place(photo, image, 0, 0.15, (900, 300))
+    assert len(detectors.make_detector("yunet", min_face_size=200)(photo)) == 0
+    (found,) = detectors.make_detector("yunet", min_face_size=15)(photo)
+    assert distance(found, resample.transform_points(matrix, landmarks)) < 0.35
+
+
+def test_a_close_up_larger_than_the_photo(face):
+    image, landmarks = face
+    photo = cv2.resize(image[104:248, 88:232], (640, 640), interpolation=cv2.INTER_CUBIC)
+    (found,) = detectors.make_detector("yunet")(photo)
+    assert distance(found, (landmarks - (88, 104)) * 640 / 144) < 0.35
+
+
+@pytest.mark.parametrize(
+    ("detector", "size"), [("yunet", 0), ("yunet", -3.0), ("cascade", 20), (len, 20)]
+)
+def test_an_invalid_min_face_size_is_named(detector, size):
+    with pytest.raises(ValueError, match=f"min_face_size is {size}.*must be positive"):
+        detectors.make_detector(detector, size)
+
+
+class TestRotationCheck:
+    # In its frame of side 64, see `test_parser.TestLandmarks`.
+    POINTS = np.array([(23.5, 29.9), (39.5, 29.9), (31, 38), (26.0, 45.9), (37.0, 45.9)])
+
+    @pytest.fixture
+    def check(self):
+        """A check whose network predicts the class that the red of a pixel gives."""
+        check = RotationCheck(small_model(), {}, 64)
+        check.__dict__["_program"] = lambda variables, frames: np.eye(9)[frames[..., 0] // 20]
+        return check
+
+    def test_the_rotation_with_eyes_nose_and_mouth_at_the_landmarks_is_chosen(self, check):
+        photo = np.zeros((64, 64, 3), np.uint8)
+        names = ("eye_1", "eye_2", "nose", "upper_lip", "lower_lip")
+        for (x, y), name in zip(63 - self.POINTS, names, strict=True):
+            rows, columns = slice(round(y) - 3, round(y) + 4), slice(round(x) - 3, round(x) + 4)
+            photo[rows, columns] = 20 * NINE.classes.index(name) + 10
+        upright, rotated = (
+            Detection(np.full(2, 31.5), 40.0, points, 0.9)
+            for points in (self.POINTS, 63 - self.POINTS)
+        )
+        assert check.choose(photo, upright._replace(alternatives=(rotated,))) is rotated
+        doubtful = rotated._replace(alternatives=(upright,))
+        assert check.choose(photo, doubtful) is doubtful
+
+    def test_only_doubtful_faces_need_the_network(self, face):
+        check = RotationCheck(small_model(), {}, 64)  # without variables, so it cannot compile
+        detector = detectors.make_detector("yunet")
+        np.testing.assert_array_equal(check.detect(detector, face[0]), detector(face[0]))
+        assert check.detect(len, face[0]) == len(face[0])
