@@ -122,7 +122,7 @@ def _open_split(config: ConfigDict, anatomy: Anatomy) -> tuple[Loader, int, Labe
         split, framing = dataset.test, dataset.framing
     else:
         sources = [one for one in dataset.sources.values() if one.name == name]
-        framing = sources[0].framing.removesuffix("_wide") if sources else ""
+        framing = sources[0].framing.partition("_")[0] if sources else ""
     examples, label_sets = open_examples(
         _DATA_DIR.value or dataset.data_dir,
         name,

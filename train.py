@@ -47,7 +47,7 @@ def _prepare(config: ConfigDict) -> None:
         framings = {dataset.name: dataset.framing}
         framings |= {source.name: source.framing for source in dataset.sources.values()}
         for name, framing in framings.items():
-            framing = framing.removesuffix("_wide")
+            framing = framing.partition("_")[0]
             if not framing and name in DATA_SETS:
                 framing = DATA_SETS[name].framing
             print(prepare(name, data_dir, manual_dir, "array_record", framing or None))

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from benchmarks.wild import read_photos
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.faces import framing, resample
+from jax_stn_icnn.faces import resample
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 
 CLASSES = ("hair", "neck", "cloth")
@@ -33,17 +33,14 @@ def boundary(mask: np.ndarray) -> np.ndarray:
 def is_near_edge(face: FaceResult, size: tuple[int, ...]) -> np.ndarray:
     """Returns which pixels of a photo of a size lie near an edge of one of a face's frames."""
     near = np.zeros(size, bool)
-    matrices = [face.matrix]
-    if face.is_wide:
-        matrices.append(framing.wide_frame(face.matrix, face.frame_size))
     y, x = np.indices(size)
-    for matrix in matrices:
+    for matrix, side in face.frames:
         scale = np.hypot(*matrix[:, 0])
-        center = (face.frame_size - 1) / 2
+        center = (side - 1) / 2
         points = resample.transform_points(
             resample.invert_matrix(matrix), np.stack([x, y], axis=-1).astype(np.float64)
         )
-        outside = np.abs(points - center).max(axis=-1) - face.frame_size / 2
+        outside = np.abs(points - center).max(axis=-1) - side / 2
         near |= np.abs(outside) * scale <= NEAR
     return near
 

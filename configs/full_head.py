@@ -1,7 +1,7 @@
-"""The shipped weights: the coarse network of `full_head_refined.py`, with localizer, fine networks.
+"""The shipped weights: the coarse network of `full_head_far.py`, with localizer, fine networks.
 
     python train.py --config configs/full_head.py --workdir runs/full_head \
-        --config.init_from=runs/full_head_refined --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
+        --config.init_from=runs/full_head_far --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
 Expected result: in jax_stn_icnn/pretrained/MODEL_CARD.md.
 """
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config.model.anatomy = "nineteen"
     config.model.coarse_network = "efficientnet_lite0"
     config.model.wide = True
-    config.init_from = "runs/full_head_refined"
+    config.init_from = "runs/full_head_far"
     config.stages = ("localizer", "joint")
     config.localizer.epochs, config.localizer.lr = 3, 2e-4
     config.joint.epochs, config.joint.warmup_epochs = 4, 0.25

@@ -60,18 +60,17 @@ def get_config() -> ConfigDict:
     return config
 
 
-def sources(**weights: tuple[float, float]) -> ConfigDict:
+def sources(**weights: tuple[float, ...]) -> ConfigDict:
     """Returns data sets as further sources.
 
     Args:
-        **weights: For each data set the weights of its face frames and of its wide frames; 0 for
-            none.
+        **weights: For each data set the weights of its face frames, of its wide frames, and of its
+            far frames; 0 for none.
     """
     result = ConfigDict()
-    for name, (weight, wide_weight) in weights.items():
+    for name, by_frame in weights.items():
         split, framing = SPLITS[name]
-        if weight:
-            result[name] = source(name, weight, split, framing)
-        if wide_weight:
-            result[f"{name}_wide"] = source(name, wide_weight, split, f"{framing}_wide")
+        for extent, weight in zip(("", "_wide", "_far"), by_frame, strict=False):
+            if weight:
+                result[name + extent] = source(name, weight, split, framing + extent)
     return result

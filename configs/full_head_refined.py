@@ -3,8 +3,8 @@
     python train.py --config configs/full_head_refined.py --workdir runs/full_head_refined \
         --config.init_from=runs/full_head_coarse --config.dataset.manual_dir=DIR_OF_THE_ARCHIVES
 
-CelebAMask-HQ alone labels all classes: parts, ears, earrings, necklaces. `full_head.py` continues
-with localizer and fine networks. Expected result: in jax_stn_icnn/pretrained/MODEL_CARD.md.
+CelebAMask-HQ alone labels all classes: parts, ears, earrings, necklaces. `full_head_far.py`
+continues with far frames. Expected result: in jax_stn_icnn/pretrained/MODEL_CARD.md.
 """
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     config = full_head_coarse.get_config()
     config.init_from, config.init_encoder = "runs/full_head_coarse", ""
     config.init_networks = ("coarse", "localizer", "fine")
-    config.coarse.epochs, config.coarse.lr = 26, 1e-3
+    config.coarse.epochs, config.coarse.lr = 8, 1e-3
     config.halve_every_epochs = 5.0
     config.dataset.sources = full_head_coarse.sources(
         celebamask_hq=(0.0, 0.25),

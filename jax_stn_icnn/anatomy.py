@@ -250,7 +250,7 @@ NINETEEN = _anatomy(
 ANATOMIES: dict[str, Anatomy] = {anatomy.name: anatomy for anatomy in (NINE, ELEVEN, NINETEEN)}
 
 
-FRAMINGS = ("resize", "pad", "face", "resize_wide", "face_wide")
+FRAMINGS = ("resize", "pad", "face", "resize_wide", "face_wide", "resize_far", "face_far")
 
 
 class DataSet(NamedTuple):
@@ -262,7 +262,8 @@ class DataSet(NamedTuple):
         framing: How its images become frames, one of FRAMINGS: `resize` downsamples square images,
             in which all faces have about the same place; `pad` centers images without resizing
             them; `face` crops the square around the face that the parser would crop. `resize_wide`
-            and `face_wide` are the wide frames of `resize` and `face`, see `faces.framing`.
+            and `face_wide` are the wide frames of `resize` and `face`, and `resize_far` and
+            `face_far` their far frames, see `wide_frame`.
         ignore: Whether its masks contain the id 255, which stands for any class.
     """
 
@@ -271,9 +272,12 @@ class DataSet(NamedTuple):
     ignore: bool = False
 
     @property
-    def wide(self) -> bool:
-        """Whether its frames are wide ones, where parts are too small for the fine networks."""
-        return self.framing in ("resize_wide", "face_wide")
+    def extensions(self) -> int:
+        """How often its frames are extended: 1 for wide frames, 2 for far frames.
+
+        In these, parts are too small for the fine networks.
+        """
+        return 1 if self.framing.endswith("_wide") else 2 if self.framing.endswith("_far") else 0
 
     @property
     def has_unknown_pixels(self) -> bool:

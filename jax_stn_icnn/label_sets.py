@@ -191,4 +191,4 @@ def label_table(anatomy: Anatomy, data_set: DataSet, label_sets: LabelSets) -> n
 def labels_parts(anatomy: Anatomy, data_set: DataSet) -> bool:
     """Returns whether a data set labels every class of every part by itself, in inner frames."""
     labelled = {classes for classes in class_sets(anatomy, data_set) if len(classes) == 1}
-    return not data_set.wide and labelled >= {(c,) for c in anatomy.part_class_ids}
+    return not data_set.extensions and labelled >= {(c,) for c in anatomy.part_class_ids}

@@ -15,6 +15,7 @@ FILES = [
     "celebamask_full",
     "full_head",
     "full_head_coarse",
+    "full_head_far",
     "full_head_refined",
     "helen",
     "helen_full",

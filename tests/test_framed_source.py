@@ -107,7 +107,7 @@ def test_the_frame_is_that_of_the_parser(calls, records, size):
 
 
 def test_a_wide_frame_extends_downward(calls, records):
-    small, large = framed(records, frame_size=64), framed(records, frame_size=128, wide=True)
+    small, large = framed(records, frame_size=64), framed(records, frame_size=128, extensions=1)
     # The wide frame is twice as large, and an eighth of the frame lower.
     middle = large[0]["image"][24:88, 32:96].astype(float)
     # OpenCV interpolates between positions rounded to 1/32 pixel.

@@ -99,7 +99,7 @@ WITHIN = {
         "jaxpr_to_onnx",
         "export",
     ),
-    "inference": ("resampling", "results", "merging", "threads", "turning", "parser"),
+    "inference": ("resampling", "results", "merging", "threads", "turning", "extension", "parser"),
     "train": (
         "losses",
         "consensus",

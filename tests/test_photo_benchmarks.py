@@ -45,7 +45,7 @@ def test_pixels_near_the_edges_of_both_frames():
         box=np.zeros(4),
         matrix=frame,
         photo_size=(200, 220),
-        wide_scores=np.zeros((11, 16, 16), np.float32),
+        wide_scores=[np.zeros((11, 16, 16), np.float32)],
     )
     near = straight_cuts.is_near_edge(face, (200, 220))
     expected = np.zeros_like(near)

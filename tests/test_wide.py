@@ -1,12 +1,13 @@
 """The wide parse: what lies around a face's frame, and its transition to what lies inside."""
 
+import cv2
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import BROWS, random_variables, small_model
 
 from jax_stn_icnn.anatomy import NINE
-from jax_stn_icnn.data.framing import IGNORE, WideAlignedSource
+from jax_stn_icnn.data.framing import IGNORE, ExtendedSource
 from jax_stn_icnn.faces import framing, resample
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.models.config import ModelConfig
@@ -14,12 +15,19 @@ from jax_stn_icnn.models.wide import BORDER, blend
 
 S = 64
 WIDE = 128  # side of the small model's coarse image
-FRAME = framing.frame_from_box(np.array([90.0, 60, 129, 99]), S)
+FRAME = framing.frame_from_box(np.array([40.0, 30, 79, 69]), S)
+SMALL_PHOTO = 100, 108  # its pixels lie in the wide frame
 
 
-def noise(seed, height=260, width=240):
+def noise(seed, height=SMALL_PHOTO[0], width=SMALL_PHOTO[1]):
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (height // 4, width // 4, 3), np.uint8).repeat(4, 0).repeat(4, 1)
+
+
+def covered(matrix, side, photo):
+    """Returns which pixels of a photo a frame covers, uint8 0 or 1."""
+    ones = np.ones((side, side), np.uint8)
+    return resample.sample_nearest(ones, resample.invert_matrix(matrix), photo.shape[:2])
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +58,21 @@ class TestFrame:
         found = resample.transform_points(wide, np.full(2, 23.5))
         np.testing.assert_allclose(found, center + side / 8 * down, atol=1e-9)
 
-    def test_aligned_records_lie_in_it(self):
+    @pytest.mark.parametrize("extensions", [1, 2])
+    def test_aligned_records_lie_in_it(self, extensions):
         image = noise(1, 64, 64)
         label = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64, 1) % 7
-        record = WideAlignedSource([{"image": image, "label": label, "name": "a"}])[0]
-        assert record["image"].shape == (128, 128, 3) and record["name"] == "a"
-        matrix = framing.wide_frame(framing.frame_from_photo((64, 64), 64), 64, 128)
+        record = ExtendedSource([{"image": image, "label": label, "name": "a"}], extensions)[0]
+        side = 64 * 2**extensions
+        assert record["image"].shape == (side, side, 3) and record["name"] == "a"
+        matrix = framing.frame_from_photo((64, 64), 64)
+        for n in range(extensions):
+            matrix = framing.wide_frame(matrix, 64 * 2**n, 128 * 2**n)
         left, top = -matrix[:, 2].astype(int)
         inside = np.s_[top : top + 64, left : left + 64]
         np.testing.assert_array_equal(record["image"][inside], image)
         np.testing.assert_array_equal(record["label"][inside], label)
-        assert (record["label"] == IGNORE).mean() == 0.75
+        assert (record["label"] == IGNORE).mean() == 1 - 0.25**extensions
         np.testing.assert_array_equal(record["image"][top - 1, left : left + 64], image[0])
 
 
@@ -110,12 +122,51 @@ class TestResult:
         )
         assert np.mean(face.scores().argmax(axis=-1) == result.labels) > 0.999
 
-    def test_scores_have_no_step_at_the_edge(self, result):
-        scores = result.faces[0].scores()
-        left, top = np.round(resample.transform_points(FRAME, np.zeros(2))).astype(int)
-        across = np.abs(np.diff(scores[top + 20 : top + 40, left - 2 : left + 3], axis=1))
-        elsewhere = np.abs(np.diff(scores[top + 20 : top + 40], axis=1))
-        assert across.max() < 2 * elsewhere.max()
+    def test_the_far_frame_continues_the_wide_frame(self, parser):
+        photo = noise(5, 300, 300)
+        frame = FRAME + [[0, 0, 90.0], [0, 0, 70.0]]
+        (face,) = parser(photo, boxes=[framing.box_from_frame(frame, S)]).faces
+        wide_matrix = framing.wide_frame(frame, S, WIDE)
+        far_matrix = framing.wide_frame(wide_matrix, WIDE)
+        inner, wide, far = (
+            resample.warp(photo, matrix, (side, side))[None]
+            for matrix, side in ((frame, S), (wide_matrix, WIDE), (far_matrix, WIDE))
+        )
+        output = parser.model.apply(parser.variables, inner, wide_frame=wide)
+        blended, far_probs = parser.model.apply(
+            parser.variables, output.wide_probs, far / np.float32(255), method="extend"
+        )
+        found = face.scores()[..., BROWS.global_ids[1]]
+        in_frame, in_wide, in_far = (covered(matrix, side, photo) for matrix, side in face.frames)
+        for probs, matrix, inside in (
+            (far_probs, far_matrix, in_far & (1 - cv2.dilate(in_wide, np.ones((5, 5))))),
+            (blended, wide_matrix, in_wide & (1 - cv2.dilate(in_frame, np.ones((5, 5))))),
+        ):
+            to_frame = resample.invert_matrix(matrix)
+            expected = resample.warp(np.asarray(probs)[0, 1], to_frame, photo.shape[:2])
+            where = cv2.erode(inside, np.ones((5, 5))) == 1
+            assert where.mean() > 0.1
+            np.testing.assert_allclose(found[where], expected[where], atol=1e-3)
+        assert [side for _, side in face.frames] == [S, WIDE, WIDE]
+
+    @pytest.mark.parametrize("size", [SMALL_PHOTO, (300, 300)])
+    def test_scores_have_no_step_at_the_edges_of_frames(self, parser, size):
+        shift = 0 if size == SMALL_PHOTO else 80
+        frame = FRAME + [[0, 0, shift], [0, 0, shift]]
+        (face,) = parser(noise(0, *size), boxes=[framing.box_from_frame(frame, S)]).faces
+        scores = face.scores()
+        elsewhere = np.abs(np.diff(scores, axis=1))[..., BROWS.global_ids].max()
+        assert len(face.frames) == 2 + (size != SMALL_PHOTO)
+        for matrix, side in face.frames[: len(face.frames) - (size == SMALL_PHOTO)]:
+            left, top = np.round(resample.transform_points(matrix, np.full(2, 0.2 * side)))
+            left = round(float(resample.transform_points(matrix, np.zeros(2))[0]))
+            if left < 2:
+                continue
+            rows = slice(int(top), int(top) + 20)
+            across = np.abs(np.diff(scores[rows, left - 2 : left + 3], axis=1))[
+                ..., BROWS.global_ids
+            ]
+            assert across.max() < 1.5 * elsewhere
 
     def test_without_the_wide_frame_everything_around_is_background(self, parser):
         square = FaceParser(parser.variables, parser.model, S, wide=False)
@@ -135,7 +186,7 @@ class TestResult:
         assert np.mean(second.labels == stream(noise(2)).labels) > 0.999
 
     def test_faces_share_the_photo(self, parser):
-        frames = [FRAME, FRAME + [[0, 0, 40.0], [0, 0, 30.0]]]
+        frames = [FRAME, FRAME + [[0, 0, 20.0], [0, 0, 15.0]]]
         boxes = [framing.box_from_frame(frame, S) for frame in frames]
         result = parser(noise(3), boxes=boxes)
         together = np.zeros_like(result.labels)

@@ -1,6 +1,6 @@
 """Records framed like the photos of the parser: by the detected face that the labels describe.
 
-Wide frames also show hair, neck and shoulders; see `faces.framing.wide_frame`.
+Wide and far frames also show hair, neck, shoulders and clothes; see `wide_frame`.
 
 This module does not import JAX; see `loader`.
 """
@@ -46,7 +46,7 @@ class FramedSource:
         label_names: Sequence[str] | None,
         store: Path | None,
         name: str,
-        wide: bool = False,
+        extensions: int = 0,
     ):
         """Computes or reads the frame of each record.
 
@@ -55,15 +55,15 @@ class FramedSource:
             frame_size: side of the frames.
             label_names: the class of each label id, or classes joined by "+"; None for records
                 without labels.
-            store: directory of the file of frames, which serves every frame size, wide frames
-                included; None for no file.
+            store: directory of the file of frames, which serves every frame size, wide and
+                far frames included; None for no file.
             name: name of the records in messages, such as `figaro/train`.
-            wide: whether records are framed by the wide frames of their faces.
+            extensions: 1 for the wide frames of the faces, 2 for their far frames.
 
         Raises:
             ValueError: a record's image or label has an invalid shape; the message names it.
         """
-        self._source, self._frame_size, self._wide = source, frame_size, wide
+        self._source, self._frame_size, self._extensions = source, frame_size, extensions
         self._label_names = None if label_names is None else list(label_names)
         self._name = name
         self._frames = self._load_or_compute(store)
@@ -77,7 +77,7 @@ class FramedSource:
         image, label, name = self._read(index)
         size = self._frame_size, self._frame_size
         matrix = framing.resize_frame(self._frames[index], self._frame_size)
-        if self._wide:
+        for _ in range(self._extensions):
             matrix = framing.wide_frame(matrix, self._frame_size)
         record = {"image": resample.warp(image, matrix, size), "name": name}
         if label is not None:
@@ -134,25 +134,31 @@ class FramedSource:
         return frames
 
 
-class WideAlignedSource:
-    """Random-access source of square, aligned records in the middle of their wide frames.
+class ExtendedSource:
+    """Random-access source of square, aligned records in the middle of their wide or far frames.
 
     Nobody knows what surrounds the images: it is their mirror image, labelled `IGNORE`.
     """
 
-    def __init__(self, source: Source):
-        """Stores the records, square images in which all faces have about the same place."""
-        self._source = source
+    def __init__(self, source: Source, extensions: int):
+        """Stores the records.
+
+        Args:
+            source: square images in which all faces have about the same place.
+            extensions: 1 for wide frames, 2 for far frames.
+        """
+        self._source, self._extensions = source, extensions
 
     def __len__(self) -> int:
         """The number of records."""
         return len(self._source)
 
     def __getitem__(self, index: int) -> Mapping[str, Any]:
-        """Returns a record whose image and label are larger by `wide_frame.WIDE_SIDE`."""
+        """Returns a record whose image and label are `WIDE_SIDE` times as large, once or twice."""
         record = dict(self._source[index])
-        record["image"] = _surround(record["image"], "symmetric")
-        record["label"] = _surround(record["label"], "constant", constant_values=IGNORE)
+        for _ in range(self._extensions):
+            record["image"] = _surround(record["image"], "symmetric")
+            record["label"] = _surround(record["label"], "constant", constant_values=IGNORE)
         return record
 
 

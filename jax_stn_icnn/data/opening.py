@@ -4,7 +4,7 @@ import os
 
 from jax_stn_icnn.anatomy import Anatomy, DataSet
 from jax_stn_icnn.data.examples import Examples
-from jax_stn_icnn.data.framing import FramedSource, WideAlignedSource
+from jax_stn_icnn.data.framing import ExtendedSource, FramedSource
 from jax_stn_icnn.data.prepared import data_set_folder, find_data_set, open_source
 from jax_stn_icnn.data.source import Source
 from jax_stn_icnn.label_sets import LabelSets, make_label_sets
@@ -31,25 +31,23 @@ def open_frames(
         frame_size: Side of the frames in pixels.
 
     Returns:
-        The records, framed by their faces if the data set's framing is `face` or `face_wide`, and
-        surrounded by unknown pixels if it is `resize_wide`.
+        The records, framed by their faces if the data set's framing starts with `face`, and
+        surrounded by unknown pixels if it is `resize_wide` or `resize_far`.
 
     Raises:
         FileNotFoundError: The data set is not prepared.
         ValueError: The split is unknown, or the data set is prepared in another format.
     """
     source = open_source(data_dir, name, split)
-    if data_set.framing == "resize_wide":
-        return WideAlignedSource(source)
-    if data_set.framing not in ("face", "face_wide"):
-        return source
+    if not data_set.framing.startswith("face"):
+        return ExtendedSource(source, data_set.extensions) if data_set.extensions else source
     return FramedSource(
         source,
         frame_size,
         label_names=tuple(data_set.classes.values()) or None,
         store=data_set_folder(data_dir, name),
         name=f"{name}/{split}",
-        wide=data_set.wide,
+        extensions=data_set.extensions,
     )
 
 

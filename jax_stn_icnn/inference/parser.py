@@ -28,6 +28,7 @@ from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.faces import detectors, framing, resample
 from jax_stn_icnn.faces.detectors import Detector
 from jax_stn_icnn.geometry import windows_from_theta
+from jax_stn_icnn.inference.extension import Extension
 from jax_stn_icnn.inference.merging import merge_faces
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 from jax_stn_icnn.inference.threads import background_threads, run_ahead
@@ -57,10 +58,8 @@ class _Face:
 
     box: np.ndarray
     matrix: np.ndarray  # pixels of the frame -> pixels of the photo
-    frames: tuple[
-        np.ndarray, ...
-    ]  # the frame, uint8 (S, S, 3), and the wide frame, if there is one
-    photo_size: tuple[int, ...]
+    frames: tuple[np.ndarray, ...]  # the frame, uint8 (S, S, 3); possibly the wide frame
+    photo: np.ndarray  # uint8 (height, width, 3)
     result: Future[FaceResult] | None = None  # None until its batch is on the device
 
 
@@ -115,6 +114,7 @@ class FaceParser:
         self.detector = detectors.make_detector(detector, min_face_size)
         self._detector_lock = threading.Lock()  # Detectors serve one thread at a time.
         self._variables = jax.device_put(dict(variables))
+        self._extension = Extension(model, self._variables)
         self._rotation_check = RotationCheck(model, self._variables, frame_size)
         self._programs: dict[int, Program] = {}  # by batch size
 
@@ -336,7 +336,7 @@ class FaceParser:
         except (OSError, ValueError) as error:
             return _Photo(np.empty((0, 0, 3), np.uint8), [], error)
         faces = [
-            _Face(box, matrix, self._crop_frames(image, matrix), image.shape[:2])
+            _Face(box, matrix, self._crop_frames(image, matrix), image)
             for box, matrix in zip(face_boxes, matrices, strict=True)
         ]
         return _Photo(image, faces)
@@ -388,12 +388,18 @@ class FaceParser:
             name: values[row].copy() if len(values) > 1 else values[0]
             for name, values in fetched.result().items()
         }
+        wide_scores: tuple[np.ndarray, ...] = ()
+        if self.wide:
+            size = self.model.config.coarse_image_size[0]
+            wide_matrix = framing.wide_frame(face.matrix, self.frame_size, size)
+            wide_scores = self._extension(face.photo, wide_matrix, outputs.pop("wide_scores"))
         return FaceResult.from_frame(
             **outputs,
+            wide_scores=wide_scores,
             anatomy=self.model.config.anatomy,
             box=face.box,
             matrix=face.matrix,
-            photo_size=face.photo_size,
+            photo_size=face.photo.shape[:2],
         )
 
     def _finish_photo(self, photo: _Photo, errors: str) -> PhotoResult | OSError | ValueError:

@@ -4,6 +4,7 @@ Scores are resampled rather than labels, so that borders are as fine as the phot
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,6 +12,81 @@ from jax_stn_icnn.faces import resample
 
 Area = tuple[slice, slice]  # rows and columns of a photo
 _AMBIGUOUS = 255  # not a class: the pixels of the frame around a point have different classes
+
+
+class Layer(NamedTuple):
+    """Scores of a square frame.
+
+    Attributes:
+        scores: channels first, float32 (classes, side, side); the first class is background.
+        matrix: pixels of the frame -> pixels of the photo.
+        class_ids: class ids of the channels.
+    """
+
+    scores: np.ndarray
+    matrix: np.ndarray
+    class_ids: tuple[int, ...]
+
+    @property
+    def side(self) -> int:
+        """Side of the frame in its own pixels."""
+        return self.scores.shape[-1]
+
+    def area(self, photo_size: tuple[int, ...]) -> Area:
+        """Returns the rows and columns of a photo of a size that the frame covers."""
+        return resample.footprint(self.matrix, self.scores.shape[1:], photo_size)
+
+
+def labels_of_layers(
+    layers: Sequence[Layer], photo_size: tuple[int, ...]
+) -> tuple[np.ndarray, Area]:
+    """Returns the labels of a photo by frames of which each contains the one before.
+
+    Args:
+        layers: the frames; where several contain a pixel, the first of them counts.
+        photo_size: (height, width) of the photo.
+
+    Returns:
+        Class ids, uint8 (rows, columns), and the area of the photo that they cover, outside of
+        which everything is background.
+    """
+    outermost = layers[-1].area(photo_size)
+    label_map = np.zeros(_size(outermost), np.uint8)
+    for layer in reversed(layers):
+        area = layer.area(photo_size)
+        ids = np.array(layer.class_ids, np.uint8)
+        found = ids[resample_labels(layer.scores, layer.matrix, area)]
+        if layer is layers[-1]:
+            label_map[:] = found
+        else:
+            inside = _is_inside(layer, area)
+            np.copyto(label_map[_within(area, outermost)], found, where=inside)
+    return label_map, outermost
+
+
+def scores_of_layers(layers: Sequence[Layer], photo_size: tuple[int, ...]) -> np.ndarray:
+    """Returns the scores behind `labels_of_layers`.
+
+    Args:
+        layers: the frames; the first of them has all classes.
+        photo_size: (height, width) of the photo.
+
+    Returns:
+        Class scores, float32 (height, width, classes); outside of all frames, that of background is
+        1.
+    """
+    scores = np.zeros((*photo_size, len(layers[0].class_ids)), np.float32)
+    scores[..., 0] = 1
+    for layer in reversed(layers):
+        area = layer.area(photo_size)
+        inside = np.ones((1, 1), bool) if layer is layers[-1] else _is_inside(layer, area)
+        for c in range(scores.shape[-1]):
+            if c in layer.class_ids:
+                values = resample_scores(layer.scores, layer.class_ids.index(c), layer.matrix, area)
+            else:
+                values = np.zeros(_size(area), np.float32)
+            np.copyto(scores[(*area, c)], values, where=inside)
+    return scores
 
 
 def resample_labels(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) -> np.ndarray:
@@ -80,20 +156,20 @@ def resample_scores(frame_scores: np.ndarray, c: int, matrix: np.ndarray, area: 
     return resample.warp(frame_scores[c], to_frame, _size(area), outside=float(c == 0))
 
 
-def is_inside(size: tuple[int, ...], matrix: np.ndarray, area: Area) -> np.ndarray:
-    """Returns which pixels of a photo lie in a frame, half a pixel from its outermost pixels.
-
-    Args:
-        size: (height, width) of the frame, three or more.
-        matrix: pixels of the frame -> pixels of the photo.
-        area: rows and columns of the photo.
-
-    Returns:
-        bool (rows, columns).
-    """
-    inner = np.pad(np.ones((size[0] - 2, size[1] - 2), np.uint8), 1)
-    to_frame = resample.shift_origin(resample.invert_matrix(matrix), *area)
+def _is_inside(layer: Layer, area: Area) -> np.ndarray:
+    """Returns which pixels of a photo lie in a frame, half a pixel from its outermost pixels."""
+    inner = np.pad(np.ones((layer.side - 2, layer.side - 2), np.uint8), 1)
+    to_frame = resample.shift_origin(resample.invert_matrix(layer.matrix), *area)
     return resample.sample_nearest(inner, to_frame, _size(area)) == 1
+
+
+def _within(area: Area, outer: Area) -> Area:
+    """Returns the slices of an area in an array of a larger area."""
+    rows, columns = (
+        slice(inner.start - edge.start, inner.stop - edge.start)
+        for inner, edge in zip(area, outer, strict=True)
+    )
+    return rows, columns
 
 
 def _size(area: Area) -> tuple[int, int]:

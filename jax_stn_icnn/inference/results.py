@@ -1,13 +1,14 @@
 """Results of the parser: labels and scores of a photo's pixels, by face and of the photo."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.faces import framing, resample
-from jax_stn_icnn.inference.resampling import Area, is_inside, resample_labels, resample_scores
+from jax_stn_icnn.inference.resampling import Area, Layer, labels_of_layers, scores_of_layers
 
 Box = tuple[float, float, float, float]
 
@@ -39,8 +40,7 @@ class FaceResult:
     matrix: np.ndarray
     photo_size: tuple[int, ...]
     anatomy: Anatomy = dataclasses.field(repr=False)
-    _frame_scores: np.ndarray = dataclasses.field(repr=False)
-    _wide_scores: np.ndarray | None = dataclasses.field(repr=False)
+    _layers: tuple[Layer, ...] = dataclasses.field(repr=False)  # the frame first
     _area: Area = dataclasses.field(repr=False)
     _labels: np.ndarray = dataclasses.field(repr=False)
 
@@ -55,7 +55,7 @@ class FaceResult:
         box: np.ndarray,
         matrix: np.ndarray,
         photo_size: tuple[int, ...],
-        wide_scores: np.ndarray | None = None,
+        wide_scores: Sequence[np.ndarray] = (),
     ) -> "FaceResult":
         """Resamples the networks' outputs for a frame to the photo.
 
@@ -67,25 +67,19 @@ class FaceResult:
             box: box of the face in the photo.
             matrix: pixels of the frame -> pixels of the photo.
             photo_size: (height, width) of the photo.
-            wide_scores: scores of the global classes in the wide frame, float32 (global classes,
-                rows, columns); without it, everything outside the frame is background.
+            wide_scores: scores of the global classes in the wide frame, and in the far frame,
+                float32 (global classes, rows, columns); around the last of the given frames
+                everything is background.
 
         Returns:
             The result of the face.
         """
-        area = resample.footprint(matrix, scores.shape[1:], photo_size)
-        label_map = resample_labels(scores, matrix, area)
-        if wide_scores is not None:
-            inner_area, inner_labels = area, label_map
-            wide_matrix = framing.wide_frame(matrix, scores.shape[-1], wide_scores.shape[-1])
-            area = resample.footprint(wide_matrix, wide_scores.shape[1:], photo_size)
-            global_ids = np.array(anatomy.global_ids, np.uint8)
-            label_map = global_ids[resample_labels(wide_scores, wide_matrix, area)]
-            np.copyto(
-                label_map[_within(inner_area, area)],
-                inner_labels,
-                where=is_inside(scores.shape[1:], matrix, inner_area),
-            )
+        layers = [Layer(scores, matrix, tuple(range(anatomy.num_classes)))]
+        for outer in wide_scores:
+            inner = layers[-1]
+            outer_matrix = framing.wide_frame(inner.matrix, inner.side, outer.shape[-1])
+            layers.append(Layer(outer, outer_matrix, anatomy.global_ids))
+        label_map, area = labels_of_layers(layers, photo_size)
         present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
@@ -102,8 +96,7 @@ class FaceResult:
             matrix=matrix,
             photo_size=photo_size,
             anatomy=anatomy,
-            _frame_scores=scores,
-            _wide_scores=wide_scores,
+            _layers=tuple(layers),
             _area=area,
             _labels=label_map,
         )
@@ -111,12 +104,20 @@ class FaceResult:
     @property
     def frame_size(self) -> int:
         """Side of the frame in its own pixels."""
-        return self._frame_scores.shape[-1]
+        return self._layers[0].side
 
     @property
     def is_wide(self) -> bool:
         """Whether the face has labels outside the frame, from a wide frame."""
-        return self._wide_scores is not None
+        return len(self._layers) > 1
+
+    @property
+    def frames(self) -> list[tuple[np.ndarray, int]]:
+        """The frame, the wide frame and the far frame, as far as they are parsed.
+
+        For each the matrix, pixels of the frame -> pixels of the photo, and its side in pixels.
+        """
+        return [(layer.matrix, layer.side) for layer in self._layers]
 
     @property
     def labels(self) -> np.ndarray:
@@ -151,29 +152,9 @@ class FaceResult:
     def scores(self) -> np.ndarray:
         """Class scores, float32 (height, width, classes), regardless of other faces.
 
-        Outside the frame, or the wide frame if there is one, the score of background is 1.
+        Outside of all frames of the face, the score of background is 1.
         """
-        size = self._frame_scores.shape[1:]
-        area = resample.footprint(self.matrix, size, self.photo_size)
-        scores = np.zeros((*self.photo_size, self.anatomy.num_classes), np.float32)
-        scores[..., 0] = 1
-        where = np.ones((1, 1), bool)
-        if self._wide_scores is not None:
-            self._add_wide_scores(scores)
-            where = is_inside(size, self.matrix, area)
-        for c in range(self.anatomy.num_classes):
-            values = resample_scores(self._frame_scores, c, self.matrix, area)
-            np.copyto(scores[(*area, c)], values, where=where)
-        return scores
-
-    def _add_wide_scores(self, scores: np.ndarray) -> None:
-        """Writes the scores of the global classes into the photo's scores."""
-        assert self._wide_scores is not None
-        size = self._wide_scores.shape[1:]
-        matrix = framing.wide_frame(self.matrix, self._frame_scores.shape[-1], size[-1])
-        area = resample.footprint(matrix, size, self.photo_size)
-        for place, c in enumerate(self.anatomy.global_ids):
-            scores[(*area, c)] = resample_scores(self._wide_scores, place, matrix, area)
+        return scores_of_layers(self._layers, self.photo_size)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,15 +203,6 @@ class PhotoResult:
         """
         picture = draw.overlay(self.image, self.labels, self.anatomy, alpha)
         return draw.with_legend(picture, self.labels, self.anatomy) if legend else picture
-
-
-def _within(area: Area, outer: Area) -> Area:
-    """Returns the slices of an area in an array of a larger area."""
-    rows, columns = (
-        slice(inner.start - edge.start, inner.stop - edge.start)
-        for inner, edge in zip(area, outer, strict=True)
-    )
-    return rows, columns
 
 
 def _bounding_box(window: np.ndarray, matrix: np.ndarray) -> np.ndarray:

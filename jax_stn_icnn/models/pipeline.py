@@ -191,6 +191,22 @@ class STNiCNN(nn.Module):
             output = average_global_logits(output, anatomy)
         return output if len(anatomy.global_ids) > 1 else output._replace(global_logits=None)
 
+    def extend(self, wide_probs: jax.Array, far_frame: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Returns the probabilities of the global classes in wide frames, blended, and in far ones.
+
+        Args:
+            wide_probs: Those predicted in the wide frames, as in `STNiCNNOutput`.
+            far_frame: The far frames, floats in 0..1, (batch, *coarse_image_size, 3).
+
+        Returns:
+            Two arrays of the shape of `wide_probs`; along the edges, the first has the second's
+            values.
+        """
+        global_logits = self.coarse_stage(far_frame).global_logits
+        assert global_logits is not None
+        far_probs = _channels_first_softmax(global_logits)
+        return blend(wide_probs, far_probs, self.config.coarse_image_size), far_probs
+
     def localize(
         self,
         coarse_probs: jax.Array,
