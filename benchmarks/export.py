@@ -7,18 +7,16 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks.inputs import FRAME
 from benchmarks.rows import Row, Settings
 from benchmarks.timing import Call
 from jax_stn_icnn.io import export, network
 from jax_stn_icnn.io.weights import load_weights, weights_file
-from tfds_builders.synthetic_faces.face import draw_face
 
 
 def rows(settings: Settings) -> Iterator[Row]:
     """Yields one face, from its frame to labels, scores and windows, all on the host."""
     weights = load_weights(weights_file(None))
-    frames = draw_face("test", 0, FRAME).image[None]
+    inputs = export.drawn_inputs(weights, 1)
     parse = jax.jit(network.network(weights))
 
     def onnx_runtime() -> Call:
@@ -28,11 +26,11 @@ def rows(settings: Settings) -> Iterator[Row]:
             path = Path(folder, "parser.onnx")
             export.write(weights, path, "onnx")
             session = onnxruntime.InferenceSession(path)
-        return lambda: session.run(network.OUTPUTS, {network.INPUT: frames})
+        return lambda: session.run(network.outputs(weights), inputs)
 
     row = Row(
-        f"exported network, one face, frame {FRAME}, nineteen classes",
-        {"ours": lambda: jax.tree.map(np.asarray, parse(frames))},
+        f"exported network, one face, frame {weights.frame_size}, nineteen classes",
+        {"ours": lambda: jax.tree.map(np.asarray, parse(*inputs.values()))},
         None,
     )
     row.add_peer("ONNX Runtime", onnx_runtime)

@@ -11,90 +11,111 @@ from conftest import BROWS, random_variables, small_model
 from jax import export as jax_export
 
 from jax_stn_icnn.cli import main
+from jax_stn_icnn.faces import framing
 from jax_stn_icnn.io import export, network
 from jax_stn_icnn.io.weights import Weights
-from tfds_builders.synthetic_faces.face import draw_face
 
 SIZE = 64
 
 
-@pytest.fixture(scope="session")
-def small():
-    model = small_model(anatomy=BROWS)
+def small_weights(**options):
+    model = small_model(anatomy=BROWS, **options)
     return Weights(random_variables(model, seed=1), model, SIZE)
 
 
-@pytest.fixture(scope="module")
-def frames():
-    return np.stack([draw_face("test", index, SIZE).image for index in range(2)])
+@pytest.fixture(scope="session")
+def small():
+    return small_weights()
 
 
-@pytest.fixture(scope="module")
-def expected(small, frames):
-    """The model's outputs, computed one face at a time as `export.write` does."""
-    parse = jax.jit(network.network(small))
-    return jax.tree.map(lambda *faces: np.concatenate(faces), *[parse(f[None]) for f in frames])
+def run_model(weights, inputs):
+    """Returns the model's outputs, computed one face at a time as `export.write` does."""
+    parse = jax.jit(network.network(weights))
+    singly = [parse(*[array[i : i + 1] for array in inputs.values()]) for i in range(2)]
+    return [np.concatenate(arrays) for arrays in zip(*singly, strict=True)]
 
 
 def runner(path, file_format):
-    """Returns the function of a file: frames -> labels, scores, windows."""
+    """Returns the function of a file: inputs by name -> outputs."""
     if file_format == "stablehlo":
         program = jax_export.deserialize(bytearray(path.read_bytes()))
         assert program.platforms == ("cpu", "tpu", "cuda")
-        return lambda frames: [np.asarray(value) for value in program.call(frames)]
+        return lambda inputs: [np.asarray(value) for value in program.call(*inputs.values())]
     onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
     session = onnxruntime.InferenceSession(path)
-    return lambda frames: session.run(list(network.OUTPUTS), {network.INPUT: frames})
+    return lambda inputs: session.run(None, inputs)
 
 
 @pytest.fixture(scope="module", params=export.FORMATS)
-def exported(request, small, tmp_path_factory):
-    """A format, and the file of the small model in that format."""
+def file_format(request):
     if request.param == "onnx":
         pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
-    path = tmp_path_factory.mktemp(request.param) / "parser"
-    assert export.write(small, path, request.param) >= export.AGREEMENT
-    return request.param, path
+    return request.param
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["square", "wide"])
+def exported(request, file_format, tmp_path_factory):
+    """A format, small weights without and with wide frames, and their file in that format."""
+    path = tmp_path_factory.mktemp(file_format) / "parser"
+    weights = small_weights(wide=request.param)
+    assert export.write(weights, path, file_format) >= export.AGREEMENT
+    return file_format, weights, path
 
 
 @pytest.mark.slow
-def test_a_file_returns_the_outputs_of_the_model(exported, frames, expected):
-    file_format, path = exported
+def test_a_file_returns_the_outputs_of_the_model(exported):
+    file_format, weights, path = exported
+    inputs = export.drawn_inputs(weights, 2)
+    expected = run_model(weights, inputs)
     run = runner(path, file_format)
     for batch in (1, 2):
-        labels, scores, windows = run(frames[:batch])
-        assert labels.dtype == np.uint8 and labels.shape == (batch, SIZE, SIZE)
-        assert np.mean(labels == expected[0][:batch]) > 0.999
+        outputs = run({name: array[:batch] for name, array in inputs.items()})
+        found = dict(zip(network.outputs(weights), outputs, strict=True))
+        assert found["labels"].dtype == np.uint8 and found["labels"].shape == (batch, SIZE, SIZE)
+        assert np.mean(found["labels"] == expected[0][:batch]) > 0.999
         # A pixel half-way between two pixels of a patch takes either, depending on rounding.
-        assert np.mean(np.abs(scores - expected[1][:batch]) > 1e-4) < 1e-3
-        np.testing.assert_allclose(windows, expected[2][:batch], atol=1e-5)
+        assert np.mean(np.abs(found["scores"] - expected[1][:batch]) > 1e-4) < 1e-3
+        np.testing.assert_allclose(found["windows"], expected[2][:batch], atol=1e-5)
+        if weights.model.config.wide:
+            size = weights.model.config.coarse_image_size
+            assert found["wide_scores"].shape == (batch, len(BROWS.global_ids), *size)
+            np.testing.assert_allclose(found["wide_scores"], expected[3][:batch], atol=1e-4)
     assert not list(path.parent.glob(".*"))
 
 
 @pytest.mark.slow
-def test_a_file_contains_the_classes(exported):
-    file_format, path = exported
+def test_a_file_names_inputs_and_classes(exported):
+    file_format, weights, path = exported
     if file_format == "onnx":
         import onnx
 
         model = onnx.load(path)
-        (frames,) = model.graph.input
-        assert frames.type.tensor_type.shape.dim[0].dim_param == network.BATCH
+        assert [each.name for each in model.graph.input] == list(network.inputs(weights))
+        for each in model.graph.input:
+            assert each.type.tensor_type.shape.dim[0].dim_param == network.BATCH
         metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     else:
         metadata = json.loads(path.with_name("parser.json").read_text())
     assert metadata["classes"] == list(BROWS.classes) and metadata["frame_size"] == SIZE
     assert metadata["parts"] == [part.name for part in BROWS.parts]
     assert metadata["colours"] == [list(colour) for colour in BROWS.colours]
+    wide = {"size": 128, "side": 2.0, "down": 0.125, "classes": ["background", "skin"]}
+    assert metadata.get("wide_frame") == (wide if weights.model.config.wide else None)
+
+
+def test_drawn_inputs_are_crops_of_the_same_face():
+    frames, wide_frames = export.drawn_inputs(small_weights(wide=True), 1).values()
+    assert frames.shape == (1, SIZE, SIZE, 3) and wide_frames.shape == (1, 128, 128, 3)
+    # The frame lies in the wide frame, which has as many pixels per side of the face.
+    matrix = framing.wide_frame(framing.frame_from_photo((SIZE, SIZE), SIZE), SIZE, 128)
+    left, top = -matrix[:, 2].astype(int)
+    inside = wide_frames[0, top : top + SIZE, left : left + SIZE]
+    assert np.abs(inside.astype(int) - frames[0]).mean() < 2
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("file_format", export.FORMATS)
 def test_a_model_with_an_encoder_is_exported(file_format, tmp_path):
-    if file_format == "onnx":
-        pytest.importorskip("onnxruntime", reason="needs the extra `onnx`")
-    model = small_model(anatomy=BROWS, coarse_network="efficientnet_lite0", coarse_stride=2)
-    weights = Weights(random_variables(model, seed=1), model, SIZE)
+    weights = small_weights(coarse_network="efficientnet_lite0", coarse_stride=2, wide=True)
     assert export.write(weights, tmp_path / "parser", file_format) >= export.AGREEMENT
 
 
@@ -131,8 +152,7 @@ def test_an_unknown_operation_is_named():
     with pytest.raises(NotImplementedError, match="'sort' cannot be converted to ONNX"):
         jaxpr_to_onnx.convert(
             jnp.sort,
-            jax.ShapeDtypeStruct((3,), np.float32),
-            input_name="x",
+            {"x": jax.ShapeDtypeStruct((3,), np.float32)},
             output_names=["y"],
             metadata={},
         )

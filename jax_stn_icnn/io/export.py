@@ -7,25 +7,28 @@ A file whose labels differ from the parser's is not written.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax import export as jax_export
 
+from jax_stn_icnn.faces import framing, resample
 from jax_stn_icnn.io import network
 from jax_stn_icnn.io.weights import Weights
 from jax_stn_icnn.ops.platform import use_platform
-from tfds_builders.synthetic_faces.face import draw_face
+from tfds_builders.synthetic_faces.classes import PORTRAIT_CLASSES
+from tfds_builders.synthetic_faces.portrait import draw_portrait
 
 FORMATS = ("onnx", "stablehlo")
 PLATFORMS = ("cpu", "tpu", "cuda")  # A StableHLO file supports all of them.
 # Smallest share of equal pixels: rounding decides where two classes have almost equal scores.
 AGREEMENT = 0.999
-FACES = 2  # Drawn faces that are compared: one batch of the file, one by one in the parser.
+FACES = 2  # Drawn portraits that are compared: one batch of the file, one by one in the parser.
 
-Labels = Callable[[np.ndarray], np.ndarray]
+Inputs = Mapping[str, np.ndarray]  # by name, as `network.inputs` describes them
+Run = Callable[[Inputs], Sequence[np.ndarray]]  # returns the arrays that `network.outputs` names
 
 
 def write(weights: Weights, path: Path, file_format: str) -> float:
@@ -38,7 +41,7 @@ def write(weights: Weights, path: Path, file_format: str) -> float:
         file_format: One of FORMATS.
 
     Returns:
-        The share of pixels of drawn faces with equal labels.
+        The share of pixels of drawn portraits with equal labels.
 
     Raises:
         ValueError: The format is unknown, the path is a directory, or the labels of the file differ
@@ -54,12 +57,12 @@ def write(weights: Weights, path: Path, file_format: str) -> float:
         raise ValueError(f"--out is {path}, a directory, but must be a file")
     partial = path.with_name(f".{path.name}.partial")
     try:
-        labels = (_write_onnx if file_format == "onnx" else _write_stablehlo)(weights, partial)
-        agreement = _agreement(weights, labels)
+        run = (_write_onnx if file_format == "onnx" else _write_stablehlo)(weights, partial)
+        agreement = _agreement(weights, run)
         if agreement < AGREEMENT:
             raise ValueError(
                 f"{path} is not written: its labels equal the parser's on {agreement:.4f} of the "
-                f"pixels of drawn faces, but must on {AGREEMENT}"
+                f"pixels of drawn portraits, but must on {AGREEMENT}"
             )
         partial.replace(path)
     finally:
@@ -70,8 +73,34 @@ def write(weights: Weights, path: Path, file_format: str) -> float:
     return agreement
 
 
-def _write_onnx(weights: Weights, path: Path) -> Labels:
-    """Writes an ONNX file and returns the function from frames to its labels."""
+def drawn_inputs(weights: Weights, count: int) -> dict[str, np.ndarray]:
+    """Returns the networks' inputs for drawn portraits.
+
+    Args:
+        weights: Weights as `load_weights` returns them.
+        count: Number of portraits.
+
+    Returns:
+        The arrays that `network.inputs` describes, by name, for a batch of `count`.
+    """
+    specs = network.inputs(weights)
+    face_ids = range(1, PORTRAIT_CLASSES.index("skin") + 1)
+    crops: dict[str, list[np.ndarray]] = {name: [] for name in specs}
+    for index in range(count):
+        image, label = draw_portrait("test", index)
+        rows, columns = np.nonzero(np.isin(label, face_ids))
+        box = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
+        matrix = framing.frame_from_box(box, weights.frame_size)
+        for name, spec in specs.items():
+            size = spec.shape[1:3]
+            if name == network.WIDE_FRAMES:
+                matrix = framing.wide_frame(matrix, weights.frame_size, size[0])
+            crops[name].append(resample.warp(image, matrix, size))
+    return {name: np.stack(images) for name, images in crops.items()}
+
+
+def _write_onnx(weights: Weights, path: Path) -> Run:
+    """Writes an ONNX file and returns the function that runs it."""
     try:
         import onnx
         import onnxruntime
@@ -81,35 +110,41 @@ def _write_onnx(weights: Weights, path: Path) -> Labels:
         raise ModuleNotFoundError(
             f"{error.name} is not installed: pip install 'jax-stn-icnn[onnx]'"
         ) from error
+    names = network.outputs(weights)
     with use_platform("onnx"):
         model = jaxpr_to_onnx.convert(
             network.network(weights),
-            network.frames_of_any_batch(weights),
-            input_name=network.INPUT,
-            output_names=network.OUTPUTS,
+            network.inputs(weights),
+            output_names=names,
             metadata=network.metadata(weights),
         )
     onnx.save(model, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return lambda frames: session.run(["labels"], {network.INPUT: frames})[0]
+    return lambda inputs: session.run(names, dict(inputs))
 
 
-def _write_stablehlo(weights: Weights, path: Path) -> Labels:
-    """Writes a StableHLO file and returns the function from frames to its labels."""
+def _write_stablehlo(weights: Weights, path: Path) -> Run:
+    """Writes a StableHLO file and returns the function that runs it."""
     # One program for all platforms: those of CPUs are slow loops on accelerators.
     with use_platform("gpu"):
         exported = jax_export.export(jax.jit(network.network(weights)), platforms=PLATFORMS)(
-            network.frames_of_any_batch(weights)
+            *network.inputs(weights).values()
         )
     path.write_bytes(exported.serialize())
     program = jax_export.deserialize(bytearray(path.read_bytes()))
-    return lambda frames: np.asarray(program.call(frames)[0])
+    return lambda inputs: jax.tree.map(np.asarray, program.call(*inputs.values()))
 
 
-def _agreement(weights: Weights, labels: Labels) -> float:
-    """Returns the share of pixels of drawn faces on which labels are equal to the parser's."""
-    size = weights.frame_size
-    frames = np.stack([draw_face("test", index, size).image for index in range(FACES)])
+def _agreement(weights: Weights, run: Run) -> float:
+    """Returns the share of pixels of drawn portraits on which labels are equal to the parser's."""
+    inputs = drawn_inputs(weights, FACES)
     parse = jax.jit(network.network(weights))
-    expected = np.concatenate([np.asarray(parse(frame[None])[0]) for frame in frames])
-    return float(np.mean(labels(frames) == expected))
+    singly = [parse(*[array[i : i + 1] for array in inputs.values()]) for i in range(FACES)]
+    expected = [np.concatenate(arrays) for arrays in zip(*singly, strict=True)]
+    return float(np.mean(_all_labels(run(inputs)) == _all_labels(expected)))
+
+
+def _all_labels(outputs: Sequence[np.ndarray]) -> np.ndarray:
+    """Returns the labels of all pixels of the frames, and of the wide frames if there are any."""
+    labels, _, _, *wide_scores = outputs
+    return np.concatenate([labels.ravel(), *[scores.argmax(1).ravel() for scores in wide_scores]])

@@ -28,18 +28,17 @@ CALLS = ("jit", "custom_jvp_call", "custom_vjp_call")
 
 def convert(
     function: Callable[..., Any],
-    argument: jax.ShapeDtypeStruct,
+    arguments: Mapping[str, jax.ShapeDtypeStruct],
     *,
-    input_name: str,
     output_names: Sequence[str],
     metadata: Mapping[str, str],
 ) -> onnx.ModelProto:
-    """Converts a function of one array to an ONNX model.
+    """Converts a function of arrays to an ONNX model.
 
     Args:
         function: A JAX function, traced for the platform `onnx` (`ops.platform`).
-        argument: Shape and type of its argument; the first size may be a symbol, the batch.
-        input_name: Name of the argument.
+        arguments: Shape and type of its arguments, in their order, by the names of the inputs; the
+            first size may be a symbol, the batch, the same for all.
         output_names: Names of the arrays that the function returns.
         metadata: Metadata of the model.
 
@@ -49,18 +48,21 @@ def convert(
     Raises:
         NotImplementedError: The function has an operation that is not supported.
     """
-    closed = jax.make_jaxpr(function)(argument)
-    frames = Tensor(None, input_name, argument.shape, np.dtype(argument.dtype))
-    graph = Graph(frames)
-    results = _add_jaxpr(graph, closed, [frames])
+    closed = jax.make_jaxpr(function)(*arguments.values())
+    inputs = [
+        Tensor(None, name, argument.shape, np.dtype(argument.dtype))
+        for name, argument in arguments.items()
+    ]
+    graph = Graph(inputs[0])
+    results = _add_jaxpr(graph, closed, inputs)
     outputs = []
     for tensor, variable, name in zip(results, closed.jaxpr.outvars, output_names, strict=True):
         output = graph.expand(tensor, variable.aval.shape)
         graph.nodes.append(helper.make_node("Identity", [graph.name_of(output)], [name]))
         outputs.append(_value_info(name, output.shape, output.dtype))
-    inputs = [_value_info(input_name, argument.shape, argument.dtype)]
+    declared = [_value_info(each.name, each.shape, each.dtype) for each in inputs]
     model = helper.make_model(
-        helper.make_graph(graph.nodes, "parser", inputs, outputs, graph.initializers),
+        helper.make_graph(graph.nodes, "parser", declared, outputs, graph.initializers),
         opset_imports=[helper.make_opsetid("", OPSET)],
         producer_name="jax_stn_icnn",
     )

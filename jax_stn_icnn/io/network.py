@@ -9,38 +9,62 @@ import jax.numpy as jnp
 from jax import export
 
 from jax_stn_icnn.io.weights import Weights
+from jax_stn_icnn.wide_frame import WIDE_DOWN, WIDE_SIDE
 
-INPUT = "frames"
-OUTPUTS = ("labels", "scores", "windows")
+FRAMES = "frames"
+WIDE_FRAMES = "wide_frames"
 BATCH = "batch"
 
-Network = Callable[[jax.Array], tuple[jax.Array, jax.Array, jax.Array]]
 
-
-def network(weights: Weights) -> Network:
-    """Returns the model of weights as a function of frames.
+def network(weights: Weights) -> Callable[..., tuple[jax.Array, ...]]:
+    """Returns the model of weights as a function of the arrays that `inputs` describes.
 
     Args:
         weights: Weights as `load_weights` returns them.
 
     Returns:
-        A function from frames, uint8 (batch, frame_size, frame_size, 3), to labels, uint8 (batch,
-        frame_size, frame_size); the scores of the classes, float32 (batch, frame_size, frame_size,
-        classes); and the windows as thetas, float32 (batch, parts, 2, 3).
+        A function that returns labels, uint8 (batch, frame_size, frame_size); the scores of the
+        classes, float32 (batch, frame_size, frame_size, classes); the windows as thetas, float32
+        (batch, parts, 2, 3); and, with wide frames, the scores of the global classes in these,
+        float32 (batch, global classes, *coarse_image_size).
     """
 
-    def parse(frames: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        output: Any = weights.model.apply(weights.variables, frames)
-        return output.labels, output.scores.astype(jnp.float32), output.theta
+    def parse(frames: jax.Array, wide_frames: jax.Array | None = None) -> tuple[jax.Array, ...]:
+        output: Any = weights.model.apply(weights.variables, frames, wide_frame=wide_frames)
+        arrays = output.labels, output.scores.astype(jnp.float32), output.theta
+        return arrays if wide_frames is None else (*arrays, output.wide_probs)
 
     return parse
 
 
-def frames_of_any_batch(weights: Weights) -> jax.ShapeDtypeStruct:
-    """Returns shape and type of the frames, with a symbol as the batch size."""
+def inputs(weights: Weights) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shape and type of each argument by name, with a symbol as the batch size.
+
+    Args:
+        weights: Weights as `load_weights` returns them.
+
+    Returns:
+        `frames`, uint8 (batch, frame_size, frame_size, 3), and, if the weights are trained for wide
+        frames, `wide_frames`, uint8 (batch, *coarse_image_size, 3).
+    """
     (batch,) = export.symbolic_shape(BATCH)
-    side = weights.frame_size
-    return jax.ShapeDtypeStruct((batch, side, side, 3), jnp.uint8)
+    config = weights.model.config
+    sizes = {FRAMES: (weights.frame_size,) * 2}
+    if config.wide:
+        sizes[WIDE_FRAMES] = config.coarse_image_size
+    return {
+        name: jax.ShapeDtypeStruct((batch, *size, 3), jnp.uint8) for name, size in sizes.items()
+    }
+
+
+def outputs(weights: Weights) -> tuple[str, ...]:
+    """Returns the names of the arrays that the function returns.
+
+    Args:
+        weights: Weights as `load_weights` returns them.
+    """
+    names = "labels", "scores", "windows"
+    return (*names, "wide_scores") if weights.model.config.wide else names
 
 
 def metadata(weights: Weights) -> Mapping[str, str]:
@@ -51,13 +75,23 @@ def metadata(weights: Weights) -> Mapping[str, str]:
 
     Returns:
         `classes`, the names in the order of their ids; `colours`, red, green and blue of each in
-        0..255; `frame_size` in pixels; `parts`, the names of the windows.
+        0..255; `frame_size` in pixels; `parts`, the names of the windows. If the weights are
+        trained for wide frames, also `wide_frame`: its `size` in pixels, `side` and `down` as in
+        `jax_stn_icnn.wide_frame`, and `classes`, the names of the global classes.
     """
-    anatomy = weights.model.config.anatomy
+    config = weights.model.config
+    anatomy = config.anatomy
     values: dict[str, Any] = {
         "classes": list(anatomy.classes),
         "colours": [[int(value) for value in colour] for colour in anatomy.colours],
         "frame_size": weights.frame_size,
         "parts": [part.name for part in anatomy.parts],
     }
+    if config.wide:
+        values["wide_frame"] = {
+            "size": config.coarse_image_size[0],
+            "side": WIDE_SIDE,
+            "down": WIDE_DOWN,
+            "classes": [anatomy.classes[i] for i in anatomy.global_ids],
+        }
     return {name: json.dumps(value) for name, value in values.items()}

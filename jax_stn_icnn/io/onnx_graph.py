@@ -48,16 +48,17 @@ def constant(array: Any) -> Tensor:
 class Graph:
     """An ONNX graph under construction."""
 
-    def __init__(self, frames: Tensor):
+    def __init__(self, first_input: Tensor):
         """Starts a graph.
 
         Args:
-            frames: The graph's first input; its first size is the symbol in all symbolic shapes.
+            first_input: The graph's first input; its first size is the symbol in all symbolic
+                shapes.
         """
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: list[TensorProto] = []
         self._names: dict[tuple[Any, ...], str] = {}
-        self._frames = frames
+        self._first_input = first_input
         self._batch: Tensor | None = None
 
     def name_of(self, tensor: Tensor) -> str:
@@ -120,9 +121,9 @@ class Graph:
         if isinstance(size, int):
             return self.integers([size])
         if self._batch is None:
-            self._batch = self.add("Shape", [self._frames], (1,), np.int64, start=0, end=1)
-        factor = size // self._frames.shape[0]
-        assert factor * self._frames.shape[0] == size, size
+            self._batch = self.add("Shape", [self._first_input], (1,), np.int64, start=0, end=1)
+        factor = size // self._first_input.shape[0]
+        assert factor * self._first_input.shape[0] == size, size
         if factor == 1:
             return self._batch
         return self.add("Mul", [self._batch, self.integers([int(factor)])], (1,), np.int64)
