@@ -30,7 +30,11 @@ def main() -> None:
     metadata = {entry.key: json.loads(entry.value) for entry in network.metadata_props}
     onnx.save(_for_webgpu(network), path)
     facts = {name: metadata[name] for name in ("classes", "colours", "frame_size")}
-    facts |= {"bytes": path.stat().st_size, "trial": _trial(path, metadata["frame_size"])}
+    facts |= {
+        "wide_frame": metadata.get("wide_frame"),
+        "bytes": path.stat().st_size,
+        "trial": _trial(path),
+    }
     (PUBLIC / "network.json").write_text(json.dumps(facts) + "\n")
     onnx.save(_any_size(onnx.load(detectors.yunet_file())), PUBLIC / "yunet.onnx")
 
@@ -70,14 +74,21 @@ def _for_webgpu(network: onnx.ModelProto) -> onnx.ModelProto:
     return network
 
 
-def _trial(path: Path, frame_size: int) -> dict[str, Any]:
-    """Returns the outputs for a synthetic frame, with which the page checks the GPU."""
-    frame = (np.arange(frame_size**2 * 3) % 251).astype(np.uint8)
+def _trial(path: Path) -> dict[str, Any]:
+    """Returns the outputs for synthetic frames, with which the page checks the GPU."""
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    scores, windows = session.run(
-        ["scores", "windows"], {"frames": frame.reshape(1, frame_size, frame_size, 3)}
-    )
-    return {"scores": scores.mean((0, 1, 2)).tolist(), "windows": windows.ravel().tolist()}
+    inputs = {}
+    for each in session.get_inputs():
+        shape = (1, *each.shape[1:])
+        inputs[each.name] = (np.arange(np.prod(shape)) % 251).astype(np.uint8).reshape(shape)
+    names = [output.name for output in session.get_outputs()]
+    outputs = dict(zip(names, session.run(names, inputs), strict=True))
+    wide_scores = outputs.get("wide_scores", np.empty((1, 0, 1, 1)))
+    return {
+        "scores": outputs["scores"].mean((0, 1, 2)).tolist(),
+        "windows": outputs["windows"].ravel().tolist(),
+        "wide_scores": wide_scores.mean((0, 2, 3)).tolist(),
+    }
 
 
 def _any_size(yunet: onnx.ModelProto) -> onnx.ModelProto:

@@ -110,7 +110,7 @@ def test_drawn_inputs_are_crops_of_the_same_face():
     matrix = framing.wide_frame(framing.frame_from_photo((SIZE, SIZE), SIZE), SIZE, 128)
     left, top = -matrix[:, 2].astype(int)
     inside = wide_frames[0, top : top + SIZE, left : left + SIZE]
-    assert np.abs(inside.astype(int) - frames[0]).mean() < 2
+    assert np.abs(inside.astype(int) - frames[0]).mean() < 4  # 8 or more if shifted by a pixel
 
 
 @pytest.mark.slow
@@ -124,7 +124,7 @@ def test_a_file_with_other_labels_is_not_written(small, tmp_path, monkeypatch):
 
     def red(weights):
         number = next(added)
-        return lambda frames: (frames[..., 0] + np.uint8(number), jnp.zeros(()), jnp.zeros(()))
+        return lambda frames: (frames[..., 0] + np.uint8(number), jnp.zeros(1), jnp.zeros(1))
 
     monkeypatch.setattr(network, "network", red)
     with pytest.raises(ValueError, match="parser is not written: its labels equal the parser's on"):

@@ -18,6 +18,16 @@ export interface Size {
   readonly height: number;
 }
 
+/** Where the wide frame of a face lies, with hair and shoulders; in Python, `wide_frame.py`. */
+export interface WideFrame {
+  /** Its side in its own pixels. */
+  readonly size: number;
+  /** Its side in sides of the frame. */
+  readonly side: number;
+  /** How far its centre lies below that of the frame, in sides of the frame. */
+  readonly down: number;
+}
+
 /** Rows top to bottom and columns left to right; the ends are not in it. */
 export interface Area {
   readonly left: number;
@@ -54,6 +64,17 @@ export function frameAroundLandmarks(landmarks: Landmarks, frameSize: number): M
   }
   const centre: Point = [eyes[0] + 0.1 * down[0], eyes[1] + 0.1 * down[1]];
   return frame(centre, [(axis[0] / length) * side, (axis[1] / length) * side], frameSize);
+}
+
+/** The wide frame of a frame: wide frame -> photo. */
+export function wideFrame(
+  matrix: Matrix,
+  frameSize: number,
+  { size, side, down }: WideFrame,
+): Matrix {
+  const half = (frameSize - 1) / 2;
+  const centre = apply(matrix, [half, half + down * frameSize]);
+  return frame(centre, [matrix[0] * frameSize * side, matrix[3] * frameSize * side], size);
 }
 
 /** The square with a centre, and a side as long as `axis`, which points to its right. */

@@ -1,51 +1,108 @@
 /**
  * Class scores of a frame, resampled to the photo's pixels. Scores are resampled, not labels, so that
- * borders have the photo's resolution; in Python, `inference/results.py`.
+ * borders have the photo's resolution; in Python, `inference/resampling.py`,
+ * `results.py` and `merging.py`.
  */
 
 import {
-  apply, determinant, footprint, fromCut, invert, type Area, type Matrix, type Size,
+  apply, determinant, footprint, fromCut, invert, wideFrame,
+  type Area, type Matrix, type Size, type WideFrame,
 } from "./geometry.ts";
 import { pull, type Picture } from "./resample.ts";
 
-/** What the network says of a frame: a class for each pixel, and the scores it was chosen by. */
-export interface FrameParse {
+/** Distances below the centre of a face count less, for a body reaches downward. */
+const BODY = 0.8;
+
+/** A channel for each pixel, and the scores that it was chosen by. */
+interface Scored {
   readonly labels: Uint8Array;
   readonly scores: Picture<Float32Array>;
 }
 
-/** One face of a photo: where its frame is (frame -> photo), and its classes in an area. */
-export interface Face {
-  readonly matrix: Matrix;
+/** What the network says of a frame: a class for each pixel, and the scores of the classes. */
+export interface FrameParse extends Scored {
+  readonly wide: WideParse | null;
+}
+
+/** What the network says of the wide frame: scores, of which `ids` are the classes. */
+export interface WideParse {
+  readonly place: WideFrame;
+  readonly scores: Picture<Float32Array>;
+  readonly ids: readonly number[];
+}
+
+/** Labels of an area of the photo. */
+interface Piece {
   readonly area: Area;
   readonly labels: Uint8Array;
 }
 
-/** Carries a frame's classes to the photo. */
-export function faceOfFrame(parse: FrameParse, matrix: Matrix, photo: Size): Face {
-  const area = footprint(matrix, parse.scores, photo);
-  const toFrame = fromCut(invert(matrix), area);
-  const size = { width: area.right - area.left, height: area.bottom - area.top };
-  const coarser = determinant(matrix) < 1;
-  const labels = coarser
-    ? bestOf(pull(parse.scores, toFrame, size, background(parse.scores.channels)))
-    : between(parse, toFrame, size);
-  return { matrix, area, labels };
+/** One face of a photo: where its frame is (frame -> photo), and its classes in an area. */
+export interface Face extends Piece {
+  readonly matrix: Matrix;
+  /** The side of the frame in its own pixels. */
+  readonly side: number;
 }
 
-/** Class ids of all faces, the larger in front. */
+/** Carries a frame's classes to the photo, and around it those of the wide frame. */
+export function faceOfFrame(parse: FrameParse, matrix: Matrix, photo: Size): Face {
+  const side = parse.scores.width;
+  const inner = inPhoto(parse, matrix, photo);
+  if (!parse.wide) return { matrix, side, ...inner };
+  const { place, scores, ids } = parse.wide;
+  const wide = { labels: bestOf(scores), scores };
+  const { area, labels } = inPhoto(wide, wideFrame(matrix, side, place), photo);
+  const outer = { area, labels: labels.map((channel) => ids[channel]) };
+  lay(inner, outer, matrix, side);
+  return { matrix, side, ...outer };
+}
+
+/** Class ids of all faces; where several have one, that of the nearest in units of its size. */
 export function merged(faces: readonly Face[], photo: Size): Uint8Array {
   const labels = new Uint8Array(photo.width * photo.height);
-  const order = [...faces].sort((a, b) => determinant(a.matrix) - determinant(b.matrix));
-  for (const { area, labels: own } of order) {
+  const nearest = new Float32Array(labels.length).fill(Infinity);
+  for (const face of faces) {
+    const [{ area, side }, toFrame] = [face, invert(face.matrix)];
     let from = 0;
     for (let y = area.top; y < area.bottom; y++) {
       for (let x = area.left; x < area.right; x++, from++) {
-        if (own[from] > 0) labels[y * photo.width + x] = own[from];
+        if (face.labels[from] === 0) continue;
+        const [right, down] = apply(toFrame, [x, y]).map((at) => (at - (side - 1) / 2) / side);
+        const distance = Math.hypot(right, down > 0 ? BODY * down : down);
+        const pixel = y * photo.width + x;
+        if (distance >= nearest[pixel]) continue;
+        nearest[pixel] = distance;
+        labels[pixel] = face.labels[from];
       }
     }
   }
   return labels;
+}
+
+/** Labels of a frame in the pixels of the photo that it covers. */
+function inPhoto(scored: Scored, matrix: Matrix, photo: Size): Piece {
+  const area = footprint(matrix, scored.scores, photo);
+  const toFrame = fromCut(invert(matrix), area);
+  const size = { width: area.right - area.left, height: area.bottom - area.top };
+  const coarser = determinant(matrix) < 1;
+  const labels = coarser
+    ? bestOf(pull(scored.scores, toFrame, size, background(scored.scores.channels)))
+    : between(scored, toFrame, size);
+  return { area, labels };
+}
+
+/** Lays labels of a frame over those around it, up to half a pixel from its outermost pixels. */
+function lay(inner: Piece, outer: Piece, matrix: Matrix, side: number): void {
+  const toFrame = invert(matrix);
+  const width = outer.area.right - outer.area.left;
+  let from = 0;
+  for (let y = inner.area.top; y < inner.area.bottom; y++) {
+    for (let x = inner.area.left; x < inner.area.right; x++, from++) {
+      const inside = apply(toFrame, [x, y]).every((at) => at >= 0.5 && at < side - 1.5);
+      if (!inside) continue;
+      outer.labels[(y - outer.area.top) * width + x - outer.area.left] = inner.labels[from];
+    }
+  }
 }
 
 /**
@@ -53,7 +110,7 @@ export function merged(faces: readonly Face[], photo: Size): Uint8Array {
  * that is the best of all four is the best between them, so only where they disagree are scores
  * needed.
  */
-function between({ labels, scores }: FrameParse, toFrame: Matrix, size: Size): Uint8Array {
+function between({ labels, scores }: Scored, toFrame: Matrix, size: Size): Uint8Array {
   const { width, height, channels, data } = scores;
   const found = new Uint8Array(size.width * size.height);
   const outside = background(channels);

@@ -119,9 +119,8 @@ function parseMarked(box: Box): void {
 
 /** The faces whose middle lies in none of the boxes: those inside are parsed anew. */
 function facesOutside(boxes: readonly Box[]): Face[] {
-  return faces.filter(({ matrix }) => {
-    const middle = ((network?.classes.frame_size ?? 1) - 1) / 2;
-    const [x, y] = apply(matrix, [middle, middle]);
+  return faces.filter(({ matrix, side }) => {
+    const [x, y] = apply(matrix, [(side - 1) / 2, (side - 1) / 2]);
     return !boxes.some(([x0, y0, x1, y1]) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
   });
 }
@@ -209,6 +208,9 @@ function loading(done: number, total: number): void {
 
 function loaded(runsOn: string, known: Classes): void {
   network = { runsOn, classes: known, since: performance.now() };
+  element("reach", HTMLParagraphElement).textContent = known.wide_frame
+    ? "Hair, neck and clothes are labelled as far as a wide square around each face reaches."
+    : "The labels end at the square around each face, which may cut hair, neck and clothes.";
   if (!photo) rest("Ready.");
 }
 

@@ -12,7 +12,7 @@ import cpuRuntime from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import type { Landmarks } from "./geometry.ts";
 import type { FrameParse } from "./labels.ts";
 import type { Classes } from "./protocol.ts";
-import type { Picture } from "./resample.ts";
+import { fromPlanes, type Picture } from "./resample.ts";
 import * as yunet from "./yunet.ts";
 
 declare const __CPU_RUNTIME_BYTES__: number;
@@ -72,15 +72,21 @@ export class Networks {
 
   /** Runs the network once, which is its slowest run; graphics cards have got things wrong. */
   private async try(): Promise<void> {
-    const { frame_size: side, trial } = this.classes;
-    const data = Uint8Array.from({ length: side * side * 3 }, (_, i) => i % 251);
-    const frames = new this.ort.Tensor("uint8", data, [1, side, side, 3]);
-    const found = await this.parser.run({ frames }, ["scores", "windows"]);
+    const { frame_size: side, wide_frame: wide, trial } = this.classes;
+    const madeUp = (size: number) =>
+      Uint8Array.from({ length: size * size * 3 }, (_, i) => i % 251);
+    const found = await this.run(madeUp(side), wide && madeUp(wide.size));
     const scores = new Float64Array(trial.scores.length);
     floats(found.scores).forEach((score, i) => (scores[i % scores.length] += score / side ** 2));
+    const around = new Float64Array(trial.wide_scores.length);
+    if (wide) {
+      const pixels = wide.size ** 2;
+      floats(found.wide_scores).forEach((score, i) => (around[Math.floor(i / pixels)] += score / pixels));
+    }
     const error = Math.max(
       ...trial.scores.map((score, i) => Math.abs(score - scores[i])),
       ...trial.windows.map((value, i) => Math.abs(value - floats(found.windows)[i])),
+      ...trial.wide_scores.map((score, i) => Math.abs(score - around[i])),
     );
     // So written, what is no number is an error too.
     if (!(error < TRIAL_ERROR)) throw new Error(`its numbers are wrong by ${error}`);
@@ -98,16 +104,37 @@ export class Networks {
     return yunet.landmarksOf(Object.fromEntries(outputs), input);
   }
 
-  /** Parses a frame: a face that fills a square as it does in CelebAMask-HQ. */
-  async parse(frame: Picture<Uint8Array>): Promise<FrameParse> {
-    const side = this.classes.frame_size;
-    const frames = new this.ort.Tensor("uint8", frame.data, [1, side, side, 3]);
-    const { labels, scores } = await this.parser.run({ frames }, ["labels", "scores"]);
-    const data = floats(scores);
+  /**
+   * Parses a frame: a face that fills a square as it does in CelebAMask-HQ.
+   *
+   * @param wide the wide frame of the face, for a network that takes one.
+   */
+  async parse(
+    frame: Picture<Uint8Array>,
+    wide: Picture<Uint8Array> | null,
+  ): Promise<FrameParse> {
+    const { frame_size: side, wide_frame: place, classes } = this.classes;
+    const found = await this.run(frame.data, wide && wide.data);
+    const data = floats(found.scores);
     return {
-      labels: bytes(labels),
+      labels: bytes(found.labels),
       scores: { width: side, height: side, channels: data.length / side ** 2, data },
+      wide: place && {
+        place,
+        scores: fromPlanes(floats(found.wide_scores), { width: place.size, height: place.size }),
+        ids: place.classes.map((name) => classes.indexOf(name)),
+      },
     };
+  }
+
+  /** Runs the parser's network on the pixels of a frame and a wide frame. */
+  private run(frame: Uint8Array, wide: Uint8Array | null): Promise<InferenceSession.ReturnType> {
+    const tensor = (data: Uint8Array) => {
+      const side = Math.sqrt(data.length / 3);
+      return new this.ort.Tensor("uint8", data, [1, side, side, 3]);
+    };
+    const frames = tensor(frame);
+    return this.parser.run(wide ? { frames, wide_frames: tensor(wide) } : { frames });
   }
 }
 

@@ -1,6 +1,6 @@
 /** What the page and its worker say to each other. */
 
-import type { Box, Size } from "./geometry.ts";
+import type { Box, Size, WideFrame } from "./geometry.ts";
 import type { Face } from "./labels.ts";
 
 /** What the network was made for: `network.json`, which the build writes. */
@@ -8,10 +8,16 @@ export interface Classes {
   readonly classes: readonly string[];
   readonly colours: readonly (readonly [number, number, number])[];
   readonly frame_size: number;
+  /** The network's second input, and what it tells apart there; null if it has but one input. */
+  readonly wide_frame: (WideFrame & { readonly classes: readonly string[] }) | null;
   /** The length of the network's file. */
   readonly bytes: number;
-  /** What it makes of a made-up frame, see `prepare.py`: each class's mean score, and the windows. */
-  readonly trial: { readonly scores: readonly number[]; readonly windows: readonly number[] };
+  /** What it makes of made-up frames, see `prepare.py`: each class's mean score, and the windows. */
+  readonly trial: {
+    readonly scores: readonly number[];
+    readonly windows: readonly number[];
+    readonly wide_scores: readonly number[];
+  };
 }
 
 /** A photo to be parsed: red, green, blue and opacity of each pixel. */

@@ -14,6 +14,15 @@ export interface Picture<Data extends Uint8Array | Float32Array = Uint8Array | F
   readonly channels: number;
 }
 
+/** The picture of planes, one for each channel. */
+export function fromPlanes(planes: Float32Array, size: Size): Picture<Float32Array> {
+  const pixels = size.width * size.height;
+  const channels = planes.length / pixels;
+  const data = new Float32Array(planes.length);
+  planes.forEach((value, i) => (data[(i % pixels) * channels + Math.floor(i / pixels)] = value));
+  return { ...size, channels, data };
+}
+
 /**
  * Looks up where in the picture each pixel of the result comes from. Bilinear; where the result is
  * coarser than the picture, each pixel is the mean of those that it covers.

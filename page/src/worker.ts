@@ -1,6 +1,6 @@
 /** The work beside the page, which so goes on answering: a photo in, the parses of its faces out. */
 
-import { frameAroundBox, frameAroundLandmarks, type Matrix } from "./geometry.ts";
+import { frameAroundBox, frameAroundLandmarks, wideFrame, type Matrix } from "./geometry.ts";
 import { faceOfFrame, type Face } from "./labels.ts";
 import { hasGpu, Networks } from "./networks.ts";
 import type { Reply, Request } from "./protocol.ts";
@@ -32,7 +32,9 @@ async function answer(request: Request): Promise<void> {
 async function parse({ id, photo, boxes }: Request): Promise<Face[] | null> {
   const picture = withoutOpacity(photo);
   const loaded = await networks;
-  const side = loaded.classes.frame_size;
+  const { frame_size: side, wide_frame: wide } = loaded.classes;
+  const crop = (matrix: Matrix, size: number) =>
+    pull(picture, matrix, { width: size, height: size }, [0, 0, 0]) as Picture<Uint8Array>;
   say({ kind: "step", id, text: "Looking for faces" });
   const places: Matrix[] = boxes
     ? boxes.map((box) => frameAroundBox(box, side))
@@ -42,8 +44,8 @@ async function parse({ id, photo, boxes }: Request): Promise<Face[] | null> {
     if (id !== latest) return null;
     const which = places.length > 1 ? `face ${i + 1} of ${places.length}` : "the face";
     say({ kind: "step", id, text: `Parsing ${which}` });
-    const frame = pull(picture, matrix, { width: side, height: side }, [0, 0, 0]);
-    faces.push(faceOfFrame(await loaded.parse(frame as Picture<Uint8Array>), matrix, photo));
+    const around = wide && crop(wideFrame(matrix, side, wide), wide.size);
+    faces.push(faceOfFrame(await loaded.parse(crop(matrix, side), around), matrix, photo));
   }
   return faces;
 }

@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 
-import type { Box, Landmarks, Matrix } from "../src/geometry.ts";
+import type { Box, Landmarks, Matrix, WideFrame } from "../src/geometry.ts";
 
 /** An array in a file. */
 export interface Stored {
@@ -19,15 +19,18 @@ interface Cases {
     readonly side: number;
     readonly matrix: Matrix;
     readonly frame: Stored;
+    readonly place: WideFrame;
+    readonly wide_matrix: Matrix;
+    readonly wide: Stored;
   }[];
   readonly scores: {
     readonly scores: Stored;
-    readonly places: readonly {
-      readonly name: string;
-      readonly matrix: Matrix;
-      readonly labels: Stored;
-    }[];
-    readonly merged: Stored;
+    readonly wide_scores: Stored;
+    readonly place: WideFrame;
+    readonly ids: readonly number[];
+    readonly matrices: Readonly<Record<string, Matrix>>;
+    /** By kind of the parse, then by name of the matrix; of all faces together: `merged`. */
+    readonly labels: Readonly<Record<"square" | "wide", Readonly<Record<string, Stored>>>>;
   };
   readonly detector: {
     readonly input: Stored;

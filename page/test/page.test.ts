@@ -157,6 +157,8 @@ test("the sample has Python's labels; a second parse; legend, opacity and downlo
   console.log(`sample: ${await parsed()}`);
   console.log(`sample: ${((performance.now() - opened) / 1000).toFixed(1)} s after opening`);
   await compare("sample");
+  const reach = known.wide_frame ? /as far as a wide square/ : /end at the square/;
+  await page.locator("#reach").filter({ hasText: reach }).waitFor();
   await page.screenshot({ path: `${SCREENS}/2-sample.png`, fullPage: true });
   assert.ok(requested.some((url) => url.endsWith("network.onnx")), "the worker's are counted");
 

@@ -16,10 +16,12 @@ import numpy as np
 from PIL import Image
 
 from jax_stn_icnn import FaceParser
-from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.faces import detectors, framing, resample
-from jax_stn_icnn.inference.results import FaceResult, merge_labels
+from jax_stn_icnn.inference.merging import merge_faces
+from jax_stn_icnn.inference.results import FaceResult
 from jax_stn_icnn.photos.reading import to_rgb
+from jax_stn_icnn.wide_frame import WIDE_DOWN, WIDE_SIDE
 
 PAGE = Path(__file__).parents[1]
 OUT = Path(__file__).with_name(".reference")
@@ -53,7 +55,7 @@ def _group() -> np.ndarray:
 
 
 def _frames(photo: np.ndarray, landmarks: np.ndarray) -> list[dict[str, Any]]:
-    """Crops frames of boxes and landmarks, finer and coarser than the photo or at its edge."""
+    """Crops frames and wide frames, finer and coarser than the photo or at its edge."""
     boxes = np.array([(-60, 20, 180, 250), (500.5, 380, 760, 655), (300, 130, 340, 168)])
     cases = []
     for name, given, place in (
@@ -62,44 +64,77 @@ def _frames(photo: np.ndarray, landmarks: np.ndarray) -> list[dict[str, Any]]:
     ):
         for side in (512, 120, 33):
             for i, (one, matrix) in enumerate(zip(given, place(given, side)[1], strict=True)):
-                frame = resample.warp(photo, matrix, (side, side))
-                case = {name: one.tolist(), "side": side, "matrix": matrix.ravel().tolist()}
-                cases.append(case | {"frame": _array(f"frame-{name}-{side}-{i}", frame)})
+                key, size = f"{name}-{side}-{i}", side // 2
+                wide_matrix = framing.wide_frame(matrix, side, size)
+                wide = resample.warp(photo, wide_matrix, (size, size))
+                case = {
+                    name: one.tolist(),
+                    "side": side,
+                    "matrix": matrix.ravel().tolist(),
+                    "frame": _array(f"frame-{key}", resample.warp(photo, matrix, (side, side))),
+                    "place": _place(size),
+                    "wide_matrix": wide_matrix.ravel().tolist(),
+                    "wide": _array(f"wide-{key}", wide),
+                }
+                cases.append(case)
     return cases
 
 
+def _place(size: int) -> dict[str, float]:
+    """Returns where wide frames of a size lie."""
+    return {"size": size, "side": WIDE_SIDE, "down": WIDE_DOWN}
+
+
 def _scores() -> dict[str, Any]:
-    """Resamples scores of a frame to a photo by several matrices, and merges the faces."""
-    side, size, num_classes = 64, (150, 190), len(NINE.classes)
-    noise = np.random.default_rng(0).normal(size=(num_classes, 9, 9)).astype(np.float32)
-    scores = np.stack([cv2.resize(plane, (side, side)) for plane in noise])
-    cases = []
-    for name, axis, centre in (
-        ("finer", (1.9, 0.3), (80, 60)),
-        ("coarser", (0.4, -0.1), (40, 90)),
-        ("edge", (1.3, 0.0), (20, 30)),
-        ("beyond", (2.0, -1.0), (185, 140)),
-    ):
-        linear = np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
-        shift = np.array(centre) - linear @ np.full(2, (side - 1) / 2)
-        matrix = np.concatenate([linear, shift[:, None]], axis=1)
-        face = FaceResult.from_frame(
-            scores=scores,
-            windows=np.zeros((len(NINE.parts), 4)),
-            coarse_labels=np.zeros((1, 1), np.uint8),
-            anatomy=NINE,
-            box=np.zeros(4),
-            matrix=matrix,
-            photo_size=size,
-        )
-        case = {"name": name, "matrix": matrix.ravel().tolist(), "face": face}
-        cases.append(case | {"labels": _array(f"labels-{name}", face.labels)})
-    together = _array("labels-merged", merge_labels([case.pop("face") for case in cases], size))
-    return {
-        "scores": _array("scores", np.ascontiguousarray(np.moveaxis(scores, 0, -1))),
-        "places": cases,
-        "merged": together,
+    """Resamples scores to a photo by several matrices, and merges the faces."""
+    rng, size = np.random.default_rng(0), (150, 190)
+    scores = _noise(rng, len(NINETEEN.classes), 64)
+    wide_scores = _noise(rng, len(NINETEEN.global_ids), 48)
+    places = {
+        "finer": _matrix((1.9, 0.3), (80, 60)),
+        "coarser": _matrix((0.4, -0.1), (40, 90)),
+        "edge": _matrix((1.3, 0.0), (20, 30)),
+        "beyond": _matrix((2.0, -1.0), (185, 140)),
     }
+    labels = {}
+    for kind, around in (("square", None), ("wide", wide_scores)):
+        faces = [
+            FaceResult.from_frame(
+                scores=scores,
+                windows=np.zeros((len(NINETEEN.parts), 4)),
+                coarse_labels=np.zeros((1, 1), np.uint8),
+                anatomy=NINETEEN,
+                box=np.zeros(4),
+                matrix=matrix,
+                photo_size=size,
+                wide_scores=around,
+            )
+            for matrix in places.values()
+        ]
+        maps = {name: face.labels for name, face in zip(places, faces, strict=True)}
+        maps["merged"] = merge_faces(faces, np.zeros((*size, 3), np.uint8))[0]
+        labels[kind] = {name: _array(f"labels-{kind}-{name}", each) for name, each in maps.items()}
+    return {
+        "scores": _array("scores", np.moveaxis(scores, 0, -1)),
+        "wide_scores": _array("wide-scores", wide_scores),
+        "place": _place(wide_scores.shape[-1]),
+        "ids": NINETEEN.global_ids,
+        "matrices": {name: matrix.ravel().tolist() for name, matrix in places.items()},
+        "labels": labels,
+    }
+
+
+def _noise(rng: np.random.Generator, channels: int, side: int) -> np.ndarray:
+    """Returns smooth noise, float32 (channels, side, side)."""
+    noise = rng.normal(size=(channels, 9, 9)).astype(np.float32)
+    return np.stack([cv2.resize(plane, (side, side)) for plane in noise])
+
+
+def _matrix(axis: tuple[float, float], centre: tuple[float, float]) -> np.ndarray:
+    """Returns the matrix of a frame of 64 pixels."""
+    linear = np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
+    shift = np.array(centre) - linear @ np.full(2, 31.5)
+    return np.concatenate([linear, shift[:, None]], axis=1)
 
 
 def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
