@@ -101,12 +101,16 @@ def run_networks(batch: int, count: int) -> tuple[float, float]:
     """Runs the networks on batches in memory; returns the seconds, and those of loading before."""
     start = time.perf_counter()
     parser = FaceParser.load()
-    frames = random_frames(batch, parser.frame_size)
-    program = compile_networks(parser.model, parser.variables, frames.shape)
-    jax.block_until_ready(program(parser.variables, frames))
+    sides = [parser.frame_size]
+    if parser.wide:
+        sides.append(parser.model.config.coarse_image_size[0])
+    frames = [random_frames(batch, side) for side in sides]
+    shapes = [array.shape for array in frames]
+    program = compile_networks(parser.model, parser.variables, *shapes)
+    jax.block_until_ready(program(parser.variables, *frames))
     loaded = time.perf_counter()
     for _ in range(count):
-        jax.block_until_ready(program(parser.variables, frames))
+        jax.block_until_ready(program(parser.variables, *frames))
     return time.perf_counter() - loaded, loaded - start
 
 

@@ -171,7 +171,10 @@ def _full_face() -> tuple[STNiCNN, Any]:
 def _parse(
     make: Callable[[], tuple[STNiCNN, Any]], faces: int, topology: Any
 ) -> jax.stages.Lowered:
-    """Lowers the parse of frames that are sharded over the chips."""
+    """Lowers the parse of frames, and of wide frames if the model is trained for them.
+
+    They are sharded over the chips.
+    """
     model, variables = make()
     chips = len(topology.devices)
     mesh = topologies.make_mesh(topology, (chips,), (AXIS,))
@@ -181,9 +184,10 @@ def _parse(
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
     shapes = jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), variables)
-    frames = struct((chips * faces, FRAME, FRAME, 3), np.uint8, AXIS)
+    sizes = [(FRAME, FRAME), *[model.config.coarse_image_size] * model.config.wide]
+    frames = [struct((chips * faces, *size, 3), np.uint8, AXIS) for size in sizes]
     with use_platform(PLATFORM):
-        return parse_frames.lower(model, shapes, frames)
+        return parse_frames.lower(model, shapes, *frames)
 
 
 def _training_step(name: str, topology: Any) -> jax.stages.Lowered:

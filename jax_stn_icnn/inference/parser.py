@@ -42,7 +42,7 @@ BATCH_SIZE = 4  # faces per call of the networks, where several photos are parse
 THREADS = 2  # number of threads that read photos, and of threads that resample labels
 # Another photo is read only while the photos whose results have not been taken have fewer than
 # MAX_PIXELS pixels and fewer than MAX_FACES faces, or than the faces of two batches. A photo
-# without faces counts as one face. The scores of a face take 20 MB.
+# without faces counts as one face. The scores of a face take 23 MB.
 MAX_PIXELS = 32_000_000
 MAX_FACES = 32
 MAX_BATCHES = 2  # on the device: one that runs, and one that waits
