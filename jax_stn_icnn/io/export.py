@@ -90,11 +90,11 @@ def drawn_inputs(weights: Weights, count: int) -> dict[str, np.ndarray]:
         image, label = draw_portrait("test", index)
         rows, columns = np.nonzero(np.isin(label, face_ids))
         box = np.array([columns.min(), rows.min(), columns.max(), rows.max()])
-        matrix = framing.frame_from_box(box, weights.frame_size)
+        frame = framing.frame_from_box(box, weights.frame_size)
         for name, spec in specs.items():
             size = spec.shape[1:3]
-            if name == network.WIDE_FRAMES:
-                matrix = framing.wide_frame(matrix, weights.frame_size, size[0])
+            is_wide = name == network.WIDE_FRAMES
+            matrix = framing.wide_frame(frame, weights.frame_size, size[0]) if is_wide else frame
             crops[name].append(resample.warp(image, matrix, size))
     return {name: np.stack(images) for name, images in crops.items()}
 

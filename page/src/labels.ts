@@ -61,18 +61,20 @@ export function faceOfFrame(parse: FrameParse, matrix: Matrix, photo: Size): Fac
 export function merged(faces: readonly Face[], photo: Size): Uint8Array {
   const labels = new Uint8Array(photo.width * photo.height);
   const nearest = new Float32Array(labels.length).fill(Infinity);
-  for (const face of faces) {
-    const [{ area, side }, toFrame] = [face, invert(face.matrix)];
+  for (const { matrix, side, area, labels: own } of faces) {
+    const [a, b, c, d, e, f] = invert(matrix);
+    const middle = (side - 1) / 2;
     let from = 0;
     for (let y = area.top; y < area.bottom; y++) {
       for (let x = area.left; x < area.right; x++, from++) {
-        if (face.labels[from] === 0) continue;
-        const [right, down] = apply(toFrame, [x, y]).map((at) => (at - (side - 1) / 2) / side);
-        const distance = Math.hypot(right, down > 0 ? BODY * down : down);
+        if (own[from] === 0) continue;
+        const right = (a * x + b * y + c - middle) / side;
+        const down = (d * x + e * y + f - middle) / side;
+        const distance = right ** 2 + (down > 0 ? BODY * down : down) ** 2; // its square
         const pixel = y * photo.width + x;
         if (distance >= nearest[pixel]) continue;
         nearest[pixel] = distance;
-        labels[pixel] = face.labels[from];
+        labels[pixel] = own[from];
       }
     }
   }
@@ -94,12 +96,13 @@ function inPhoto(scored: Scored, matrix: Matrix, photo: Size): Piece {
 /** Lays labels of a frame over those around it, up to half a pixel from its outermost pixels. */
 function lay(inner: Piece, outer: Piece, matrix: Matrix, side: number): void {
   const toFrame = invert(matrix);
+  const inside = (at: number) => at >= 0.5 && at < side - 1.5;
   const width = outer.area.right - outer.area.left;
   let from = 0;
   for (let y = inner.area.top; y < inner.area.bottom; y++) {
     for (let x = inner.area.left; x < inner.area.right; x++, from++) {
-      const inside = apply(toFrame, [x, y]).every((at) => at >= 0.5 && at < side - 1.5);
-      if (!inside) continue;
+      const [column, row] = apply(toFrame, [x, y]);
+      if (!inside(column) || !inside(row)) continue;
       outer.labels[(y - outer.area.top) * width + x - outer.area.left] = inner.labels[from];
     }
   }
