@@ -1,7 +1,7 @@
 /**
  * Class scores of a frame, resampled to the photo's pixels. Scores are resampled, not labels, so that
- * borders have the photo's resolution; in Python, `inference/resampling.py`,
- * `results.py` and `merging.py`.
+ * borders have the photo's resolution; in Python, `inference/resampling.py`
+ * and `merging.py`.
  */
 
 import {

@@ -97,7 +97,7 @@ def _scores() -> dict[str, Any]:
         "beyond": _matrix((2.0, -1.0), (185, 140)),
     }
     labels = {}
-    for kind, around in (("square", None), ("wide", wide_scores)):
+    for kind, around in (("square", ()), ("wide", (wide_scores,))):
         faces = [
             FaceResult.from_frame(
                 scores=scores,
@@ -161,8 +161,9 @@ def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
 
 
 def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the parser's labels."""
+    """Returns the parser's labels, without far frames, which the page does not parse."""
     parser = FaceParser.load()
+    parser._extension = lambda photo, matrix, wide_scores: (wide_scores,)
     found = {}
     for name, photo in photos.items():
         parse = parser(photo)
