@@ -19,11 +19,11 @@ def get_config() -> ConfigDict:
     config.model.wide = True
     config.init_from = "runs/full_head_far"
     config.stages = ("localizer", "joint")
-    config.localizer.epochs, config.localizer.lr = 3, 2e-4
-    config.joint.epochs, config.joint.warmup_epochs = 4, 0.25
-    config.joint.lr_coarse, config.joint.lr_localizer, config.joint.lr_fine = 0.0, 5e-5, 2e-4
-    config.halve_every_epochs = 2.0
-    config.ema_decay = 0.99
+    config.localizer.epochs, config.localizer.lr = 1, 1e-4
+    config.joint.epochs, config.joint.warmup_epochs = 2, 0.25
+    config.joint.lr_coarse, config.joint.lr_localizer, config.joint.lr_fine = 0.0, 5e-5, 1.5e-4
+    config.halve_every_epochs = 1.0
+    config.ema_decay = 0.98
     config.batch_size, config.eval_batch_size = 8, 8
     config.dataset.num_workers = 0
     return config

@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     """Returns the config of the run before with far frames, and lower rates."""
     config = full_head_refined.get_config()
     config.init_from = "runs/full_head_refined"
-    config.coarse.epochs, config.coarse.lr = 16, 5e-4
+    config.coarse.epochs, config.coarse.lr = 12, 5e-4
     config.halve_every_epochs = 4.0
     config.dataset.sources = full_head_coarse.sources(
         celebamask_hq=(0.0, 0.2, 0.05),

@@ -343,7 +343,7 @@ class TestLoad:
 
     def test_shipped_weights_are_small(self):
         files = list(weights.PRETRAINED.glob("*.safetensors"))
-        assert sum(file.stat().st_size for file in files) <= 12 * 2**20
+        assert sum(file.stat().st_size for file in files) <= 24 * 2**20
 
     def test_missing_weights_are_named(self, run, monkeypatch):
         with pytest.raises(FileNotFoundError, match="nothing: .*in this installation: nine, nine"):
