@@ -1,4 +1,4 @@
-"""The shipped weights: the coarse network of `full_head_far.py`, with localizer, fine networks.
+"""The shipped weights: the coarse network of `full_head_far.py`, and a localizer for it.
 
     python train.py --config configs/full_head.py --workdir runs/full_head \
         --config.init_from=runs/full_head_far --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
@@ -12,17 +12,14 @@ from configs import celebamask, full_face
 
 
 def get_config() -> ConfigDict:
-    """Returns localizer and joint stages with a frozen coarse network."""
+    """Returns a localizer stage in frames of 512; the fine networks stay as they are."""
     config = full_face.augment_photos(full_face.apply(celebamask.get_config()))
     config.model.anatomy = "nineteen"
     config.model.coarse_network = "efficientnet_lite0"
     config.model.wide = True
     config.init_from = "runs/full_head_far"
-    config.stages = ("localizer", "joint")
+    config.stages = ("localizer",)
     config.localizer.epochs, config.localizer.lr = 1, 1e-4
-    config.joint.epochs, config.joint.warmup_epochs = 2, 0.25
-    config.joint.lr_coarse, config.joint.lr_localizer, config.joint.lr_fine = 0.0, 5e-5, 1.5e-4
-    config.halve_every_epochs = 1.0
     config.ema_decay = 0.98
     config.batch_size, config.eval_batch_size = 8, 8
     config.dataset.num_workers = 0

@@ -28,6 +28,7 @@ EVERY_OPTION = ModelConfig(
     edge_head=True,
     bridge=True,
     flip_test=True,
+    wide=True,
     fine_channels=(4, 4),
     interlinks=2,
     dtype="bfloat16",

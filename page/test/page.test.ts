@@ -240,7 +240,10 @@ test("by keyboard alone", async () => {
   await page.locator("#status").evaluate((line) => (line.textContent = ""));
   await page.keyboard.press("Enter");
   assert.match(await parsed(), /^One face/); // in place of the one that was found
-  const share = agreement(await labels(), full);
+  // Clothes reach the edge of the wide frame, which moves with the square; the head does not.
+  const found = await labels();
+  const ofHead = (i: number) => found[i] !== id("cloth") && full[i] !== id("cloth");
+  const share = agreement(found, full, ofHead);
   assert.ok(share > 0.95 && share < 1, `${share} as the detector has it`);
 });
 

@@ -162,7 +162,8 @@ def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
 
 def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns the parser's labels, without far frames, which the page does not parse."""
-    parser = FaceParser.load()
+    # The page detects faces in a single view.
+    parser = FaceParser.load(detector=detectors.make_single_view_detector())
     parser._extension = lambda photo, matrix, wide_scores: (wide_scores,)
     found = {}
     for name, photo in photos.items():
