@@ -86,22 +86,45 @@ class TestRotationCheck:
         check.__dict__["_program"] = lambda variables, frames: np.eye(9)[frames[..., 0] // 20]
         return check
 
-    def test_the_rotation_with_eyes_nose_and_mouth_at_the_landmarks_is_chosen(self, check):
+    def draw_parts(self, points):
+        """Draws the eyes, the nose and the mouth of a face, in the colors of their classes."""
         photo = np.zeros((64, 64, 3), np.uint8)
-        names = ("eye_1", "eye_2", "nose", "upper_lip", "lower_lip")
-        for (x, y), name in zip(63 - self.POINTS, names, strict=True):
-            rows, columns = slice(round(y) - 3, round(y) + 4), slice(round(x) - 3, round(x) + 4)
+        centers = [*points[:3], points[3:].mean(axis=0)]
+        names = ("eye_1", "eye_2", "nose", "upper_lip")
+        for (x, y), name in zip(centers, names, strict=True):
+            rows, columns = slice(round(y) - 2, round(y) + 3), slice(round(x) - 2, round(x) + 3)
             photo[rows, columns] = 20 * NINE.classes.index(name) + 10
-        upright, rotated = (
-            Detection(np.full(2, 31.5), 40.0, points, 0.9)
-            for points in (self.POINTS, 63 - self.POINTS)
-        )
-        assert check.choose(photo, upright._replace(alternatives=(rotated,))) is rotated
-        doubtful = rotated._replace(alternatives=(upright,))
-        assert check.choose(photo, doubtful) is doubtful
+        return photo
 
-    def test_only_doubtful_faces_need_the_network(self, face):
+    def detection(self, points, **fields):
+        return Detection(np.array([31.5, 34.5]), 40.0, points, 0.9, **fields)
+
+    @pytest.mark.parametrize("degrees", [0, 90, 180, 210])
+    def test_landmarks_that_the_segmentation_contradicts_are_replaced(self, check, degrees):
+        center = (31.5, 34.5)
+        matrix = cv2.getRotationMatrix2D(center, degrees, 1.0)
+        points = resample.transform_points(matrix, self.POINTS)
+        photo = self.draw_parts(points)
+        wrong = self.detection(
+            resample.transform_points(cv2.getRotationMatrix2D(center, 60, 1.0), points)
+        )
+        found = check.check(photo, wrong)
+        assert distance(found.landmarks, points) < 0.2 < distance(wrong.landmarks, points)
+
+    def test_other_landmarks_are_kept(self, check):
+        face = self.detection(self.POINTS)
+        assert check.check(self.draw_parts(self.POINTS), face) is face
+
+    def test_a_doubtful_face_without_eyes_nose_and_mouth_is_dropped(self, check):
+        photo = np.zeros((64, 64, 3), np.uint8)
+        assert check.check(photo, self.detection(self.POINTS)) is None
+        certain = self.detection(self.POINTS, is_certain=True)
+        assert check.check(photo, certain) is certain
+
+    def test_certain_faces_do_not_need_the_network(self):
+        image = np.asarray(draw_face("test", 1).image)
         check = RotationCheck(small_model(), {}, 64)  # without variables, so it cannot compile
         detector = detectors.make_detector("yunet")
-        np.testing.assert_array_equal(check.detect(detector, face[0]), detector(face[0]))
-        assert check.detect(len, face[0]) == len(face[0])
+        assert [face.is_certain for face in detector.detect(image)] == [True]
+        np.testing.assert_array_equal(check.detect(detector, image), detector(image))
+        assert check.detect(len, image) == len(image)

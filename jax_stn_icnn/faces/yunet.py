@@ -30,14 +30,14 @@ class Detection(NamedTuple):
         landmarks: The centers of the eyes, the tip of the nose and the corners of the mouth, side 1
             before side 2, (5, 2).
         score: Of YuNet, 0..1.
-        alternatives: The same face at other rotations that YuNet scores almost as high.
+        is_certain: Whether it certainly is a face with this rotation.
     """
 
     center: np.ndarray
     side: float
     landmarks: np.ndarray
     score: float
-    alternatives: tuple["Detection", ...] = ()
+    is_certain: bool = False
 
     def transform(self, matrix: np.ndarray) -> "Detection":
         """Returns the detection in the pixels of another image, given the matrix to them."""
@@ -46,7 +46,7 @@ class Detection(NamedTuple):
             self.side * float(np.sqrt(abs(np.linalg.det(matrix[:, :2])))),
             resample.transform_points(matrix, self.landmarks),
             self.score,
-            tuple(other.transform(matrix) for other in self.alternatives),
+            self.is_certain,
         )
 
 
