@@ -95,6 +95,7 @@ def test_every_parameter_has_a_gradient():
             assert np.all(np.isfinite(leaf)) and np.any(leaf != 0), path
 
 
+@pytest.mark.slow
 def test_it_can_be_lowered_for_a_tpu():
     network = EncoderNetwork(CONFIG.replace(dtype="bfloat16"))
 

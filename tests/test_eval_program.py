@@ -62,6 +62,7 @@ def run(command, *flags):
     return subprocess.run([*command, *flags], cwd=ROOT, env=os.environ, capture_output=True)
 
 
+@pytest.mark.slow
 def test_another_data_set_is_scored_and_drawn_by_its_labels(command, tmp_path):
     scores, pictures = tmp_path / "scores.json", tmp_path / "pictures"
     flags = ["--split=train", "--framing=resize", f"--json={scores}", f"--pictures={pictures}"]

@@ -155,7 +155,7 @@ def test_the_edge_task_ignores_the_surroundings_of_unions(rng):
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("connected", [False, True])
+@pytest.mark.parametrize("connected", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_consensus_takes_regions_of_single_classes_only(rng, connected):
     logits, _ = make(rng)
     label_map = np.zeros(SHAPE, int)

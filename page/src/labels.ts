@@ -19,12 +19,12 @@ interface Scored {
   readonly scores: Picture<Float32Array>;
 }
 
-/** What the network says of a frame: a class for each pixel, and the scores of the classes. */
+/** The output of the network for a frame: a class for each pixel, and the scores of the classes. */
 export interface FrameParse extends Scored {
   readonly wide: WideParse | null;
 }
 
-/** What the network says of the wide frame: scores, of which `ids` are the classes. */
+/** The output of the network for the wide frame: scores, of which `ids` are the classes. */
 export interface WideParse {
   readonly place: WideFrame;
   readonly scores: Picture<Float32Array>;
