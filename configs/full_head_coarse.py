@@ -20,6 +20,7 @@ SPLITS = {
     "figaro": ("train[:737]", "face"),
     "lfw_parts": ("train", "face"),
     "street": ("train[:878]", "face"),
+    "synthetic_portraits": ("train", "face"),
 }
 
 

@@ -16,6 +16,7 @@ FILES = [
     "full_head",
     "full_head_coarse",
     "full_head_far",
+    "full_head_portraits",
     "full_head_refined",
     "helen",
     "helen_full",

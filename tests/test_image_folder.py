@@ -133,8 +133,8 @@ def test_folder_without_images(tmp_path):
     [
         (
             "hellen",
-            "expected one of celebamask_hq, helen, lapa, synthetic_faces, or the name of a folder "
-            ".*; got 'hellen', and --manual_dir is /",
+            "expected one of celebamask_hq, helen, lapa, synthetic_faces, synthetic_portraits, or "
+            "the name of a folder .*; got 'hellen', and --manual_dir is /",
         ),
         ("My faces", "lower-case letters"),
     ],

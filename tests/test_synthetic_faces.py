@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from jax_stn_icnn.anatomy import NINETEEN
+from jax_stn_icnn.data.prepared import find_data_set
 from tfds_builders.synthetic_faces import classes, contact_sheet, face
 from tfds_builders.synthetic_faces.canvas import Canvas
 from tfds_builders.synthetic_faces.class_shares import class_shares
+from tfds_builders.synthetic_faces.portrait import draw_portrait
 from tfds_builders.synthetic_faces.pose import Grid, Pose
 from tfds_builders.synthetic_faces.synthetic_faces_dataset_builder import Builder
+from tfds_builders.synthetic_portraits.synthetic_portraits_dataset_builder import (
+    Builder as PortraitsBuilder,
+)
 
 # The builders have a job of their own (.ci/slow).
 pytestmark = pytest.mark.slow
@@ -173,6 +179,19 @@ builder.download_and_prepare()
 """
 
 
+def test_portraits_are_a_data_set_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(PortraitsBuilder, "SPLIT_SIZES", {"train": 1, "test": 2})
+    builder = PortraitsBuilder(data_dir=tmp_path, file_format="array_record")
+    builder.download_and_prepare()
+    source = builder.as_data_source("test")
+    image, label = draw_portrait("test", 1)
+    np.testing.assert_array_equal(source[1]["image"], image)
+    np.testing.assert_array_equal(source[1]["label"], label[..., np.newaxis])
+    # Not registered: its labels are named after the classes, and faces frame its pictures.
+    data_set = find_data_set(tmp_path, "synthetic_portraits")
+    assert tuple(data_set.classes.values()) == NINETEEN.classes and data_set.framing == "face"
+
+
 def test_two_processes_build_the_same_bytes(small_build, tmp_path):
     command = [sys.executable, "-c", BUILD, str(tmp_path)]
     sequential = {**os.environ, "LOKY_MAX_CPU_COUNT": "1"}  # without joblib's processes
@@ -182,6 +201,7 @@ def test_two_processes_build_the_same_bytes(small_build, tmp_path):
     assert any("array_record" in name for name in files)
 
 
-def test_the_builder_is_registered_under_its_name():
+def test_the_builders_are_registered_under_their_names():
     assert tfds.builder_cls("synthetic_faces") is Builder
+    assert tfds.builder_cls("synthetic_portraits") is PortraitsBuilder
     assert sum(Builder.SPLIT_SIZES.values()) == 2400

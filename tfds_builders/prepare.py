@@ -26,7 +26,7 @@ from tfds_builders import image_folder
 from tfds_builders.archive import ArchiveError, find_archive
 from tfds_builders.shapes import Framing
 
-NAMES = ("celebamask_hq", "helen", "lapa", "synthetic_faces")
+NAMES = ("celebamask_hq", "helen", "lapa", "synthetic_faces", "synthetic_portraits")
 
 
 class PrepareError(Exception):
