@@ -164,8 +164,8 @@ def _nine() -> tuple[STNiCNN, Any]:
 
 
 def _full_face() -> tuple[STNiCNN, Any]:
-    variables, model, _ = load_weights(weights_file("nineteen"))
-    return STNiCNN(model.config.replace(dtype=DTYPE)), variables
+    weights = load_weights(weights_file("nineteen"))
+    return STNiCNN(weights.model.config.replace(dtype=DTYPE)), weights.variables
 
 
 def _parse(

@@ -96,8 +96,8 @@ class TestRotationCheck:
             photo[rows, columns] = 20 * NINE.classes.index(name) + 10
         return photo
 
-    def detection(self, points, **fields):
-        return Detection(np.array([31.5, 34.5]), 40.0, points, 0.9, **fields)
+    def detection(self, points, score=0.9, **fields):
+        return Detection(np.array([31.5, 34.5]), 40.0, points, score, **fields)
 
     @pytest.mark.parametrize("degrees", [0, 90, 180, 210])
     def test_landmarks_that_the_segmentation_contradicts_are_replaced(self, check, degrees):
@@ -114,6 +114,13 @@ class TestRotationCheck:
     def test_other_landmarks_are_kept(self, check):
         face = self.detection(self.POINTS)
         assert check.check(self.draw_parts(self.POINTS), face) is face
+
+    @pytest.mark.parametrize(("score", "kept"), [(0.85, True), (0.75, False)])
+    def test_a_profile_shows_some_of_the_parts(self, check, score, kept):
+        photo = self.draw_parts(self.POINTS)
+        photo[:, 32:], photo[34:] = 0, 0  # all but one eye
+        face = self.detection(self.POINTS, score)
+        assert check.check(photo, face) is (face if kept else None)
 
     def test_a_doubtful_face_without_eyes_nose_and_mouth_is_dropped(self, check):
         photo = np.zeros((64, 64, 3), np.uint8)
