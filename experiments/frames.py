@@ -143,11 +143,7 @@ def open_warped(
 
 
 class Parser:
-    """Parses photos with a coarse network alone.
-
-    Attributes:
-        anatomy: the classes.
-    """
+    """Parses photos with a coarse network alone; `anatomy` holds its classes."""
 
     def __init__(self, weights: Path, frames: str):
         """Loads the network from a file; `frames` is one of FRAMES."""
