@@ -14,7 +14,6 @@ of its weights in frames and wide frames. Augmentation applies to the network's 
 """
 
 import json
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,24 +28,24 @@ from tqdm import tqdm
 
 from benchmarks.whole_photos import Counts, count, report
 from configs import full_head_coarse
-from experiments import tanh_warp
+from experiments import tanh_warp, warped_data
 from jax_stn_icnn import ops
-from jax_stn_icnn.anatomy import Anatomy, DataSet
+from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.data.framing import IGNORE, FramedSource
-from jax_stn_icnn.data.opening import DataDir
-from jax_stn_icnn.data.prepared import data_set_folder, find_data_set, open_source
-from jax_stn_icnn.data.source import Source
+from jax_stn_icnn.data.prepared import find_data_set, open_source
 from jax_stn_icnn.faces import detectors, framing, resample
 from jax_stn_icnn.inference.merging import merge_faces
 from jax_stn_icnn.inference.results import FaceResult
-from jax_stn_icnn.io.weights import load_weights
+from jax_stn_icnn.inference.turning import RotationCheck
+from jax_stn_icnn.io.weights import load_weights, weights_file
 from jax_stn_icnn.label_sets import class_sets
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.models.wide import blend
 from jax_stn_icnn.train import batches, loop
 
 FRAMES = ("wide", "tanh")
+# How predictions are used: `cut` leaves background where the warped picture has no pixels.
+USES = {"wide": ("wide",), "tanh": ("tanh", "tanh cut")}
 ALIGNED = "celebamask_hq/validation"
 SPLITS = ("figaro/train[737:]", "lfw_parts/validation[:100]", "street/train[878:]", ALIGNED)
 SIDE = tanh_warp.SIDE  # of the network's input
@@ -76,84 +75,18 @@ def get_config(frames: str, data_dir: str, epochs: int) -> ConfigDict:
     return config
 
 
-class WarpedFaces(FramedSource):
-    """Records in pictures warped by the frames of their faces."""
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns a warped record."""
-        image, label, name = self._read(index)
-        assert label is not None
-        return _warped(image, label, self._frames[index], name)
-
-
-class WarpedAligned:
-    """Aligned records surrounded by their mirror images, in warped pictures."""
-
-    def __init__(self, source: Source):
-        """Stores the records, square images in which all faces have about the same place."""
-        self._source = source
-
-    def __len__(self) -> int:
-        """The number of records."""
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """Returns a warped record."""
-        record = self._source[index]
-        return _warped(*surround(record["image"], record["label"]), record["name"])
-
-
-def _warped(image: np.ndarray, label: np.ndarray, frame: np.ndarray, name: Any) -> dict[str, Any]:
-    """Returns the warped record of a photo with the frame of its face at a size of 1."""
-    label = tanh_warp.warp_labels(label, frame, 1)[..., None]
-    return {"image": tanh_warp.warp(image, frame, 1), "label": label, "name": name}
-
-
-def surround(image: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Surrounds an aligned image by its mirror images, which are not labelled.
-
-    Args:
-        image: uint8 (side, side, 3).
-        label: uint8 (side, side, 1).
-
-    Returns:
-        Image (3 side, 3 side, 3), label (3 side, 3 side), and the frame of its face at a size of 1.
-    """
-    side = len(image)
-    image = np.pad(image, ((side, side), (side, side), (0, 0)), "symmetric")
-    label = np.pad(label[..., 0], side, constant_values=IGNORE)
-    frame = framing.resize_frame(framing.frame_from_photo(label.shape, 1), 1, 1 / 3)
-    return image, label, frame
-
-
-def open_warped(
-    data_dir: DataDir, name: str, split: str, data_set: DataSet, frame_size: int
-) -> Source:
-    """Opens a split in warped pictures; arguments as for `opening.open_frames`."""
-    source = open_source(data_dir, name, split)
-    if data_set.framing.startswith("resize"):
-        return WarpedAligned(source)
-    return WarpedFaces(
-        source,
-        frame_size,
-        label_names=tuple(data_set.classes.values()),
-        store=data_set_folder(data_dir, name),
-        name=f"{name}/{split}",
-    )
-
-
 class Parser:
     """Parses photos with a coarse network alone; `anatomy` holds its classes."""
 
-    def __init__(self, weights: Path, frames: str):
-        """Loads the network from a file; `frames` is one of FRAMES."""
+    def __init__(self, weights: Path, use: str):
+        """Loads the network from a file; `use` is one of USES."""
         loaded = load_weights(weights)
-        self._model, self._variables, self._frames = loaded.model, loaded.variables, frames
+        self._model, self._variables, self._use = loaded.model, loaded.variables, use
         self.anatomy: Anatomy = loaded.model.config.anatomy
 
     def __call__(self, photo: np.ndarray, frames: list[np.ndarray]) -> np.ndarray:
         """Returns the class ids of a photo, uint8 (height, width), by its faces' frames of SIDE."""
-        parse = self._parse_wide if self._frames == "wide" else self._parse_tanh
+        parse = self._parse_wide if self._use == "wide" else self._parse_tanh
         return merge_faces([parse(photo, frame) for frame in frames], photo)[0]
 
     def _parse_wide(self, photo: np.ndarray, frame: np.ndarray) -> FaceResult:
@@ -166,7 +99,8 @@ class Parser:
     def _parse_tanh(self, photo: np.ndarray, frame: np.ndarray) -> FaceResult:
         images = tanh_warp.warp(photo, frame, SIDE)[None]
         scores, _ = jax.device_get(_scores(self._model, self._variables, images))
-        labels = tanh_warp.unwarp_labels(scores[0], frame, SIDE, photo.shape[:2])
+        cut = self._use == "tanh cut"
+        labels = tanh_warp.unwarp_labels(scores[0], frame, SIDE, photo.shape[:2], cut)
         area = slice(0, len(labels)), slice(0, len(labels[0]))
         return self._result(scores[0], frame, photo).with_labels(labels, area)
 
@@ -204,20 +138,29 @@ def _scores(model: STNiCNN, variables: Any, images: jax.Array) -> tuple[jax.Arra
     return jnp.stack([planes[c] for c in range(anatomy.num_classes)], axis=1), others
 
 
-def score_split(parser: Parser, data_dir: str, split: str) -> Iterator[tuple[bool, Counts]]:
-    """Yields, for each photo of a split, whether a face is detected, and its counts."""
+def score_split(
+    parsers: dict[str, Parser], data_dir: str, split: str
+) -> dict[str, dict[str, float]]:
+    """Returns the scores of parsers on a split, all with the same faces, by parser and name."""
     name, _, part = split.partition("/")
     source = open_source(data_dir, name, part)
-    sets = class_sets(parser.anatomy, find_data_set(data_dir, name))
-    detector = detectors.make_single_view_detector()
-    for record in tqdm((source[i] for i in range(len(source))), total=len(source), desc=split):
-        photo, truth = record["image"], record["label"][..., 0]
+    shipped = load_weights(weights_file(None))
+    check = RotationCheck(shipped.model, jax.device_put(shipped.variables), shipped.frame_size)
+    detector = detectors.make_detector("yunet")
+    photos: dict[str, list[tuple[bool, Counts]]] = {use: [] for use in parsers}
+    for index in tqdm(range(len(source)), desc=split):
+        photo, label = source[index]["image"], source[index]["label"]
         if split == ALIGNED:
-            photo, truth, frame = surround(photo, record["label"])
+            photo, truth, frame = warped_data.surround(photo, label)
             frames = [framing.resize_frame(frame, SIDE)]
         else:
-            _, frames = framing.frames_from_detections(detector(photo), photo.shape, SIDE)
-        yield bool(frames), count(parser(photo, frames), truth, sets)
+            truth, detections = label[..., 0], check.detect(detector, photo)
+            _, frames = framing.frames_from_detections(detections, photo.shape, SIDE)
+        for use, parser in parsers.items():
+            sets = class_sets(parser.anatomy, find_data_set(data_dir, name))
+            counts = count(parser(photo, frames), truth, sets)
+            photos[use].append((bool(frames), counts))
+    return {use: report(split, one) for use, one in photos.items()}
 
 
 def main(argv: list[str]) -> None:
@@ -227,17 +170,17 @@ def main(argv: list[str]) -> None:
     options, workdir = flags.FLAGS, Path(flags.FLAGS.workdir).expanduser()
     logging.set_verbosity(logging.WARNING)
     cache.enable_cache(None)
-    opened = open_warped if options.frames == "tanh" else batches.open_frames
+    opened = warped_data.open_warped if options.frames == "tanh" else batches.open_frames
     with mock.patch.object(batches, "open_frames", opened):
         config = get_config(options.frames, options.data_dir, options.epochs)
         loop.train_and_evaluate(config, workdir)
-    parser = Parser(workdir / "weights_coarse.safetensors", options.frames)
-    scores = {}
-    for split in SPLITS:
-        scores[split] = report(split, list(score_split(parser, options.data_dir, split)))
-    parts = [parser.anatomy.classes[c] for c in parser.anatomy.part_class_ids]
-    aligned = scores[ALIGNED]
-    aligned["mean of eight"] = float(np.mean([aligned[f"all photos: F1 {c}"] for c in parts]))
+    weights = workdir / "weights_coarse.safetensors"
+    parsers = {use: Parser(weights, use) for use in USES[options.frames]}
+    scores = {split: score_split(parsers, options.data_dir, split) for split in SPLITS}
+    anatomy = parsers[USES[options.frames][0]].anatomy
+    for one in scores[ALIGNED].values():
+        f1 = [one[f"all photos: F1 {anatomy.classes[c]}"] for c in anatomy.part_class_ids]
+        one["mean of eight"] = float(np.mean(f1))
     (workdir / "scores.json").write_text(json.dumps(scores, indent=2) + "\n")
     print(json.dumps(scores, indent=2))
 

@@ -64,7 +64,11 @@ def warp_labels(label: np.ndarray, frame: np.ndarray, frame_size: int) -> np.nda
 
 
 def unwarp_labels(
-    scores: np.ndarray, frame: np.ndarray, frame_size: int, photo_size: tuple[int, ...]
+    scores: np.ndarray,
+    frame: np.ndarray,
+    frame_size: int,
+    photo_size: tuple[int, ...],
+    cut: bool = False,
 ) -> np.ndarray:
     """Returns the labels of a photo by the scores of its warped picture.
 
@@ -73,19 +77,24 @@ def unwarp_labels(
         frame: as in `warp`, like the following.
         frame_size: side of the frame.
         photo_size: (height, width).
+        cut: whether the first class is returned where the picture has no pixels; otherwise its
+            outermost pixels continue to the edges of the photo.
 
     Returns:
         Indices of the classes, uint8 (height, width).
     """
     to_box = resample.invert_matrix(_box_to_photo(frame, frame_size))
     pixels = np.stack(np.meshgrid(*(np.arange(n) for n in photo_size[::-1])), axis=-1)
-    points = np.tanh(resample.transform_points(to_box, pixels))
-    x, y = np.moveaxis(((points + 1) * SIDE - 1) / 2, -1, 0).astype(np.float32)
+    points = resample.transform_points(to_box, pixels)
+    x, y = np.moveaxis(((np.tanh(points) + 1) * SIDE - 1) / 2, -1, 0).astype(np.float32)
     sampled = [
         cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         for plane in scores
     ]
-    return np.argmax(sampled, axis=0).astype(np.uint8)
+    labels = np.argmax(sampled, axis=0).astype(np.uint8)
+    if cut:
+        labels[np.abs(points).max(axis=-1) > _REACH] = 0
+    return labels
 
 
 def _box_to_photo(frame: np.ndarray, frame_size: int) -> np.ndarray:
