@@ -104,10 +104,13 @@ WITHIN = {
         "results",
         "merging",
         "threads",
+        "devices",
         "programs",
         "turning",
         "extension",
         "locating",
+        "reading",
+        "finishing",
         "parser",
     ),
     "train": (
