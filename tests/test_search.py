@@ -60,6 +60,14 @@ def test_small_faces_of_a_large_photo_are_searched_by_min_face_size(face):
     assert distance(found, resample.transform_points(matrix, landmarks)) < 0.35
 
 
+def test_faces_smaller_than_a_given_size_are_left_out(face):
+    image, _ = face
+    (found,) = detectors.make_detector("yunet").detect(image)
+    for factor, count in [(0.95, 1), (1.05, 0)]:
+        size = factor * found.side
+        assert len(detectors.make_detector("yunet", min_face_size=size)(image)) == count
+
+
 def test_a_close_up_larger_than_the_photo(face):
     image, landmarks = face
     photo = cv2.resize(image[104:248, 88:232], (640, 640), interpolation=cv2.INTER_CUBIC)
