@@ -47,7 +47,7 @@ WITHIN = {
         "pooling",
         "smoothing",
     ),
-    "photos": ("reading", "files"),
+    "photos": ("colour", "metadata", "reading", "files"),
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
