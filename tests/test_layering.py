@@ -99,7 +99,17 @@ WITHIN = {
         "jaxpr_to_onnx",
         "export",
     ),
-    "inference": ("resampling", "results", "merging", "threads", "turning", "extension", "parser"),
+    "inference": (
+        "resampling",
+        "results",
+        "merging",
+        "threads",
+        "programs",
+        "turning",
+        "extension",
+        "locating",
+        "parser",
+    ),
     "train": (
         "losses",
         "consensus",
