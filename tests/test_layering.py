@@ -129,7 +129,21 @@ WITHIN = {
         "validation",
         "loop",
     ),
-    "cli": ("settings", "writer", "video", "cluster", "demo", "main"),
+    "cli": (
+        "settings",
+        "outputs",
+        "writer",
+        "coco_file",
+        "loading",
+        "outcome",
+        "progress",
+        "video",
+        "cluster",
+        "demo",
+        "arguments",
+        "parse",
+        "main",
+    ),
 }
 # Library -> the modules that may import it.
 ONLY_IN = {
