@@ -99,7 +99,21 @@ WITHIN = {
         "jaxpr_to_onnx",
         "export",
     ),
-    "inference": ("resampling", "results", "merging", "threads", "turning", "extension", "parser"),
+    "inference": (
+        "compact",
+        "resampling",
+        "pixels",
+        "soft_masks",
+        "polygons",
+        "masks",
+        "results",
+        "coco",
+        "merging",
+        "threads",
+        "turning",
+        "extension",
+        "parser",
+    ),
     "train": (
         "losses",
         "consensus",
@@ -134,7 +148,14 @@ ONLY_IN = {
     "onnx": ("io.",),
     "onnxruntime": ("io.export",),
     "matplotlib": ("evaluation.draw",),
-    "cv2": ("faces.", "cli.video", "evaluation.draw", "evaluation.boundaries"),
+    "cv2": (
+        "faces.",
+        "inference.polygons",
+        "cli.video",
+        "evaluation.draw",
+        "evaluation.boundaries",
+    ),
+    "pycocotools": ("inference.coco",),
 }
 
 
