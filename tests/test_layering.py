@@ -100,14 +100,22 @@ WITHIN = {
         "export",
     ),
     "inference": (
+        "compact",
         "resampling",
+        "pixels",
+        "soft_masks",
+        "polygons",
+        "masks",
         "results",
+        "coco",
         "merging",
         "threads",
+        "devices",
         "programs",
         "turning",
         "extension",
         "locating",
+        "reading",
         "parser",
     ),
     "train": (
@@ -158,7 +166,14 @@ ONLY_IN = {
     "onnx": ("io.",),
     "onnxruntime": ("io.export",),
     "matplotlib": ("evaluation.draw",),
-    "cv2": ("faces.", "cli.video", "evaluation.draw", "evaluation.boundaries"),
+    "cv2": (
+        "faces.",
+        "inference.polygons",
+        "cli.video",
+        "evaluation.draw",
+        "evaluation.boundaries",
+    ),
+    "pycocotools": ("inference.coco",),
 }
 
 
