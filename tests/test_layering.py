@@ -116,6 +116,7 @@ WITHIN = {
         "extension",
         "locating",
         "reading",
+        "finishing",
         "parser",
     ),
     "train": (

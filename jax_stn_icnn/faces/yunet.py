@@ -6,7 +6,7 @@ Wu, Peng and Yu, YuNet: A Tiny Millisecond-level Face Detector, Machine Intellig
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -64,6 +64,7 @@ class YuNet:
             FileNotFoundError: the file does not exist.
             ValueError: OpenCV cannot read the file.
         """
+        self._file = file
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file} for the face detector")
         # OpenCV 5 warns that its engine for the CPU has no other targets; the CPU is what is used.
@@ -76,6 +77,10 @@ class YuNet:
             raise ValueError(f"{file} is not a YuNet network that OpenCV reads: {error}") from error
         finally:
             cv2.utils.logging.setLogLevel(log_level)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the path of the file; OpenCV's network does not pickle."""
+        return YuNet, (self._file,)
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Detects faces in one view, the photo resized to at most `SIDE` pixels a side.

@@ -2,6 +2,7 @@
 
 import functools
 import os
+import re
 
 import jax
 
@@ -19,14 +20,16 @@ def find_device(device: jax.Device | str) -> jax.Device:
     """
     if isinstance(device, jax.Device):
         return device
-    platform, _, number = str(device).partition(":")
+    name = re.fullmatch(r"([a-z]+)(?::(\d+))?", str(device))
     try:
-        return jax.local_devices(backend=platform)[int(number or 0)]
-    except (RuntimeError, IndexError, ValueError) as error:
-        devices = ", ".join(map(name_of, jax.local_devices()))
-        raise ValueError(
-            f"device is {device!r}, but must be a jax.Device or the name of one; JAX has {devices}"
-        ) from error
+        if name is not None:
+            return jax.local_devices(backend=name[1])[int(name[2] or 0)]
+    except (RuntimeError, IndexError):  # There is no such platform, or no such number.
+        pass
+    devices = ", ".join(map(name_of, jax.local_devices()))
+    raise ValueError(
+        f"device is {device!r}, but must be a jax.Device or the name of one; JAX has {devices}"
+    )
 
 
 def name_of(device: jax.Device) -> str:

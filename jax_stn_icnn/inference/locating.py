@@ -106,7 +106,7 @@ class FaceLocator:
         """
         if min_score is not None and not 0 <= min_score <= 1:
             raise ValueError(f"min_score is {min_score}, but must be in 0..1")
-        self._check, self._frame_size, self._min_score = check, frame_size, min_score
+        self._check, self._frame_size, self.min_score = check, frame_size, min_score
 
     def locate(
         self, image: np.ndarray, detector: Detector, selection: Selection
@@ -154,11 +154,11 @@ class FaceLocator:
 
     def _is_wanted(self, score: float | None) -> bool:
         """Whether a face has the least score."""
-        if self._min_score is None:
+        if self.min_score is None:
             return True
         if score is None:
-            raise ValueError(f"min_score is {self._min_score}, but the detector returns no scores")
-        return score >= self._min_score
+            raise ValueError(f"min_score is {self.min_score}, but the detector returns no scores")
+        return score >= self.min_score
 
     def _frame(self, output: Any, size: tuple[int, ...]) -> list[LocatedFace]:
         """Validates the output of a detector and returns its faces."""

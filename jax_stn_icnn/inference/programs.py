@@ -61,7 +61,7 @@ def make_program(
     def lower() -> jax.stages.Lowered:
         # A warning, because Python prints nothing below unless the program configures its log.
         LOG.warning("Compiling the networks for %s (%s) ...", device.platform, name)
-        return prevent_inlining(function.lower(model, variables, *inputs))
+        return prevent_inlining(function.lower(model, variables, *inputs), device.platform)
 
     platform = device.platform if device.platform in IMPLEMENTATIONS else "gpu"
     with use_platform(platform):
@@ -70,7 +70,7 @@ def make_program(
             (model, current_implementations(), shapes_and_types((variables, inputs))),
             lower,
             # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
-            partial(compile_program, save_memory=True),
+            partial(compile_program, save_memory=True, platform=device.platform),
             [device],
         )
 

@@ -13,7 +13,7 @@ from jax_stn_icnn.faces import framing, resample
 from jax_stn_icnn.faces.detectors import Detector
 from jax_stn_icnn.inference.locating import FaceLocator, LocatedFace, Selection
 from jax_stn_icnn.inference.results import FaceResult
-from jax_stn_icnn.photos.reading import to_rgb
+from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 
 
 @dataclasses.dataclass
@@ -59,7 +59,7 @@ class PhotoReader:
     ) -> Callable[[], ReadPhoto]:
         """Returns a function that reads a photo.
 
-        A photo in memory is copied now: a generator may reuse the memory for the next one.
+        A photo in memory is copied now: a generator may reuse the memory for its next photo.
 
         Args:
             photo: as in `FaceParser.__call__`.
@@ -70,22 +70,21 @@ class PhotoReader:
         Returns:
             The function; it returns errors of the photo instead of raising them.
         """
-        if isinstance(photo, str | os.PathLike):
-            return partial(self._read, photo, str(photo), detector, selection)
         try:
-            copy = np.array(to_rgb(photo, name))
+            copy = photo if _is_path(photo) else np.array(to_rgb(photo, name))
         except (OSError, ValueError) as error:
             return partial(_failed, name, error)
-        return partial(self._read, copy, name, detector, selection)
+        return partial(self.read, copy, name, detector, selection)
 
-    def _read(self, photo: Any, name: str, detector: Detector, selection: Selection) -> ReadPhoto:
+    def read(self, photo: Any, name: str, detector: Detector, selection: Selection) -> ReadPhoto:
+        """Reads a photo; the arguments are those of `request`."""
+        name = str(photo) if _is_path(photo) else name
         try:
             image = to_rgb(photo, name)
-        except (OSError, ValueError) as error:
-            return _failed(name, error)
-        try:
             located = self._locator.locate(image, detector, selection)
             faces = [ReadFace(face, self._crop(image, face.matrix), image) for face in located]
+        except (OSError, PhotoError) as error:
+            return _failed(name, error)
         except (ValueError, resample.OpenCVError) as error:
             return _failed(name, named_error(name, error))
         return ReadPhoto(name, image, faces)
@@ -98,6 +97,10 @@ class PhotoReader:
             return (frame,)
         wide_matrix = framing.wide_frame(matrix, side, self._wide_size)
         return frame, resample.warp(image, wide_matrix, (self._wide_size, self._wide_size))
+
+
+def _is_path(photo: Any) -> bool:
+    return isinstance(photo, str | os.PathLike)
 
 
 def named_error(name: str, error: Exception) -> ValueError:
