@@ -8,7 +8,8 @@ other actors get its unfinished photos; photos whose output files exist are not 
 import argparse
 import tempfile
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -137,15 +138,18 @@ def _jobs_in(
             continue
         if not files.has_suffix(name, SUFFIXES, found.left_out):
             continue
-        if path.startswith(tuple(result_folders)) and is_result_name(
-            file_name, lambda other, folder=folder: f"{folder}/{other}" in existing
-        ):
+        exists_beside = partial(_exists, existing, folder)
+        if path.startswith(tuple(result_folders)) and is_result_name(file_name, exists_beside):
             found.left_out[files.RESULTS] += 1
         else:
             jobs.append(Job(path, name, system.ukey(path)))
     if not jobs:
         found.errors.append(f"{url} contains no file named *{', *'.join(SUFFIXES)}")
     return jobs
+
+
+def _exists(existing: Container[str], folder: str, name: str) -> bool:
+    return f"{folder}/{name}" in existing
 
 
 def _is_settings(path: str) -> bool:
@@ -164,13 +168,12 @@ def unfinished(jobs: Sequence[Job], out: str, outputs: Outputs) -> list[Job]:
     if not system.exists(root):
         return list(jobs)
     existing = set(system.find(root))
+    exists = partial(_exists, existing, root)
 
     def is_done(job: Job) -> bool:
         path = f"{root}/{job.name}{JSON}"
         metadata = system.cat_file(path) if path in existing else None
-        return outputs.are_complete(
-            job.name, job.fingerprint, metadata, lambda name: f"{root}/{name}" in existing
-        )
+        return outputs.are_complete(job.name, job.fingerprint, metadata, exists)
 
     return [job for job in jobs if not is_done(job)]
 

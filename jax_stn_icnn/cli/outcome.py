@@ -25,9 +25,10 @@ class Outcome(NamedTuple):
 
         Args:
             num_faces: its number of faces.
-            path: its file; a note tells if it contains several pictures.
-            name: name of the photo in the note.
+            path: its file. Notes tell if it contains several pictures, or no face was found.
+            name: name of the photo in notes.
         """
-        number = count_frames(path)
-        note = f"{name} contains {number} pictures; the first is parsed" if number > 1 else None
-        return cls(num_faces, note=note)
+        notes = [] if num_faces else ["no face is found"]
+        if (number := count_frames(path)) > 1:
+            notes.append(f"the file contains {number} pictures, of which the first is parsed")
+        return cls(num_faces, note=f"{name}: {'; '.join(notes)}" if notes else None)
