@@ -241,8 +241,9 @@ class FaceParser:
         rotated upright before it is parsed; boxes are of upright faces.
 
         Args:
-            image: a path; a Pillow image; an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats
-                in 0..1; a list of these, or an array (N, H, W, 3 or 4).
+            image: a path; a Pillow image; an array (H, W), (H, W, 3) or (H, W, 4) in the order red,
+                green, blue, opacity, uint8 or floats in 0..1; a list of these, or an array (N, H,
+                W, 3 or 4). Of a file of several pictures the first is parsed.
             boxes: boxes of the faces, (faces, 4): (x0, y0, x1, y1) in pixels, each from forehead
                 to chin and about square. For several photos, a sequence of these.
             landmarks: landmarks of the faces, (faces, 5, 2): (x, y) of the centers of eye 1 and eye
