@@ -169,7 +169,7 @@ class TestAnyFileSystem:
         some = [job for job in jobs if job.name in ("00.png", "deep/01.png", "bad.jpg")]
         results = cluster.Worker(system, vars(arguments(ckpt, out))).parse(some)
         assert {job.name: result.num_faces for job, result in zip(some, results, strict=True)} == {
-            "00.png": 1, "deep/01.png": 1, "bad.jpg": 0,
+            "00.png": 1, "deep/01.png": 1, "bad.jpg": None,
         }  # fmt: skip
         (error,) = [result.error for result in results if result.error]
         assert "photos/bad.jpg is not an image" in error

@@ -10,12 +10,13 @@ class Outcome(NamedTuple):
     """The outcome of parsing a photo or video.
 
     Attributes:
-        num_faces: the number of faces; of a video, in all frames.
+        num_faces: the number of faces; of a video, in all frames. None if it could not be parsed,
+            or was parsed by a worker that has died since.
         error: why it could not be parsed; None if it was.
         note: what the user should know about it; None if there is nothing.
     """
 
-    num_faces: int = 0
+    num_faces: int | None = None
     error: str | None = None
     note: str | None = None
 

@@ -84,7 +84,7 @@ def _report(args: argparse.Namespace, work: Work) -> int:
                 num_empty += 1
             if outcome.note is not None:
                 tqdm.write(f"note: {outcome.note}", file=sys.stderr)
-            progress.update(outcome.num_faces)
+            progress.update(outcome.num_faces or 0)
     num_parsed, num_failed = work.num_todo - failed, failed + len(found.errors)
     print(
         f"{args.out}: {num_parsed} parsed, {work.num_done} already done, {num_failed} failed"

@@ -19,13 +19,13 @@ class Progress:
         """Shows an empty bar.
 
         Args:
-            total: number of items; None if it is not known. For one item there is no bar.
+            total: number of items; None if it is not known. For one item or none there is no bar.
             unit: name of an item.
             label: text before the bar.
             leave: whether the bar remains when it is complete.
         """
         self._options: dict[str, Any] = {"total": total, "unit": unit, "desc": label}
-        self._options |= {"leave": leave, "disable": total == 1}
+        self._options |= {"leave": leave, "disable": total in (0, 1)}
         self._count = self._first = self._faces = 0
         self._bar = tqdm(**self._options | {"leave": False}, bar_format=_WITHOUT_TIME)
 
