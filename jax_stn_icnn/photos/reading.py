@@ -132,13 +132,14 @@ def _open_image(file: BinaryIO, name: str) -> Image.Image:
     """Opens an image, of which only the header is read."""
     head = file.read(12)
     file.seek(0)
-    is_heif = head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS
-    if is_heif:
+    formats: tuple[str, ...] = FORMATS
+    if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
         _register_heif(name)
+        formats = (*FORMATS, HEIF)
     try:
-        return Image.open(file, formats=(*FORMATS, HEIF) if is_heif else FORMATS)
+        return Image.open(file, formats=formats)
     except Image.UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
+        known = ", ".join(formats)
         raise PhotoError(f"{name} is not an image of a known format ({known})") from error
     except Image.DecompressionBombError as error:
         raise PhotoError(f"{name} is too large: {error}") from error
