@@ -47,7 +47,7 @@ WITHIN = {
         "pooling",
         "smoothing",
     ),
-    "photos": ("reading", "files"),
+    "photos": ("colour", "metadata", "reading", "files"),
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
@@ -100,8 +100,14 @@ WITHIN = {
         "export",
     ),
     "inference": (
+        "compact",
         "resampling",
+        "pixels",
+        "soft_masks",
+        "polygons",
+        "masks",
         "results",
+        "coco",
         "merging",
         "threads",
         "devices",
@@ -132,7 +138,21 @@ WITHIN = {
         "validation",
         "loop",
     ),
-    "cli": ("settings", "writer", "video", "cluster", "demo", "main"),
+    "cli": (
+        "settings",
+        "outputs",
+        "writer",
+        "coco_file",
+        "loading",
+        "outcome",
+        "progress",
+        "video",
+        "cluster",
+        "demo",
+        "arguments",
+        "parse",
+        "main",
+    ),
 }
 # Library -> the modules that may import it.
 ONLY_IN = {
@@ -147,7 +167,14 @@ ONLY_IN = {
     "onnx": ("io.",),
     "onnxruntime": ("io.export",),
     "matplotlib": ("evaluation.draw",),
-    "cv2": ("faces.", "cli.video", "evaluation.draw", "evaluation.boundaries"),
+    "cv2": (
+        "faces.",
+        "inference.polygons",
+        "cli.video",
+        "evaluation.draw",
+        "evaluation.boundaries",
+    ),
+    "pycocotools": ("inference.coco",),
 }
 
 

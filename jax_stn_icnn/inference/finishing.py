@@ -16,14 +16,16 @@ from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 class PhotoFinisher:
     """Finishes photos; threads may share it."""
 
-    def __init__(self, anatomy: Anatomy, extension: Extension):
+    def __init__(self, anatomy: Anatomy, extension: Extension, exact_scores: bool):
         """Stores the arguments.
 
         Args:
             anatomy: the classes and parts.
             extension: parses far frames, if there are wide frames.
+            exact_scores: as in `FaceParser.load`.
         """
         self._anatomy, self._extension = anatomy, extension
+        self._exact_scores = exact_scores
 
     def finish_face(
         self, face: ReadFace, fetched: Future[dict[str, np.ndarray]], row: int
@@ -51,6 +53,7 @@ class PhotoFinisher:
             wide_scores=wide_scores,
             anatomy=self._anatomy,
             photo_size=face.photo.shape[:2],
+            exact_scores=self._exact_scores,
         )
 
     def finish_photo(self, photo: ReadPhoto) -> PhotoResult | OSError | ValueError:
@@ -59,7 +62,7 @@ class PhotoFinisher:
             return photo.error
         try:
             faces = [face.result.result() for face in photo.faces if face.result is not None]
-            labels, faces = merge_faces(faces, photo.image)
+            pixels, faces = merge_faces(faces, photo.image)
         except OpenCVError as error:
             return named_error(photo.name, error)
-        return PhotoResult(photo.image, labels, faces, self._anatomy)
+        return PhotoResult(photo.image, faces, self._anatomy, pixels)

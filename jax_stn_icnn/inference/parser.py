@@ -58,6 +58,7 @@ class FaceParser:
         wide: bool = True,
         min_face_size: float | None = None,
         min_score: float | None = None,
+        exact_scores: bool = False,
         device: jax.Device | str | None = None,
     ):
         """Creates a parser from a model and its variables.
@@ -70,6 +71,7 @@ class FaceParser:
             wide: as in `load`.
             min_face_size: side of the smallest detected faces, as in `load`.
             min_score: lowest score of detected faces, as in `load`.
+            exact_scores: as in `load`.
             device: where the networks run, as in `load`; by default where the variables are.
 
         Raises:
@@ -90,6 +92,7 @@ class FaceParser:
         self.model = model
         self.frame_size = frame_size
         self.wide = wide and model.config.wide
+        self.exact_scores = exact_scores
         self.detector = detectors.make_detector(detector, min_face_size)
         self._device = None if device is None else find_device(device)
         self._variables = jax.device_put(dict(variables), self._device)
@@ -98,7 +101,7 @@ class FaceParser:
         wide_size = model.config.coarse_image_size[0] if self.wide else None
         self._reader = PhotoReader(self._locator, frame_size, wide_size)
         extension = Extension(model, self._variables)
-        self._finisher = PhotoFinisher(model.config.anatomy, extension)
+        self._finisher = PhotoFinisher(model.config.anatomy, extension, exact_scores)
         self._programs: dict[int, LazyProgram] = {}  # by batch size
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -106,7 +109,11 @@ class FaceParser:
         check_process()
         device = None if self._device is None else name_of(self._device)
         create = partial(
-            type(self), wide=self.wide, min_score=self._locator.min_score, device=device
+            type(self),
+            wide=self.wide,
+            min_score=self._locator.min_score,
+            exact_scores=self.exact_scores,
+            device=device,
         )
         variables = jax.device_get(self._variables)
         return create, (variables, self.model, self.frame_size, self.detector)
@@ -130,6 +137,7 @@ class FaceParser:
         wide: bool = True,
         min_face_size: float | None = None,
         min_score: float | None = None,
+        exact_scores: bool = False,
         device: jax.Device | str | None = None,
         dtype: str = "float32",
     ) -> "FaceParser":
@@ -151,6 +159,8 @@ class FaceParser:
                 parsed, too. The time for large photos is proportional to its inverse square.
             min_score: detected faces with a lower `FaceResult.score`, 0..1, are not parsed. YuNet
                 returns none below 0.7.
+            exact_scores: whether results store scores exactly, 23 MB per face; by default they are
+                rounded to multiples of 1/255 and take about 0.6 MB. Labels are the same.
             device: where the networks run: a `jax.Device`, or `"cpu"`, `"gpu"` or `"tpu"` for the
                 first device of a platform, `"gpu:1"` for its second one; by default JAX's default
                 device.
@@ -177,6 +187,7 @@ class FaceParser:
             wide=wide,
             min_face_size=min_face_size,
             min_score=min_score,
+            exact_scores=exact_scores,
             device=device,
         )
 
@@ -230,8 +241,9 @@ class FaceParser:
         rotated upright before it is parsed; boxes are of upright faces.
 
         Args:
-            image: a path; a Pillow image; an array (H, W), (H, W, 3) or (H, W, 4), uint8 or floats
-                in 0..1; a list of these, or an array (N, H, W, 3 or 4).
+            image: a path; a Pillow image; an array (H, W), (H, W, 3) or (H, W, 4) in the order red,
+                green, blue, opacity, uint8 or floats in 0..1; a list of these, or an array (N, H,
+                W, 3 or 4). Of a file of several pictures the first is parsed.
             boxes: boxes of the faces, (faces, 4): (x0, y0, x1, y1) in pixels, each from forehead
                 to chin and about square. For several photos, a sequence of these.
             landmarks: landmarks of the faces, (faces, 5, 2): (x, y) of the centers of eye 1 and eye
