@@ -25,7 +25,7 @@ def main() -> None:
     command.add_argument("--ckpt", help="weights; by default the shipped ones")
     command.add_argument("--out", type=Path, default=Path(__file__).with_name("astronaut.png"))
     args = command.parse_args()
-    photo = to_rgb(args.photo) if args.photo else _astronaut()
+    photo = to_rgb(args.photo) if args.photo else read_astronaut()
     # Nothing surrounds the frame that is parsed below.
     parser = FaceParser.load(args.ckpt, wide=False)
     found = parser(photo).faces
@@ -59,7 +59,8 @@ def _patches(frame: np.ndarray, face: FaceResult, parser: FaceParser) -> list[np
     return patches
 
 
-def _astronaut() -> np.ndarray:
+def read_astronaut() -> np.ndarray:
+    """Returns the photo, uint8 (512, 512, 3)."""
     try:
         from skimage import data
     except ModuleNotFoundError as error:

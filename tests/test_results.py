@@ -136,7 +136,18 @@ class TestSoftMasks:
         assert not np.any((soft[0] > 0) & (soft[1] > 0))
         np.testing.assert_array_equal(result.soft_mask("cloth", "hair"), soft[0] + soft[1])
         for face, other in zip(result.faces, soft[::-1], strict=True):
-            assert not np.any(other[face.labels > 0])
+            assert face.labels.any() and not np.any(other[face.labels > 0])
+
+    def test_values_are_those_of_the_face_that_the_label_is_from(self):
+        result = result_of(*TWO, exact=True)
+        soft = result.soft_mask("hair")
+        hair = [face.scores()[..., NINETEEN.classes.index("hair")] for face in result.faces]
+        limited = [
+            np.where(result.mask("hair"), np.maximum(h, 0.5), np.minimum(h, 0.5)) for h in hair
+        ]
+        close = [np.abs(soft - h) < 1e-3 for h in limited]
+        assert np.mean(close[0] | close[1]) > 0.999
+        assert close[0].mean() < 0.95 and close[1].mean() < 0.95
 
 
 class TestScores:
@@ -269,6 +280,7 @@ class TestIdsOfDataSets:
             result_of().labels_as("celeb")
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # of pycocotools
 def test_pycocotools_reads_equal_masks(tmp_path):
     reader = pytest.importorskip("pycocotools.coco")
     names = {"two.png": result_of(*TWO), "none.png": result_of(), "one.png": result_of(*ONE)}

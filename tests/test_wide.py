@@ -34,7 +34,7 @@ def covered(matrix, side, photo):
 @pytest.fixture(scope="module")
 def parser():
     model = small_model(anatomy=BROWS, wide=True, cropper="centroid", coarse_size=WIDE)
-    return FaceParser(random_variables(model, seed=2), model, S)
+    return FaceParser(random_variables(model, seed=2), model, S, exact_scores=True)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from PIL import Image
 from benchmarks import grayscale, wild
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.faces import framing
+from jax_stn_icnn.inference.compact import CompactArray
 from jax_stn_icnn.inference.pixels import Pixels
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 
@@ -47,8 +48,9 @@ def result_of(photo, painted, box=(40, 60, 260, 280)):
     for name, (x, y) in painted.items():
         labels[round(y), round(x)] = NINE.classes.index(name)
     matrix = framing.frame_from_box(np.array(box, float), 64)
-    pixels = Pixels.of(labels.shape, np.s_[: len(labels), : labels.shape[1]], labels)
-    face = FaceResult(box, {}, (), labels, matrix, labels.shape, NINE, (), pixels)
+    everywhere = np.s_[: len(labels), : labels.shape[1]]
+    pixels = Pixels(labels.shape, everywhere, CompactArray.of(labels), ())
+    face = FaceResult(box, {}, (), labels, matrix, labels.shape, NINE, pixels)
     return PhotoResult(photo.image, [face], NINE, pixels)
 
 

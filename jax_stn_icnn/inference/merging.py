@@ -10,6 +10,7 @@ import numpy as np
 
 from jax_stn_icnn.faces import resample
 from jax_stn_icnn.faces.owners import assign_owners, extend_owners
+from jax_stn_icnn.inference.compact import CompactArray
 from jax_stn_icnn.inference.pixels import Pixels
 from jax_stn_icnn.inference.results import FaceResult
 
@@ -34,22 +35,29 @@ def merge_faces(faces: Sequence[FaceResult], photo: np.ndarray) -> tuple[Pixels,
     everywhere = slice(0, size[0]), slice(0, size[1])
     labels = np.zeros(size, np.uint8)
     if not faces:
-        return Pixels.of(size, everywhere, labels), []
+        return Pixels(size, everywhere, CompactArray.of(labels), ()), []
     nearest = np.full(size, np.inf, np.float32)
-    owners = np.full(size, -1, np.int16)
+    sources = np.full(size, -1, np.int16)
     for index, face in enumerate(faces):
         area = face.pixels.area
         own = face.pixels.class_ids.restore()
         distance = _distance(face)
         closer = (own > 0) & (distance < nearest[area])
         np.copyto(labels[area], own, where=closer)
-        np.copyto(owners[area], np.int16(index), where=closer)
+        np.copyto(sources[area], np.int16(index), where=closer)
         np.copyto(nearest[area], distance, where=closer)
+    owners = sources
     if faces[0].is_wide:
         matrices = [face.matrix for face in faces]
         owners = assign_owners(photo, labels, matrices, faces[0].frame_size, faces[0].anatomy)
-    owners = extend_owners(owners).astype(np.min_scalar_type(len(faces)))
-    pixels = Pixels.of(size, everywhere, labels, owners)
+    pixels = Pixels(
+        size,
+        everywhere,
+        CompactArray.of(labels),
+        tuple(face.pixels.layers[0] for face in faces),
+        CompactArray.of(extend_owners(owners)),
+        CompactArray.of(extend_owners(sources)),
+    )
     return pixels, [face.with_pixels(pixels, i) for i, face in enumerate(faces)]
 
 

@@ -5,7 +5,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_stn_icnn.inference.compact import CompactArray
-from jax_stn_icnn.inference.resampling import Area
+from jax_stn_icnn.inference.resampling import Area, CompactLayer, Layer
+
+Layers = tuple[Layer | CompactLayer, ...]  # the frame, the wide frame, the far frame
 
 
 class Pixels(NamedTuple):
@@ -15,26 +17,18 @@ class Pixels(NamedTuple):
         photo_size: (height, width) of the photo.
         area: rows and columns of the photo outside of which everything is background.
         class_ids: class ids of the area, uint8 (rows, columns).
+        layers: for each face the frames with the scores, see `resampling`.
         owners: index of the face to which each pixel of the area belongs, background included,
             integers (rows, columns); None if all belong to face 0.
+        sources: index of the face whose scores the label of each pixel is from, likewise.
     """
 
     photo_size: tuple[int, ...]
     area: Area
     class_ids: CompactArray
-    owners: CompactArray | None
-
-    @classmethod
-    def of(
-        cls,
-        photo_size: tuple[int, ...],
-        area: Area,
-        class_ids: np.ndarray,
-        owners: np.ndarray | None = None,
-    ) -> "Pixels":
-        """Compresses the arrays of `Pixels`."""
-        compact = None if owners is None else CompactArray.of(owners)
-        return cls(photo_size, area, CompactArray.of(class_ids), compact)
+    layers: tuple[Layers, ...]
+    owners: CompactArray | None = None
+    sources: CompactArray | None = None
 
     def labels(self) -> np.ndarray:
         """Returns the class ids of all pixels, uint8 (height, width)."""
@@ -54,15 +48,22 @@ class Pixels(NamedTuple):
             labels *= self.owners.restore() == face
         return self._in_photo(labels)
 
-    def owners_in_photo(self) -> np.ndarray:
-        """Returns the index of the face to which each pixel belongs.
+    def is_from(self, source: int, owner: int | None = None) -> np.ndarray:
+        """Returns which pixels have their label from the scores of a face.
+
+        Args:
+            source: index of the face.
+            owner: index of the face to which the pixels belong; None for all.
 
         Returns:
-            Integers (height, width) or, if all belong to face 0, (1, 1), which broadcasts.
+            bool (height, width).
         """
-        if self.owners is None:
-            return np.zeros((1, 1), np.uint8)
-        return self._in_photo(self.owners.restore())
+        if self.sources is None or self.owners is None:
+            return np.ones(self.photo_size, bool)
+        found = self.sources.restore() == source
+        if owner is not None:
+            found &= self.owners.restore() == owner
+        return self._in_photo(found)
 
     def _in_photo(self, values: np.ndarray) -> np.ndarray:
         """Returns values of the area, and 0 elsewhere."""

@@ -10,8 +10,9 @@ from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.faces import framing, resample
 from jax_stn_icnn.inference import soft_masks
+from jax_stn_icnn.inference.compact import CompactArray
 from jax_stn_icnn.inference.masks import Labelled
-from jax_stn_icnn.inference.pixels import Pixels
+from jax_stn_icnn.inference.pixels import Layers, Pixels
 from jax_stn_icnn.inference.resampling import (
     Area,
     CompactLayer,
@@ -58,9 +59,8 @@ class FaceResult(Labelled):
     matrix: np.ndarray
     photo_size: tuple[int, ...]
     anatomy: Anatomy = dataclasses.field(repr=False)
-    _layers: tuple[Layer | CompactLayer, ...] = dataclasses.field(repr=False)  # the frame first
     _pixels: Pixels = dataclasses.field(repr=False)
-    _index: int = 0  # among the owners of the pixels
+    _index: int = dataclasses.field(default=0, repr=False)  # among the owners of the pixels
 
     @classmethod
     def from_frame(
@@ -105,6 +105,7 @@ class FaceResult(Labelled):
             outer_matrix = framing.wide_frame(inner.matrix, inner.side, outer.shape[-1])
             layers.append(Layer(outer, outer_matrix, anatomy.global_ids))
         label_map, area = labels_of_layers(layers, photo_size)
+        stored = tuple(layers) if exact_scores else tuple(map(CompactLayer.of, layers))
         present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
@@ -123,9 +124,12 @@ class FaceResult(Labelled):
             matrix=matrix,
             photo_size=photo_size,
             anatomy=anatomy,
-            _layers=tuple(layers) if exact_scores else tuple(map(CompactLayer.of, layers)),
-            _pixels=Pixels.of(photo_size, area, label_map),
+            _pixels=Pixels(photo_size, area, CompactArray.of(label_map), (stored,)),
         )
+
+    @property
+    def _layers(self) -> Layers:
+        return self._pixels.layers[self._index]
 
     @property
     def frame_size(self) -> int:
@@ -174,9 +178,9 @@ class FaceResult(Labelled):
         return dataclasses.replace(self, _pixels=pixels, _index=index)
 
     def soft_mask(self, *names: str) -> np.ndarray:
-        """Returns the share of one or more classes in the face's scores at each pixel.
+        """Returns the share of one or more classes in the scores at each pixel.
 
-        It is 0 at the pixels of other faces, and at the background that is nearer to them.
+        The pixels of other faces, and the background that is nearer to them, count as background.
 
         Args:
             *names: as for `mask`.
@@ -187,8 +191,7 @@ class FaceResult(Labelled):
         Raises:
             ValueError: no name is given, or one is unknown.
         """
-        ids = self.anatomy.mask_ids(names)
-        return soft_masks.soft_mask({self._index: self._layers}, self._pixels, ids)
+        return soft_masks.soft_mask(self._pixels, self.anatomy.mask_ids(names), self._index)
 
     def scores(self) -> np.ndarray:
         """Class scores, float32 (height, width, classes), regardless of other faces.
@@ -239,8 +242,8 @@ class PhotoResult(Labelled):
     def soft_mask(self, *names: str) -> np.ndarray:
         """Returns the share of one or more classes in the scores at each pixel.
 
-        For a photo of several people, the scores of a pixel are those of the face to which it
-        belongs, or which is nearest for background.
+        In a photo of several people, the scores of a pixel are those of the face that its label is
+        from.
 
         Args:
             *names: as for `mask`.
@@ -251,9 +254,7 @@ class PhotoResult(Labelled):
         Raises:
             ValueError: no name is given, or one is unknown.
         """
-        ids = self.anatomy.mask_ids(names)
-        layers = {face._index: face._layers for face in self.faces}
-        return soft_masks.soft_mask(layers, self._pixels, ids)
+        return soft_masks.soft_mask(self._pixels, self.anatomy.mask_ids(names))
 
     def cutout(self, *names: str) -> np.ndarray:
         """Returns the photo with transparency around one or more classes.

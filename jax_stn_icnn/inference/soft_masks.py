@@ -3,7 +3,7 @@
 A photo of 24 megapixels is resampled in strips, so that only the result has its size.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +12,6 @@ from jax_stn_icnn.faces import resample
 from jax_stn_icnn.inference.pixels import Pixels
 from jax_stn_icnn.inference.resampling import (
     Area,
-    CompactLayer,
     Layer,
     is_inside,
     restore_layers,
@@ -25,22 +24,18 @@ _STRIP_PIXELS = 1 << 20
 _ABOVE_HALF = np.nextafter(np.float32(0.5), np.float32(1))
 
 
-def soft_mask(
-    layers_of_faces: Mapping[int, Sequence[Layer | CompactLayer]],
-    pixels: Pixels,
-    class_ids: Sequence[int],
-) -> np.ndarray:
+def soft_mask(pixels: Pixels, class_ids: Sequence[int], face: int | None = None) -> np.ndarray:
     """Returns the soft mask of a set of classes.
 
     At each pixel it is the sum of the classes' scores divided by the sum of all scores, those of
-    the face to which the pixel belongs. Values that contradict the labels are limited to 0.5: where
-    three classes have the scores 0.4, 0.3 and 0.3, the first is the label, but not above 0.5.
+    the face that the label is from. Values that contradict the label are limited to 0.5: where
+    three classes have the scores 0.4, 0.3 and 0.3, the first is the label, and the sum of the
+    others is not above 0.5.
 
     Args:
-        layers_of_faces: index of a face -> its frames, as in `resampling`. The pixels of other
-            faces are background.
-        pixels: labels and owners.
+        pixels: labels, owners and scores.
         class_ids: ids of the classes.
+        face: index of a face: the pixels of others are background. None for all faces.
 
     Returns:
         float32 (height, width), 0..1, greater than 0.5 exactly where the label is one of the
@@ -48,20 +43,17 @@ def soft_mask(
     """
     size = pixels.photo_size
     soft = np.full(size, float(0 in class_ids), np.float32)
-    owners = pixels.owners_in_photo()
-    for face, layers in layers_of_faces.items():
-        planes = [_Planes.of(layer, class_ids) for layer in restore_layers(layers)]
-        for strip in _strips(planes, planes[-1].layer.area(size)):
-            own = owners[strip] == face if owners.shape == size else np.True_
-            np.copyto(soft[strip], _resampled(planes, strip, size), where=own)
-    wanted = np.zeros(256, bool)
-    wanted[list(class_ids)] = True
-    if len(layers_of_faces) == 1:
-        labels = pixels.labels_of_face(*layers_of_faces)
-    else:
-        labels = pixels.labels()
+    for source, layers in enumerate(pixels.layers):
+        wanted = pixels.is_from(source, face)
+        frames = [_Planes.of(layer, class_ids) for layer in restore_layers(layers)]
+        for strip in _strips(frames, frames[-1].layer.area(size)):
+            if wanted[strip].any():
+                np.copyto(soft[strip], _resampled(frames, strip, size), where=wanted[strip])
+    in_mask = np.zeros(256, bool)
+    in_mask[list(class_ids)] = True
+    labels = pixels.labels() if face is None else pixels.labels_of_face(face)
     for rows in _row_slices(slice(0, size[0]), _STRIP_PIXELS // size[1]):
-        inside = wanted[labels[rows]]
+        inside = in_mask[labels[rows]]
         lowest, highest = _ABOVE_HALF * inside, np.where(inside, np.float32(1), np.float32(0.5))
         np.clip(soft[rows], lowest, highest, out=soft[rows])
     return soft
@@ -82,8 +74,9 @@ def cut_out(image: np.ndarray, soft: np.ndarray) -> np.ndarray:
     picture = np.empty((height, width, 4), np.uint8)
     for rows in _row_slices(slice(0, height), _STRIP_PIXELS // max(width, 1)):
         # Halves are rounded down, so that 0.5 becomes 127.
-        alpha = np.ceil(soft[rows] * 255 - 0.5).astype(np.uint8)[..., None]
-        picture[rows] = np.where(alpha > 0, np.dstack([image[rows], alpha]), 0)
+        alpha = np.ceil(soft[rows] * 255 - 0.5).astype(np.uint8)
+        np.multiply(image[rows], (alpha > 0)[..., None], out=picture[rows, :, :3])
+        picture[rows, :, 3] = alpha
     return picture
 
 
