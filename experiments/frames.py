@@ -34,6 +34,8 @@ from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.data.prepared import find_data_set, open_source
 from jax_stn_icnn.faces import detectors, framing, resample
+from jax_stn_icnn.inference.compact import CompactArray
+from jax_stn_icnn.inference.locating import FaceLocator, Selection
 from jax_stn_icnn.inference.merging import merge_faces
 from jax_stn_icnn.inference.results import FaceResult
 from jax_stn_icnn.inference.turning import RotationCheck
@@ -87,7 +89,7 @@ class Parser:
     def __call__(self, photo: np.ndarray, frames: list[np.ndarray]) -> np.ndarray:
         """Returns the class ids of a photo, uint8 (height, width), by its faces' frames of SIDE."""
         parse = self._parse_wide if self._use == "wide" else self._parse_tanh
-        return merge_faces([parse(photo, frame) for frame in frames], photo)[0]
+        return merge_faces([parse(photo, frame) for frame in frames], photo)[0].labels()
 
     def _parse_wide(self, photo: np.ndarray, frame: np.ndarray) -> FaceResult:
         size = SIDE, SIDE
@@ -102,7 +104,9 @@ class Parser:
         cut = self._use == "tanh cut"
         labels = tanh_warp.unwarp_labels(scores[0], frame, SIDE, photo.shape[:2], cut)
         area = slice(0, len(labels)), slice(0, len(labels[0]))
-        return self._result(scores[0], frame, photo).with_labels(labels, area)
+        face = self._result(scores[0], frame, photo)
+        pixels = face.pixels._replace(area=area, class_ids=CompactArray.of(labels))
+        return face.with_pixels(pixels, 0)
 
     def _result(
         self, scores: np.ndarray, frame: np.ndarray, photo: np.ndarray, **options: Any
@@ -146,6 +150,8 @@ def score_split(
     source = open_source(data_dir, name, part)
     shipped = load_weights(weights_file(None))
     check = RotationCheck(shipped.model, jax.device_put(shipped.variables), shipped.frame_size)
+    locator = FaceLocator(check, SIDE, min_score=None)
+    every_face = Selection.checked(None, None, detect=True, max_faces=None, largest=False)
     detector = detectors.make_detector("yunet")
     photos: dict[str, list[tuple[bool, Counts]]] = {use: [] for use in parsers}
     for index in tqdm(range(len(source)), desc=split):
@@ -154,8 +160,8 @@ def score_split(
             photo, truth, frame = warped_data.surround(photo, label)
             frames = [framing.resize_frame(frame, SIDE)]
         else:
-            truth, detections = label[..., 0], check.detect(detector, photo)
-            _, frames = framing.frames_from_detections(detections, photo.shape, SIDE)
+            truth = label[..., 0]
+            frames = [face.matrix for face in locator.locate(photo, detector, every_face)]
         for use, parser in parsers.items():
             sets = class_sets(parser.anatomy, find_data_set(data_dir, name))
             counts = count(parser(photo, frames), truth, sets)
