@@ -221,7 +221,8 @@ class TestPictures:
         assert picture.shape == (*SIZE, 4) and picture.dtype == np.uint8
         alpha = picture[..., 3]
         np.testing.assert_array_equal(alpha > 127, result.mask("hair", "skin"))
-        np.testing.assert_allclose(alpha / 255, result.soft_mask("hair", "skin"), atol=0.51 / 255)
+        opacity = np.interp(result.soft_mask("hair", "skin"), [0.1, 0.9], [0, 255])
+        np.testing.assert_allclose(alpha, opacity, atol=0.501)
         np.testing.assert_array_equal(picture[alpha > 0, :3], result.image[alpha > 0])
         assert not picture[alpha == 0].any()
         np.testing.assert_array_equal(result.cutout(), result.cutout("person"))

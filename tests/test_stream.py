@@ -112,7 +112,7 @@ class FakeNetworks:
 
     def __call__(self, variables, frames):
         self.faces.append(int(frames.any((1, 2, 3)).sum()))
-        scores = np.zeros((len(frames), self.num_classes, S, S), np.float32)
+        scores = np.ones((len(frames), self.num_classes, S, S), np.float32)
         self.scores.append(weakref.ref(scores))
         return {
             "scores": scores,

@@ -263,8 +263,9 @@ class PhotoResult(Labelled):
             *names: as for `mask`; by default "person", everything but background.
 
         Returns:
-            RGBA, uint8 (height, width, 4). The opacity is the soft mask in 0..255, greater than 127
-            exactly where `mask(*names)` is True; the colour of transparent pixels is 0.
+            RGBA, uint8 (height, width, 4). The opacity increases from 0 where the soft mask is 0.1
+            to 255 where it is 0.9, and is greater than 127 exactly where `mask(*names)` is True.
+            The colour of transparent pixels is 0.
 
         Raises:
             ValueError: a name is unknown.

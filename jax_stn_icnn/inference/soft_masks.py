@@ -23,6 +23,9 @@ _STRIP_PIXELS = 1 << 20
 # The values of a mask's pixels are at least this one, the first above 0.5.
 _ABOVE_HALF = np.nextafter(np.float32(0.5), np.float32(1))
 
+# Values of a soft mask up to which a cut-out is transparent, and from which it is opaque.
+_CLEAR, _OPAQUE = 0.1, 0.9
+
 
 def soft_mask(pixels: Pixels, class_ids: Sequence[int], face: int | None = None) -> np.ndarray:
     """Returns the soft mask of a set of classes.
@@ -67,14 +70,17 @@ def cut_out(image: np.ndarray, soft: np.ndarray) -> np.ndarray:
         soft: float32 (height, width), 0..1.
 
     Returns:
-        RGBA, uint8 (height, width, 4). The opacity is greater than 127 exactly where the soft mask
-        is greater than 0.5; where it is 0, so is the colour.
+        RGBA, uint8 (height, width, 4). The opacity increases from 0 where the soft mask is 0.1 to
+        255 where it is 0.9, and is greater than 127 exactly where it is greater than 0.5; where the
+        opacity is 0, so is the colour.
     """
     height, width = soft.shape
     picture = np.empty((height, width, 4), np.uint8)
     for rows in _row_slices(slice(0, height), _STRIP_PIXELS // max(width, 1)):
-        # Halves are rounded down, so that 0.5 becomes 127.
-        alpha = np.ceil(soft[rows] * 255 - 0.5).astype(np.uint8)
+        # Linear around 0.5, which becomes 127 since halves are rounded down. Without the steeper
+        # slope, low scores far from the classes would remain visible.
+        steps = np.ceil((soft[rows] - 0.5) * (255 / (_OPAQUE - _CLEAR)) + 127)
+        alpha = np.clip(steps, 0, 255).astype(np.uint8)
         np.multiply(image[rows], (alpha > 0)[..., None], out=picture[rows, :, :3])
         picture[rows, :, 3] = alpha
     return picture
