@@ -19,6 +19,7 @@ from jax_stn_icnn.cli.outcome import Outcome
 from jax_stn_icnn.cli.outputs import JSON, Outputs, is_result_name, make_result_test
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.faces import detectors
+from jax_stn_icnn.faces.resample import OpenCVError
 from jax_stn_icnn.inference.results import PhotoResult
 from jax_stn_icnn.io.weights import PRETRAINED, weights_file
 from jax_stn_icnn.photos import files
@@ -374,7 +375,7 @@ class Worker:
                         raise result
                     self._write(job, result)
                     outcomes[job] = Outcome.of_photo(len(result.faces), path, job.photo)
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, OpenCVError) as error:
                     outcomes[job] = Outcome(error=str(error).replace(str(path), job.photo))
         return [outcomes[job] for job in jobs]
 

@@ -23,6 +23,7 @@ from jax_stn_icnn.cli.outcome import Outcome
 from jax_stn_icnn.cli.outputs import JSON, Outputs, make_result_test
 from jax_stn_icnn.cli.progress import Progress
 from jax_stn_icnn.compilation import cache
+from jax_stn_icnn.faces.resample import OpenCVError
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.inference.results import PhotoResult
 from jax_stn_icnn.inference.threads import background_threads
@@ -169,6 +170,8 @@ def _write_results(
             writer.write_result(out / photo.name, result, outputs, photo.fingerprint)
         except OSError as error:
             return Outcome(error=str(error))
+        except OpenCVError as error:
+            return Outcome(error=f"{photo.path}: {error}")
         return Outcome.of_photo(len(result.faces), photo.path, str(photo.path))
 
     pending: deque[Future] = deque()
