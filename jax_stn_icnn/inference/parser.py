@@ -156,7 +156,7 @@ class FaceParser:
                 chin, in pixels of the photo; by default 40, about 2 times the distance of the eyes.
                 The time for large photos is proportional to its inverse square.
             exact_scores: whether results store scores exactly, 23 MB per face; by default they are
-                rounded to multiples of 1/255 and take about 0.6 MB. Labels are the same.
+                rounded to multiples of 1/255 and take 0.2 to 0.6 MB. Labels are the same.
 
         Returns:
             The parser.
