@@ -57,7 +57,7 @@ class Labelled(ABC):
         A hole is a polygon of its own, with the opposite orientation: all polygons together, filled
         by the even-odd or by the nonzero rule, are the mask. Borders run between pixels, and
         integers are the centers of pixels. Formats in which pixel 0 extends from 0 to 1, such as
-        SVG, need 0.5 more.
+        SVG, need 0.5 more. Pillow's `ImageDraw.polygon` also fills the pixels along the border.
 
         Args:
             *names: as for `mask`.

@@ -160,7 +160,7 @@ class FaceParser:
             min_score: detected faces with a lower `FaceResult.score`, 0..1, are not parsed. YuNet
                 returns none below 0.7.
             exact_scores: whether results store scores exactly, 23 MB per face; by default they are
-                rounded to multiples of 1/255 and take about 0.6 MB. Labels are the same.
+                rounded to multiples of 1/255 and take 0.2 to 0.6 MB. Labels are the same.
             device: where the networks run: a `jax.Device`, or `"cpu"`, `"gpu"` or `"tpu"` for the
                 first device of a platform, `"gpu:1"` for its second one; by default JAX's default
                 device.

@@ -200,7 +200,7 @@ class FaceResult(Labelled):
         1. Scores of the frames are rounded to multiples of 1/255, so that the largest one may
         belong to another class than `labels` where two are about equal;
         `FaceParser.load(exact_scores=True)` stores them exactly, in 23 MB per face instead of
-        about 0.6 MB.
+        0.2 to 0.6 MB.
         """
         return scores_of_layers(restore_layers(self._layers), self.photo_size)
 
