@@ -23,6 +23,11 @@ class FaceResult:
     Attributes:
         box: the face from forehead to chin, as detected or given. For landmarks and for
             `detect=False` it is computed from the frame.
+        score: the detector's score of the face, 0..1; None if the detector has none, or if the face
+            was given.
+        landmarks: (x, y) of the centers of eye 1 and eye 2, the tip of the nose, and the corners 1
+            and 2 of the mouth, in pixels of the photo, as detected or given, float64 (5, 2); None
+            if the face was located by a box.
         windows: part name -> box of the part's window; of a rotated face, the bounding box of the
             window.
         found: names of the parts that have at least one pixel.
@@ -34,6 +39,8 @@ class FaceResult:
     """
 
     box: Box
+    score: float | None
+    landmarks: np.ndarray | None = dataclasses.field(repr=False)
     windows: dict[str, Box]
     found: tuple[str, ...]
     coarse_labels: np.ndarray = dataclasses.field(repr=False)
@@ -56,6 +63,8 @@ class FaceResult:
         matrix: np.ndarray,
         photo_size: tuple[int, ...],
         wide_scores: Sequence[np.ndarray] = (),
+        landmarks: np.ndarray | None = None,
+        score: float | None = None,
     ) -> "FaceResult":
         """Resamples the networks' outputs for a frame to the photo.
 
@@ -70,6 +79,8 @@ class FaceResult:
             wide_scores: scores of the global classes in the wide frame, and in the far frame,
                 float32 (global classes, rows, columns); around the last of the given frames
                 everything is background.
+            landmarks: as in the class.
+            score: as in the class.
 
         Returns:
             The result of the face.
@@ -83,6 +94,8 @@ class FaceResult:
         present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
+            score=score,
+            landmarks=landmarks,
             windows={
                 part.name: _as_box(_bounding_box(window, matrix))
                 for part, window in zip(anatomy.parts, windows, strict=True)
