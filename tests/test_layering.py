@@ -132,7 +132,7 @@ WITHIN = {
         "validation",
         "loop",
     ),
-    "cli": ("settings", "writer", "video", "cluster", "demo", "main"),
+    "cli": ("cache_command", "settings", "writer", "video", "cluster", "demo", "main"),
 }
 # Library -> the modules that may import it.
 ONLY_IN = {

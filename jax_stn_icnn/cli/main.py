@@ -4,6 +4,7 @@
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR --ray [ADDRESS]    # on a Ray cluster
     stn-icnn export --format onnx|stablehlo --out FILE [--ckpt PATH]    # for other runtimes
     stn-icnn demo [--port PORT]    # serves the page that parses photos in a browser
+    stn-icnn cache [--clear]    # shows or clears the cache of compiled programs
 
 `cli.writer` lists the output files of a photo; a video `clip.mp4` gets `clip.mp4.overlay.mp4`. The
 command skips inputs whose output files exist, so it continues where it was stopped.
@@ -22,7 +23,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from jax_stn_icnn import __version__
-from jax_stn_icnn.cli import demo, settings, video, writer
+from jax_stn_icnn.cli import cache_command, demo, settings, video, writer
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.inference.parser import BATCH_SIZE, FaceParser
 from jax_stn_icnn.inference.results import PhotoResult
@@ -116,6 +117,7 @@ def _arguments() -> argparse.ArgumentParser:
         default=demo.PORT,
         help=f"port on this machine (default {demo.PORT}; 0: any free port)",
     )
+    cache_command.add_parser(commands)
     return command
 
 
