@@ -4,6 +4,9 @@ import importlib
 import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
+# First: it records the state of the source files before any other module is imported.
+from jax_stn_icnn.compilation import source as _source  # noqa: F401
+
 if TYPE_CHECKING:
     from jax_stn_icnn.inference.parser import FaceParser
     from jax_stn_icnn.inference.results import FaceResult, PhotoResult

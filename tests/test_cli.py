@@ -389,3 +389,17 @@ def test_missing_weights_are_named(folder, tmp_path, capsys):
     command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--ckpt", "nothing"]
     assert main.main(command) == 1
     assert "nothing: there is no such weights file" in capsys.readouterr().err
+
+
+def test_the_cache_is_shown_and_cleared(tmp_path, capsys, monkeypatch):
+    other = tmp_path / "notes.txt"
+    entries = [tmp_path / cache.FOLDER / "0a1b", tmp_path / "jit_f-123-cache"]
+    entries[0].parent.mkdir()
+    for path in (other, *entries):
+        path.write_bytes(bytes(50_000))
+    monkeypatch.setattr(cache, "_directory", lambda: str(tmp_path))
+    shown = f"{tmp_path}: 2 cached programs and functions, 0.1 MB"
+    for arguments, text in ([], shown), (["--clear"], f"{shown}, removed"):
+        assert main.main(["cache", *arguments]) == 0
+        assert capsys.readouterr().out == f"{text}\n"
+    assert other.exists() and not any(entry.exists() for entry in entries)

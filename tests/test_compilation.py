@@ -22,15 +22,16 @@ def restored():
     ("argument", "setting", "used"),
     [
         ("~/here", None, "{home}/here"),
-        ("/here", "/there", "/here"),
-        ("", "/there", ""),
-        (None, "/there", "/there"),
+        ("{home}/here", "{home}/there", "{home}/here"),
+        ("", "{home}/there", ""),
+        (None, "{home}/there", "{home}/there"),
         (None, "gs://bucket/programs", "gs://bucket/programs"),
         (None, None, DIRECTORY.replace("~", "{home}")),
     ],
 )
 def test_an_argument_overrides_the_setting(argument, setting, used, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
+    setting, argument = (text and text.format(home=tmp_path) for text in (setting, argument))
     jax.config.update("jax_compilation_cache_dir", setting)
     enable_cache(argument)
     assert jax.config.values["jax_compilation_cache_dir"] == used.format(home=tmp_path)

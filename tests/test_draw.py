@@ -121,7 +121,7 @@ def records(stages):
 def test_curves(tmp_path):
     metrics = tmp_path / "metrics.jsonl"
     metrics.write_text("".join(json.dumps(r) + "\n" for r in records(["coarse", "fine", "fine"])))
-    draw.curves(tmp_path / "curves.png", metrics)
+    draw.curves(tmp_path / "curves.png", metrics, NINE)
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.size == (1200, 1125)
         shown = np.asarray(picture.convert("RGB"))
@@ -130,7 +130,7 @@ def test_curves(tmp_path):
         assert (shown == rgb).all(axis=-1).any(), line
     metrics.write_text("")
     with pytest.raises(ValueError, match="metrics.jsonl contains no record"):
-        draw.curves(tmp_path / "curves.png", metrics)
+        draw.curves(tmp_path / "curves.png", metrics, NINE)
 
 
 def test_threads_draw_equal_files(tmp_path):

@@ -262,6 +262,7 @@ def test_report_as_json_and_as_text(report):
     assert loaded["faces_per_second"] > 0
     text = score_table({"small": report})
     assert f"{report.f1['overall']:.3f}" in text
+    assert f"  mean of {len(report.anatomy.part_class_ids)}" in text.splitlines()[0]
     for table in text.split("\n\n"):
         assert len({len(line) for line in table.splitlines()}) == 1  # columns are aligned
     assert text.startswith("F1 ") and "\ncoarse segmentation  " in text

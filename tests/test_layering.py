@@ -31,7 +31,7 @@ LAYERS = (
 )
 # Within a package likewise.
 WITHIN = {
-    "compilation": ("inlining", "compile", "cache"),
+    "compilation": ("source", "inlining", "compile", "program", "entries", "cache"),
     "ops": (
         "platform",
         "space_to_depth",
@@ -139,6 +139,7 @@ WITHIN = {
         "loop",
     ),
     "cli": (
+        "cache_command",
         "settings",
         "outputs",
         "writer",

@@ -5,9 +5,11 @@ import pytest
 from conftest import random_variables
 from flax import linen as nn
 
-from jax_stn_icnn import geometry
+from jax_stn_icnn import geometry, ops
+from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.io import convert_torch
-from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta
+from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta, localizer_input
+from jax_stn_icnn.ops.platform import use_platform
 from jax_stn_icnn.ops.pooling import max_pool_2x2
 
 PROBS = jax.nn.softmax(jax.random.normal(jax.random.key(0), (2, 128, 128, 9)))
@@ -28,6 +30,44 @@ def test_thetas_scale_and_shift_only(name):
     assert theta.shape == (2, 6, 2, 3)
     np.testing.assert_array_equal(theta[..., [0, 1], [1, 0]], 0)
     assert np.abs(theta[..., [0, 0, 1, 1], [0, 2, 1, 2]]).min() > 0
+
+
+def tpu_products(function, *inputs):
+    """Returns the lines of matrix products, and of convolutions, of a program lowered for a TPU."""
+    with use_platform("tpu"):
+        text = jax.jit(function).trace(*inputs).lower(lowering_platforms=("tpu",)).as_text()
+    lines = text.splitlines()
+    return [[line for line in lines if f"stablehlo.{op}" in line] for op in ("dot", "convolution")]
+
+
+@pytest.mark.parametrize("name", LOCALIZERS)
+def test_coordinates_have_full_precision_on_a_tpu(name):
+    model = LOCALIZERS[name]()
+    variables = random_variables(model, PROBS)
+    products, convolutions = tpu_products(
+        lambda v, x: model.apply(v, x, train=False), variables, PROBS
+    )
+    # Without matrix products, the last convolution returns the coordinates.
+    for line in products or convolutions[-1:]:
+        assert "precision = [HIGHEST, HIGHEST]" in line or line.count("precision HIGHEST") == 2
+
+
+@pytest.mark.parametrize(
+    ("function", "shapes"),
+    [
+        (lambda probs: localizer_input(probs, NINETEEN), [(2, 128, 128, 19)]),
+        (geometry.compose_theta, [(2, 2, 3), (2, 2, 3)]),
+        (
+            lambda image, theta: ops.crop_bilinear(image, theta, (15, 15), axis_aligned=True),
+            [(2, 64, 64, 3), (2, 2, 3)],
+        ),
+    ],
+)
+def test_coordinates_are_used_in_full_precision_on_a_tpu(function, shapes):
+    products, _ = tpu_products(function, *map(jnp.zeros, shapes))
+    assert products
+    for line in products:
+        assert "precision = [HIGHEST, HIGHEST]" in line
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 
 from jax_stn_icnn import __version__
-from jax_stn_icnn.cli import demo
+from jax_stn_icnn.cli import cache_command, demo
 from jax_stn_icnn.inference.parser import BATCH_SIZE
 
 Run = Callable[[argparse.Namespace], int]
@@ -71,6 +71,8 @@ def make_parser(parse: Run, export: Run, serve: Run) -> argparse.ArgumentParser:
     export_command.add_argument("--format", required=True, choices=("onnx", "stablehlo"))
     export_command.add_argument("--out", required=True, help="file to write")
     export_command.add_argument("--ckpt", metavar="PATH", help=WEIGHTS_HELP)
+
+    cache_command.add_parser(commands)
 
     page = commands.add_parser("demo", help="serve the page that parses photos in a browser")
     page.set_defaults(run=serve)

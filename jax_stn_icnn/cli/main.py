@@ -4,6 +4,7 @@
     stn-icnn parse PHOTO_OR_FOLDER... --out DIR --ray [ADDRESS]    # on a Ray cluster
     stn-icnn export --format onnx|stablehlo --out FILE [--ckpt PATH]    # for other runtimes
     stn-icnn demo [--port PORT]    # serves the page that parses photos in a browser
+    stn-icnn cache [--clear]    # shows or clears the cache of compiled programs
 
 Compiled programs are cached in `~/.cache/jax_stn_icnn`, or in JAX_COMPILATION_CACHE_DIR.
 """

@@ -3,32 +3,36 @@
 JAX's own cache is consulted only after a program is traced and lowered, which for these networks
 takes longer than the rest of a start. Here a program is found by a key that describes it: what the
 caller passes, the source of this package, the versions of the libraries, JAX's settings and the
-machine. A changed file therefore changes the key; a function replaced at run time does not, in
-which case the cache must be turned off by `enable_cache("")`. Nothing is cached for a class of
-another package, whose source is not part of the key.
+machine. A changed file therefore changes the key, and a process that may have imported an older
+version of it caches nothing. A function replaced at run time does not change the key; whoever does
+that turns the cache off by `enable_cache("")`. Nothing is cached for a class of another package,
+whose source is not part of the key.
 
 It is on by default, since the first parse of a process takes ten times as long without it. JAX's
 own cache, which stores all other compiled functions too, is on if the program turns it on.
+Neither is read where other users can write (`entries.py`).
 """
 
 import contextlib
+import errno
 import functools
 import hashlib
 import importlib.metadata
+import json
 import logging
 import os
-import pickle
 import platform
-import tempfile
 import threading
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
-from jax.experimental import serialize_executable
 from jax.stages import Compiled, Lowered
+
+from jax_stn_icnn.compilation import entries
+from jax_stn_icnn.compilation.program import Program, serialize
+from jax_stn_icnn.compilation.source import PACKAGE, source_hash
 
 DIRECTORY = "~/.cache/jax_stn_icnn"
 HELP = (
@@ -36,7 +40,8 @@ HELP = (
     f"{DIRECTORY}."
 )
 FOLDER = "stn_icnn"
-PACKAGE = Path(__file__).parents[1]
+# The names of the files of JAX's own cache.
+OF_JAX = "*-cache"
 LIBRARIES = ("jax", "jaxlib", "flax", "optax", "numpy")
 # Environment variables that XLA reads and that are not among JAX's settings.
 VARIABLES = ("XLA_FLAGS", "LIBTPU_INIT_ARGS")
@@ -45,45 +50,66 @@ MISSED = "/jax/compilation_cache/cache_misses"
 
 LOG = logging.getLogger(__name__)
 
-Value = TypeVar("Value")
-
 
 def enable_cache(directory: str | None = None) -> None:
     """Turns on JAX's own cache in a directory, or turns all caching off.
 
     The programs of this module are stored there too, if it is a local directory; without this call
-    they are stored in DIRECTORY, and JAX caches nothing. The directory only grows, and may be
-    removed at any time.
+    they are stored in DIRECTORY, and JAX caches nothing. The directory may be removed at any time.
+    If it cannot be written to, or if other users can, caching is turned off with a warning.
+
+    The programs of this module have at most `entries.MAX_BYTES`, and so has JAX's cache after this
+    call: the oldest are removed. In the directory of `JAX_COMPILATION_CACHE_DIR`, JAX's settings
+    alone bound JAX's cache.
 
     Args:
         directory: A path, created if missing, or a URL that JAX can write to, such as gs://. An
             empty string turns caching off. None stands for `JAX_COMPILATION_CACHE_DIR`, or for
             DIRECTORY if that is not set.
     """
-    if directory is None:
-        directory = jax.config.values["jax_compilation_cache_dir"] or DIRECTORY
-    jax.config.update("jax_compilation_cache_dir", _expand(directory) if directory else "")
+    set_in_jax = jax.config.values["jax_compilation_cache_dir"] if directory is None else None
+    directory = _expand(set_in_jax or DIRECTORY if directory is None else directory)
+    if directory and not _is_url(directory):
+        directory = directory if _prepare(Path(directory), bounded=not set_in_jax) else ""
+    jax.config.update("jax_compilation_cache_dir", directory)
     # JAX's default caches only what takes a second to compile, but a start compiles many programs.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def cached_value(name: str, key: Sequence[Any], compute: Callable[[], Value]) -> Value:
+def list_entries() -> tuple[str, list[Path]]:
+    """Returns what is cached.
+
+    Returns:
+        The directory, empty if caching is off, and the files in it: the programs of this module,
+        and the functions in JAX's own cache.
+    """
+    directory = _directory()
+    if not directory or _is_url(directory):
+        return directory, []
+    path = Path(directory)
+    return directory, sorted([*path.joinpath(FOLDER).glob("*"), *path.glob(OF_JAX)])
+
+
+def cached_value(name: str, key: Sequence[Any], compute: Callable[[], Any]) -> Any:
     """Returns a value, computed or read from disk.
 
     Args:
         name: Name of the value.
         key: Everything that the value depends on, besides this package and its environment;
             different values must have different `repr`s.
-        compute: Computes the value, which must pickle.
+        compute: Computes the value, which JSON must represent: numbers, strings, lists, and dicts
+            with strings as keys.
 
     Returns:
         The value.
     """
     path = _path(name, key)
-    value = _read(path)
-    if value is None:
-        value = compute()
-        _write(path, value)
+    data = None if path is None else entries.read(path)
+    if data is not None:
+        return json.loads(data)
+    value = compute()
+    if path is not None:
+        entries.write(path, json.dumps(value).encode())
     return value
 
 
@@ -93,32 +119,34 @@ def cached_program(
     lower: Callable[[], Lowered],
     compile: Callable[[Lowered], Compiled],
     devices: Sequence[jax.Device],
-) -> Compiled:
+) -> Compiled | Program:
     """Returns a program, compiled or read from disk.
 
     Args:
         name: Name of the program.
         key: As for `cached_value`.
-        lower: Traces and lowers the program.
+        lower: Traces and lowers the program, whose outputs are trees of dicts and tuples.
         compile: Compiles it.
         devices: Devices of this process that it runs on.
 
     Returns:
-        The compiled program.
+        The compiled program, a function of trees of arrays.
     """
-    path = _path(name, [*key, [(device.platform, device.id) for device in devices]])
-    found = _read(path)
-    if found is not None:
-        program, inputs, outputs = found
-        return serialize_executable.deserialize_and_load(
-            program, inputs, outputs, execution_devices=devices
-        )
+    path = _path(name, [*key, [device.id for device in devices]])
+    if path is None:
+        return compile(lower())
+    data = entries.read(path)
+    if data is not None:
+        try:
+            return Program(data, devices)
+        except jax.errors.JaxRuntimeError as error:
+            LOG.warning("%s cannot be loaded (%s); it is compiled again", path, error)
     lowered = lower()
     with _record_compilations() as compiled:
         program = compile(lowered)
     # A program from JAX's own cache cannot be serialized on a CPU: its functions would be missing.
     if compiled or not jax.config.values["jax_compilation_cache_dir"]:
-        _write(path, serialize_executable.serialize(program))
+        entries.write(path, serialize(program, devices))
     return program
 
 
@@ -144,27 +172,56 @@ def shapes_and_types(tree: Any) -> str:
     return str(jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype.name), tree))
 
 
+def _prepare(directory: Path, bounded: bool) -> bool:
+    """Creates the directory of JAX's cache, and makes room in it; returns whether it is usable."""
+    try:
+        entries.make_directory(directory)
+        if bounded:
+            entries.remove_oldest(directory.glob(OF_JAX))
+        if not os.access(directory, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        entries.warn_not_writable(directory, error)
+        return False
+    return entries.is_trusted(directory)
+
+
 def _expand(directory: str) -> str:
     """Returns a directory's path with ~ expanded; a URL is returned as it is."""
-    return directory if _is_url(directory) else str(Path(directory).expanduser())
+    if not directory or _is_url(directory):
+        return directory
+    try:
+        return str(Path(directory).expanduser())
+    except RuntimeError:  # A user without a home, as in some containers
+        entries.warn_once(f"{directory}: no home directory; compiled programs are not cached")
+        return ""
 
 
 def _is_url(directory: str) -> bool:
     return "://" in directory
 
 
+def _directory() -> str:
+    """Returns the path or URL of the cache; empty if it is off."""
+    directory = jax.config.values["jax_compilation_cache_dir"]
+    # An empty string turns the cache off.
+    return _expand(DIRECTORY if directory is None else directory)
+
+
 def _path(name: str, key: Sequence[Any]) -> Path | None:
     """Returns the path of an entry; None if it is not to be cached."""
-    directory = jax.config.values["jax_compilation_cache_dir"]
-    if directory is None:  # An empty string turns the cache off.
-        try:
-            directory = _expand(DIRECTORY)
-        except RuntimeError:  # A user without a home, as in some containers
-            return None
+    directory = _directory()
     packages = {type(part).__module__.split(".")[0] for part in key}
     if not directory or _is_url(directory) or not packages <= {"builtins", PACKAGE.name}:
         return None
-    described = f"{name}\n{list(key)}\n{_environment()}"
+    source = source_hash()
+    if source is None:
+        entries.warn_once(
+            f"Files in {PACKAGE} have changed since this process imported them; its compiled "
+            "programs are not cached"
+        )
+        return None
+    described = f"{name}\n{list(key)}\n{source}\n{_environment()}"
     return Path(directory, FOLDER, hashlib.sha256(described.encode()).hexdigest())
 
 
@@ -172,7 +229,6 @@ def _environment() -> str:
     """Returns everything that every program depends on, as text."""
     client = jax.local_devices()[0].client
     parts = {
-        "source": _source(),
         "versions": [importlib.metadata.version(library) for library in LIBRARIES],
         "settings": sorted(jax.config.values.items()),
         "variables": [os.environ.get(name) for name in VARIABLES],
@@ -184,15 +240,6 @@ def _environment() -> str:
 
 
 @functools.cache
-def _source() -> str:
-    found = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        found.update(f"{path.relative_to(PACKAGE)}\n".encode())
-        found.update(path.read_bytes())
-    return found.hexdigest()
-
-
-@functools.cache
 def _processor() -> str:
     """Returns the features of the processor: a program for a CPU fails where one is missing."""
     described = Path("/proc/cpuinfo")
@@ -201,32 +248,3 @@ def _processor() -> str:
     lines = described.read_text().splitlines()
     features = [line for line in lines if line.startswith(("model name", "flags", "Features"))]
     return repr(sorted(set(features)))
-
-
-def _read(path: Path | None) -> Any:
-    """Returns the contents of an entry; None if it does not exist or cannot be read."""
-    if path is None:
-        return None
-    try:
-        return pickle.loads(zlib.decompress(path.read_bytes()))
-    except FileNotFoundError:
-        return None
-    except (OSError, zlib.error) as error:
-        LOG.warning("%s cannot be read (%s); it is computed again", path, error)
-        return None
-
-
-def _write(path: Path | None, value: Any) -> None:
-    """Writes an entry atomically, whichever other process writes the same.
-
-    A directory that cannot be written to costs only time, so that is only a warning.
-    """
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as partial:
-            partial.write(zlib.compress(pickle.dumps(value), level=1))
-        os.replace(partial.name, path)
-    except OSError as error:
-        LOG.warning("%s cannot be written (%s); the next start computes it again", path, error)

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from jax_stn_icnn.anatomy import Anatomy, Part
+from jax_stn_icnn.evaluation.metrics import part_mean_title
 from jax_stn_icnn.label_sets import LabelSets
 
 if TYPE_CHECKING:
@@ -32,12 +33,7 @@ UNION_COLUMNS = 32  # characters of a line of a union's name
 SMALL, MEDIUM = 6, 9  # font sizes
 DARK = 320  # sum of a colour's channels up to which white text is legible on it
 
-# Fields and legend of the score panel; blue, orange and green of Okabe and Ito for lines.
-SCORE_CURVES = {
-    "f1_overall": "overall",
-    "f1_mean_of_eight": "mean of eight",
-    "coarse_f1_overall": "coarse segmentation, overall",
-}
+# Blue, orange and green of Okabe and Ito.
 LINE_COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
@@ -238,13 +234,14 @@ def confusion_matrix(
     figure.savefig(path)
 
 
-def curves(path: str | Path, metrics: str | Path) -> None:
+def curves(path: str | Path, metrics: str | Path, anatomy: Anatomy) -> None:
     """Draws loss, validation F1 and window error of a training run over its epochs.
 
     Args:
         path: the file to write.
         metrics: `metrics.jsonl` of the run: a record per epoch with stage, loss, f1_overall,
             f1_mean_of_eight, coarse_f1_overall and window_error_px.
+        anatomy: the classes.
 
     Raises:
         ValueError: the file contains no record.
@@ -261,8 +258,13 @@ def curves(path: str | Path, metrics: str | Path) -> None:
     # Each stage has another loss, so the curve is interrupted between stages.
     for start, end in zip(starts, [*starts[1:], len(records)], strict=True):
         _curve(loss, records[start:end], "loss", start, color=LINE_COLOURS[0])
-    for field, colour in zip(SCORE_CURVES, LINE_COLOURS, strict=True):
-        _curve(score, records, field, 0, color=colour, label=SCORE_CURVES[field])
+    labels = {
+        "f1_overall": "overall",
+        "f1_mean_of_eight": part_mean_title(anatomy),
+        "coarse_f1_overall": "coarse segmentation, overall",
+    }
+    for field, colour in zip(labels, LINE_COLOURS, strict=True):
+        _curve(score, records, field, 0, color=colour, label=labels[field])
     _curve(window, records, "window_error_px", 0, color=LINE_COLOURS[0])
     loss.set(ylabel="training loss", yscale="log")
     score.set(ylabel="validation F1", ylim=(0, 1))

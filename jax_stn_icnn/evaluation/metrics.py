@@ -85,6 +85,11 @@ def f1_scores(
     return scores
 
 
+def part_mean_title(anatomy: Anatomy) -> str:
+    """Returns the title of the score `mean_of_eight`: the mean of as many part classes."""
+    return f"mean of {len(anatomy.part_class_ids)}"
+
+
 def label_f1(counts: np.ndarray, label_sets: LabelSets | None = None) -> np.ndarray:
     """Computes the F1 of each label: of each class, then of each union of classes.
 

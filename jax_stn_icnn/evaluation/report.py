@@ -205,7 +205,8 @@ def score_table(reports: Mapping[str, Report]) -> str:
     groups = [name for name in first.f1 if name not in single]
     f1 = {"coarse segmentation": first.coarse_f1}
     f1 |= {name: report.f1 for name, report in reports.items()}
-    rows = [["F1", *map(_title, groups)]]
+    titles = {metrics.MEAN_OF_EIGHT: metrics.part_mean_title(first.anatomy)}
+    rows = [["F1", *(titles.get(group, _title(group)) for group in groups)]]
     rows += [
         [name, *(_number(scores[group], 3) for group in groups)] for name, scores in f1.items()
     ]

@@ -35,6 +35,9 @@ from jax_stn_icnn.ops.pooling import max_pool_2x2
 
 # The padding of PyTorch's `padding=1`; Flax's SAME pads (0, 1) at stride 2 and an even size.
 PAD_1 = ((1, 1), (1, 1))
+# Accelerators may round the inputs of a product to bfloat16. In a product that returns coordinates,
+# that is an error of several pixels.
+EXACT = jax.lax.Precision.HIGHEST
 # Channels of each pair of convolutions of the paper's localizer; its own are not published.
 VGG9_WIDTHS = (16, 32, 64, 64)
 
@@ -101,7 +104,8 @@ class SmallLocalizer(_Localizer):
         x = nn.relu(norm("norm_10")(x))
         for i in range(11, 14):
             x = nn.relu(norm(f"norm_{i}")(conv((3, 3), name=f"conv_{i}")(x)))
-        x = nn.tanh(conv((3, 3), name="conv_14")(x).astype(jnp.float32))
+        x = conv((3, 3), precision=EXACT, name="conv_14")(x)
+        x = nn.tanh(x.astype(jnp.float32))
         return _only_scale_and_shift(jnp.moveaxis(x, -1, 1))
 
 
@@ -133,7 +137,9 @@ class VGG9Localizer(_Localizer):
         in_blocks = current_implementations().space_to_depth
         maps = (self._maps_in_blocks if in_blocks else self._maps)(probs.astype(self.dtype), train)
         x = _mean_positions(maps.astype(jnp.float32))
-        x = nn.Dense(self.num_parts * 4, name="dense")(x).reshape(-1, self.num_parts, 4)
+        x = nn.Dense(self.num_parts * 4, precision=EXACT, name="dense")(x).reshape(
+            -1, self.num_parts, 4
+        )
         return make_theta(*jnp.moveaxis(x, -1, 0))
 
     def _maps(self, x: jax.Array, train: bool) -> jax.Array:
@@ -176,7 +182,11 @@ def _mean_positions(maps: jax.Array) -> jax.Array:
     x = jnp.linspace(-1.0, 1.0, maps.shape[2])
     y = jnp.linspace(-1.0, 1.0, maps.shape[1])
     return jnp.concatenate(
-        [jnp.einsum("bhwc,w->bc", weight, x), jnp.einsum("bhwc,h->bc", weight, y)], axis=-1
+        [
+            jnp.einsum("bhwc,w->bc", weight, x, precision=EXACT),
+            jnp.einsum("bhwc,h->bc", weight, y, precision=EXACT),
+        ],
+        axis=-1,
     )
 
 
@@ -260,7 +270,7 @@ class ResNet18Localizer(_Localizer):
                     name=f"layer_{layer}_block_{block}",
                 )(x, train)
         x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        x = nn.Dense(self.num_parts * 6, name="dense")(x)
+        x = nn.Dense(self.num_parts * 6, precision=EXACT, name="dense")(x)
         return _only_scale_and_shift(x.reshape(-1, self.num_parts, 2, 3))
 
 
@@ -295,7 +305,7 @@ def localizer_input(probs: jax.Array, anatomy: Anatomy) -> jax.Array:
     selection = np.zeros((anatomy.num_classes, 1 + len(anatomy.part_class_ids)), np.float32)
     selection[list(anatomy.global_ids), 0] = 1
     selection[list(anatomy.part_class_ids), np.arange(len(anatomy.part_class_ids)) + 1] = 1
-    return jnp.einsum("bhwc,cp->bhwp", probs, selection, precision="highest")
+    return jnp.einsum("bhwc,cp->bhwp", probs, selection, precision=EXACT)
 
 
 def centroid_theta(

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from flax import struct
+from flax import struct, traverse_util
 
 from jax_stn_icnn import ops
 from jax_stn_icnn.checks import check_shape
@@ -399,9 +399,12 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
 
     def shapes() -> dict[str, Any]:
         init = functools.partial(model.init, method=_call_every_network)
-        return dict(jax.eval_shape(init, jax.random.key(0)))
+        found = traverse_util.flatten_dict(dict(jax.eval_shape(init, jax.random.key(0))), sep="/")
+        return {name: [leaf.shape, leaf.dtype.name] for name, leaf in found.items()}
 
-    return cached_value("shapes of variables", (model,), shapes)
+    found = cached_value("shapes of variables", (model,), shapes)
+    leaves = {name: jax.ShapeDtypeStruct(*shape_and_type) for name, shape_and_type in found.items()}
+    return traverse_util.unflatten_dict(leaves, sep="/")
 
 
 def _call_every_network(model: STNiCNN) -> None:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 from tqdm import tqdm
 
+from jax_stn_icnn.anatomy import Anatomy
+from jax_stn_icnn.evaluation.metrics import part_mean_title
 from jax_stn_icnn.evaluation.report import Report
 
 if TYPE_CHECKING:
@@ -146,22 +148,24 @@ class EpochMetrics:
         self._bar.close()
 
 
-def epoch_line(record: Mapping[str, Any], epochs: int) -> str:
+def epoch_line(record: Mapping[str, Any], epochs: int, anatomy: Anatomy) -> str:
     """Returns a line that summarizes an epoch.
 
     Args:
         record: The epoch's record, as `Logs` writes it: `stage`, `epoch`, `step`, `loss`,
             `faces_per_second`, and the `scores` of the validation.
         epochs: Number of epochs of the stage.
+        anatomy: The classes.
 
     Returns:
         The line, without an end of line.
     """
     mean = f"mean of all {record['f1_mean']:.3f}, " if "f1_mean" in record else ""
+    of_parts = f"{part_mean_title(anatomy)} {record['f1_mean_of_eight']:.3f}"
     return (
         f"{record['stage']:>9} {record['epoch']}/{epochs}  step {record['step']}  "
         f"loss {record['loss']:.4f}  {record['faces_per_second']:.1f} faces/s  validation: "
-        f"overall {record['f1_overall']:.3f}, mean of eight {record['f1_mean_of_eight']:.3f}, "
+        f"overall {record['f1_overall']:.3f}, {of_parts}, "
         f"{mean}coarse segmentation {record['coarse_f1_overall']:.3f}, "
         f"window error {record['window_error_px']:.1f} px"
     )

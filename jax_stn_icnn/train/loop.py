@@ -196,7 +196,7 @@ class Run:
             record = {"step": step, "stage": phase.stage.name, "epoch": epoch + 1}
             record |= metrics | scores(report)
             self.logs.write(record)
-            tqdm.write(epoch_line(record, phase.stage.epochs))
+            tqdm.write(epoch_line(record, phase.stage.epochs, self.model.config.anatomy))
             self.validation.draw_faces(variables, step)
             if new_rank > self.best_rank:
                 self.validation.save_weights(WEIGHTS, variables)

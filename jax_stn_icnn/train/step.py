@@ -112,7 +112,12 @@ def compile_train_step(
             functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
             used,
         )
-    return lambda state, batch: run(state, shard(batch, len(used), names), seed_array)
+
+    def take_step(state: TrainState, batch: Mapping[str, np.ndarray]) -> tuple[TrainState, Metrics]:
+        leaves, metrics = run(state, shard(batch, len(used), names), seed_array)
+        return jax.tree.unflatten(jax.tree.structure(state), leaves), metrics
+
+    return take_step
 
 
 def map_train_step(
@@ -138,7 +143,8 @@ def map_train_step(
 
     Returns:
         The mapped function of a state, the shards of a batch as `shard` returns them, and the seed,
-        uint32; it can be called or lowered.
+        uint32; it can be called or lowered. It returns the leaves of the state after the step, as
+        a tuple, which the cache can store, and the metrics.
     """
     step = functools.partial(
         train_step,
@@ -150,9 +156,16 @@ def map_train_step(
         augmentation=augmentation,
         label_sets=label_sets,
     )
+
+    def take_step(
+        state: TrainState, batch: dict[str, jax.Array], seed: jax.Array
+    ) -> tuple[tuple[jax.Array, ...], Metrics]:
+        state, metrics = step(state, batch, seed)
+        return tuple(jax.tree.leaves(state)), metrics
+
     # The state has no axis of devices, neither as input nor as output; the batch has.
     return jax.pmap(
-        step,
+        take_step,
         axis_name=AXIS,
         in_axes=(None, 0, None),
         out_axes=(None, 0),

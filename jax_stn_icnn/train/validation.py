@@ -63,7 +63,8 @@ class Validation:
         report = self.evaluate(best, "test")
         if self._is_main:
             (self._workdir / "test.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
-            draw.curves(self._workdir / "curves.png", self._workdir / METRICS)
+            anatomy = self._model.config.anatomy
+            draw.curves(self._workdir / "curves.png", self._workdir / METRICS, anatomy)
             print(f"\ntest split, {report.images} faces\n{score_table({'parse': report})}")
             print(f"\n{class_table({'parse': report})}")
         return report
