@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 
 import jax
@@ -155,3 +156,25 @@ def test_weights_of_a_run(tmp_path, file):
         weights.weights_file(tmp_path)
     file.rename(tmp_path / weights.WEIGHTS)
     assert weights.weights_file(str(tmp_path)) == tmp_path / weights.WEIGHTS
+
+
+def test_the_model_card_has_the_checksums_of_the_shipped_weights():
+    card = (weights.PRETRAINED / "MODEL_CARD.md").read_text()
+    lines = (weights.PRETRAINED / weights.CHECKSUMS).read_text().splitlines()
+    rows = [f"| `{name}` | `{sha256}` |" for sha256, name in map(str.split, lines)]
+    assert len(rows) == len(list(weights.PRETRAINED.glob("*.safetensors")))
+    for row in rows:
+        assert row in card
+
+
+def test_shipped_weights_are_verified(tmp_path, file, monkeypatch):
+    monkeypatch.setattr(weights, "PRETRAINED", file.parent)
+    sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+    (file.parent / weights.CHECKSUMS).write_text(f"{sha256}  {file.name}\n")
+    weights.load_weights(file)
+    change_metadata(file, license="free for all")
+    with pytest.raises(ValueError, match=f"{file.name} is damaged, or is not the published file"):
+        weights.load_weights(file)
+    file.rename(file.parent / "new.safetensors")  # not listed
+    with pytest.raises(ValueError, match="new.safetensors is damaged, or is not"):
+        weights.load_weights(file.parent / "new.safetensors")

@@ -3,6 +3,7 @@
 Other frameworks read safetensors too, and loading a file never executes code.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,8 @@ FORMAT = "jax_stn_icnn/3"
 # Directory of the weights in the package, and the name of those that are loaded by default.
 PRETRAINED = Path(__file__).parents[1] / "pretrained"
 DEFAULT = "nineteen"
+# The file of `sha256sum` beside them, with the name and SHA-256 of each.
+CHECKSUMS = "SHA256SUMS"
 # Files in the directory of a training run.
 WEIGHTS = "weights.safetensors"
 CONFIG = "config.json"
@@ -102,9 +105,11 @@ def load_weights(path: str | Path) -> Weights:
 
     Raises:
         FileNotFoundError: The file does not exist.
-        ValueError: The file is not a weights file or is truncated, or its variables are not those
-            of its model.
+        ValueError: The file is not a weights file or is truncated, its variables are not those of
+            its model, or it is in the package and its SHA-256 is not that of the published file.
     """
+    if Path(path).resolve().parent == PRETRAINED.resolve():
+        _check_sha256(Path(path))
     metadata, flat = _read(path)
     try:
         config = ModelConfig.from_dict(json.loads(metadata["model"]))
@@ -121,6 +126,17 @@ def load_weights(path: str | Path) -> Weights:
     model = STNiCNN(config)
     check_entries(path, shapes(variables), shapes(variable_shapes(model)))
     return Weights(variables, model, frame_size, metadata.get("license", ""))
+
+
+def _check_sha256(path: Path) -> None:
+    """Raises ValueError unless a file in the package is the one that was published."""
+    lines = (PRETRAINED / CHECKSUMS).read_text().splitlines()
+    published = {name: sha256 for sha256, name in map(str.split, lines)}
+    if hashlib.sha256(path.read_bytes()).hexdigest() != published.get(path.name):
+        raise ValueError(
+            f"{path} is damaged, or is not the published file: its SHA-256 differs from that in "
+            f"{CHECKSUMS}; install jax-stn-icnn again"
+        )
 
 
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
