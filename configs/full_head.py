@@ -1,9 +1,10 @@
-"""The shipped weights: the coarse network of `full_head_far.py`, and a localizer for it.
+"""The coarse network of `full_head_far.py`, and a localizer for it.
 
     python train.py --config configs/full_head.py --workdir runs/full_head \
         --config.init_from=runs/full_head_far --config.dataset.manual_dir=DIR_OF_THE_ARCHIVE
 
-Expected result: in jax_stn_icnn/pretrained/MODEL_CARD.md.
+`full_head_portraits.py` continues with the coarse network. Evaluates the shipped weights, too, in
+frames of 512. Expected result: in jax_stn_icnn/pretrained/MODEL_CARD.md.
 """
 
 from ml_collections import ConfigDict

@@ -1,10 +1,10 @@
-"""The coarse network of `full_head_far.py`, trained further, also on drawn portraits.
+"""The shipped weights: the coarse network of `full_head.py`, trained further, also on portraits.
 
     python train.py --config configs/full_head_portraits.py --workdir runs/full_head_portraits \
-        --config.init_from=runs/full_head_far --config.dataset.manual_dir=DIR_OF_THE_ARCHIVES
+        --config.init_from=runs/full_head --config.dataset.manual_dir=DIR_OF_THE_ARCHIVES
 
-The portraits have hair down to the waist, which few photos show, and every class of each pixel.
-`full_head.py` continues with the localizer. Expected result: in
+The drawn portraits have hair down to the waist, which few photos show, and the class of each pixel.
+Localizer and fine networks stay as they are. Expected result: in
 jax_stn_icnn/pretrained/MODEL_CARD.md.
 """
 
@@ -14,9 +14,9 @@ from configs import full_head_coarse, full_head_refined
 
 
 def get_config() -> ConfigDict:
-    """Returns the config of the run before with drawn portraits."""
+    """Returns a coarse stage in face, wide and far frames, with drawn portraits."""
     config = full_head_refined.get_config()
-    config.init_from = "runs/full_head_far"
+    config.init_from = "runs/full_head"
     config.coarse.epochs, config.coarse.lr = 28, 8e-4
     config.halve_every_epochs = 7.0
     config.dataset.sources = full_head_coarse.sources(
