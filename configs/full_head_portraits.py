@@ -17,8 +17,8 @@ def get_config() -> ConfigDict:
     """Returns the config of the run before with drawn portraits."""
     config = full_head_refined.get_config()
     config.init_from = "runs/full_head_far"
-    config.coarse.epochs, config.coarse.lr = 36, 8e-4
-    config.halve_every_epochs = 9.0
+    config.coarse.epochs, config.coarse.lr = 28, 8e-4
+    config.halve_every_epochs = 7.0
     config.dataset.sources = full_head_coarse.sources(
         celebamask_hq=(0.0, 0.2, 0.05),
         celeb_hair=(0.1, 0.05, 0.02),

@@ -32,7 +32,7 @@ STEPS = ("resize", "U-Net", "localizer", "sampler", "fine\nnetworks", "inverse\n
 
 def compute(parser: FaceParser) -> tuple[np.ndarray, np.ndarray, STNiCNNOutput]:
     """Returns the frame of the photo's face, its coarse image, and the output of the model."""
-    variables, model, side = load_weights(weights_file(None))
+    variables, model, side, _ = load_weights(weights_file(None))
     photo = np.asarray(Image.open(DOCS / "photo.jpg"))
     frame = resample.warp(photo, parser(photo).faces[0].matrix, (side, side))
     size = model.config.coarse_image_size

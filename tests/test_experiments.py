@@ -3,12 +3,16 @@ import json
 import math
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
 from test_data import Uniform
 
-from experiments import plots, run, scales, sources, trial
+from experiments import plots, run, scales, sources, tanh_warp, trial
 from experiments.trial import Evaluation, Runner, Trial
 from jax_stn_icnn.data import opening
+from jax_stn_icnn.data.framing import IGNORE
+from jax_stn_icnn.faces import framing
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 
@@ -125,3 +129,37 @@ def test_scores_and_tables():
 def test_curves_are_written(tmp_path):
     plots.curves(tmp_path / "plot.png", [1, 2], {"a": [0.1, 0.2], "b": [0.3, 0.1]}, "x", "F1")
     assert (tmp_path / "plot.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("angle", [0, 40])
+@pytest.mark.parametrize("point", [(0, 0), (0.9, -0.9), (-2.0, 1.5)])
+def test_a_point_is_warped_to_the_tanh_of_its_place_in_the_box(angle, point):
+    box = np.array([160.0, 150.0, 239.0, 229.0])  # 80 pixels a side
+    center = np.array([199.5, 189.5])
+    turn = cv2.getRotationMatrix2D(tuple(center), angle, 1.0)
+    frame = framing.frame_from_box(box, 127)
+    turned = turn[:, :2] @ frame + np.array([[0, 0, turn[0, 2]], [0, 0, turn[1, 2]]])
+    x, y = np.round((turn[:, :2] @ np.array(point)) * 40 + center).astype(int)
+    photo = np.zeros((400, 400, 3), np.uint8)
+    cv2.circle(photo, (int(x), int(y)), 4, (255, 255, 255), -1)
+    labels = (photo[..., 0] > 0).astype(np.uint8)
+    in_box = turn[:, :2].T @ ([x, y] - center) / 40
+    expected = (np.tanh(in_box) + 1) * tanh_warp.SIDE / 2 - 0.5
+
+    warped = tanh_warp.warp(photo, turned, 127)
+    warped_labels = tanh_warp.warp_labels(labels, turned, 127)
+    for image in (warped[..., 0] > 127, warped_labels == 1):
+        rows, columns = np.nonzero(image)
+        assert [columns.mean(), rows.mean()] == pytest.approx(expected, abs=1)
+    scores = np.stack([warped_labels != 1, warped_labels == 1]).astype(np.float32)
+    back = tanh_warp.unwarp_labels(scores, turned, 127, labels.shape)
+    ys, xs = np.nonzero(back)
+    assert [xs.mean(), ys.mean()] == pytest.approx([x, y], abs=1)
+    assert back.sum() == pytest.approx(labels.sum(), rel=0.5)
+
+
+def test_outside_of_the_photo_warped_labels_are_unknown():
+    frame = framing.frame_from_box(np.array([0.0, 0.0, 31.0, 31.0]), 64)
+    labels = tanh_warp.warp_labels(np.zeros((64, 64), np.uint8), frame, 64)
+    assert labels[0, 0] == IGNORE and labels[-1, 0] == IGNORE
+    assert labels[128, 128] == 0 and (labels == IGNORE).mean() == pytest.approx(0.5, abs=0.3)

@@ -16,11 +16,12 @@ from jax_stn_icnn.io import export, network
 from jax_stn_icnn.io.weights import Weights
 
 SIZE = 64
+LICENSE = "for tests only"
 
 
 def small_weights(**options):
     model = small_model(anatomy=BROWS, **options)
-    return Weights(random_variables(model, seed=1), model, SIZE)
+    return Weights(random_variables(model, seed=1), model, SIZE, LICENSE)
 
 
 @pytest.fixture(scope="session")
@@ -93,9 +94,12 @@ def test_a_file_names_inputs_and_classes(exported):
         assert [each.name for each in model.graph.input] == list(network.inputs(weights))
         for each in model.graph.input:
             assert each.type.tensor_type.shape.dim[0].dim_param == network.BATCH
+        assert (model.doc_string, model.model_version) == (network.DESCRIPTION, network.VERSION)
         metadata = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     else:
         metadata = json.loads(path.with_name("parser.json").read_text())
+    assert metadata["license"] == LICENSE and metadata["version"] == network.VERSION
+    assert "Face parsing" in metadata["description"]
     assert metadata["classes"] == list(BROWS.classes) and metadata["frame_size"] == SIZE
     assert metadata["parts"] == [part.name for part in BROWS.parts]
     assert metadata["colours"] == [list(colour) for colour in BROWS.colours]

@@ -47,7 +47,7 @@ WITHIN = {
         "pooling",
         "smoothing",
     ),
-    "photos": ("reading", "files"),
+    "photos": ("colour", "metadata", "reading", "files"),
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
@@ -110,8 +110,13 @@ WITHIN = {
         "coco",
         "merging",
         "threads",
+        "devices",
+        "programs",
         "turning",
         "extension",
+        "locating",
+        "reading",
+        "finishing",
         "parser",
     ),
     "train": (
@@ -133,7 +138,21 @@ WITHIN = {
         "validation",
         "loop",
     ),
-    "cli": ("settings", "writer", "video", "cluster", "demo", "main"),
+    "cli": (
+        "settings",
+        "outputs",
+        "writer",
+        "coco_file",
+        "loading",
+        "outcome",
+        "progress",
+        "video",
+        "cluster",
+        "demo",
+        "arguments",
+        "parse",
+        "main",
+    ),
 }
 # Library -> the modules that may import it.
 ONLY_IN = {

@@ -60,6 +60,14 @@ def test_small_faces_of_a_large_photo_are_searched_by_min_face_size(face):
     assert distance(found, resample.transform_points(matrix, landmarks)) < 0.35
 
 
+def test_faces_smaller_than_a_given_size_are_left_out(face):
+    image, _ = face
+    (found,) = detectors.make_detector("yunet").detect(image)
+    for factor, count in [(0.95, 1), (1.05, 0)]:
+        size = factor * found.side
+        assert len(detectors.make_detector("yunet", min_face_size=size)(image)) == count
+
+
 def test_a_close_up_larger_than_the_photo(face):
     image, landmarks = face
     photo = cv2.resize(image[104:248, 88:232], (640, 640), interpolation=cv2.INTER_CUBIC)
@@ -83,7 +91,7 @@ class TestRotationCheck:
     def check(self):
         """A check whose network predicts the class that the red of a pixel gives."""
         check = RotationCheck(small_model(), {}, 64)
-        check.__dict__["_program"] = lambda variables, frames: np.eye(9)[frames[..., 0] // 20]
+        check._program = lambda variables, frames: np.eye(9)[frames[..., 0] // 20]
         return check
 
     def draw_parts(self, points):
@@ -96,8 +104,8 @@ class TestRotationCheck:
             photo[rows, columns] = 20 * NINE.classes.index(name) + 10
         return photo
 
-    def detection(self, points, **fields):
-        return Detection(np.array([31.5, 34.5]), 40.0, points, 0.9, **fields)
+    def detection(self, points, score=0.9, **fields):
+        return Detection(np.array([31.5, 34.5]), 40.0, points, score, **fields)
 
     @pytest.mark.parametrize("degrees", [0, 90, 180, 210])
     def test_landmarks_that_the_segmentation_contradicts_are_replaced(self, check, degrees):
@@ -115,6 +123,13 @@ class TestRotationCheck:
         face = self.detection(self.POINTS)
         assert check.check(self.draw_parts(self.POINTS), face) is face
 
+    @pytest.mark.parametrize(("score", "kept"), [(0.85, True), (0.75, False)])
+    def test_a_profile_shows_some_of_the_parts(self, check, score, kept):
+        photo = self.draw_parts(self.POINTS)
+        photo[:, 32:], photo[34:] = 0, 0  # all but one eye
+        face = self.detection(self.POINTS, score)
+        assert check.check(photo, face) is (face if kept else None)
+
     def test_a_doubtful_face_without_eyes_nose_and_mouth_is_dropped(self, check):
         photo = np.zeros((64, 64, 3), np.uint8)
         assert check.check(photo, self.detection(self.POINTS)) is None
@@ -125,6 +140,5 @@ class TestRotationCheck:
         image = np.asarray(draw_face("test", 1).image)
         check = RotationCheck(small_model(), {}, 64)  # without variables, so it cannot compile
         detector = detectors.make_detector("yunet")
-        assert [face.is_certain for face in detector.detect(image)] == [True]
-        np.testing.assert_array_equal(check.detect(detector, image), detector(image))
-        assert check.detect(len, image) == len(image)
+        (face,) = detector.detect(image)
+        assert face.is_certain and check.check(image, face) is face

@@ -54,8 +54,13 @@ def test_round_trip(file, variables):
     assert list(file.parent.iterdir()) == [file]
     loaded = weights.load_weights(file)
     assert loaded.model == STNiCNN(CONFIG)
-    assert loaded.frame_size == FRAME
+    assert loaded.frame_size == FRAME and loaded.license == ""
     jax.tree.map(np.testing.assert_array_equal, loaded.variables, variables)
+
+
+def test_the_license_is_stored(tmp_path, variables):
+    weights.save_weights(tmp_path / "w", variables, CONFIG, FRAME, license="for tests")
+    assert weights.load_weights(tmp_path / "w").license == "for tests"
 
 
 def test_the_type_of_the_computation_is_not_stored(file, variables):
@@ -139,7 +144,7 @@ def test_equal_variables_give_equal_bytes(tmp_path, variables):
 @pytest.mark.parametrize("name", ["nine", "nineteen"])
 def test_the_shipped_weights_are_loaded_by_name(name):
     loaded = weights.load_weights(weights.weights_file(name))
-    assert loaded.model.config.anatomy.name == name
+    assert loaded.model.config.anatomy.name == name and "non-commercial" in loaded.license
     if name == weights.DEFAULT:
         assert weights.weights_file(None) == weights.weights_file(name)
 

@@ -35,6 +35,11 @@ class FaceResult(Labelled):
     Attributes:
         box: the face from forehead to chin, as detected or given. For landmarks and for
             `detect=False` it is computed from the frame.
+        score: the detector's score of the face, 0..1; None if the detector has none, or if the face
+            was given.
+        landmarks: (x, y) of the centers of eye 1 and eye 2, the tip of the nose, and the corners 1
+            and 2 of the mouth, in pixels of the photo, as detected or given, float64 (5, 2); None
+            if the face was located by a box.
         windows: part name -> box of the part's window; of a rotated face, the bounding box of the
             window.
         found: names of the parts that have at least one pixel.
@@ -46,6 +51,8 @@ class FaceResult(Labelled):
     """
 
     box: Box
+    score: float | None
+    landmarks: np.ndarray | None = dataclasses.field(repr=False)
     windows: dict[str, Box]
     found: tuple[str, ...]
     coarse_labels: np.ndarray = dataclasses.field(repr=False)
@@ -67,6 +74,8 @@ class FaceResult(Labelled):
         matrix: np.ndarray,
         photo_size: tuple[int, ...],
         wide_scores: Sequence[np.ndarray] = (),
+        landmarks: np.ndarray | None = None,
+        score: float | None = None,
         exact_scores: bool = False,
     ) -> "FaceResult":
         """Resamples the networks' outputs for a frame to the photo.
@@ -82,6 +91,8 @@ class FaceResult(Labelled):
             wide_scores: scores of the global classes in the wide frame, and in the far frame,
                 float32 (global classes, rows, columns); around the last of the given frames
                 everything is background.
+            landmarks: as in the class.
+            score: as in the class.
             exact_scores: whether to store the scores as they are; by default they are rounded to
                 multiples of 1/255 and compressed. Labels are those of the exact scores.
 
@@ -98,6 +109,8 @@ class FaceResult(Labelled):
         present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
+            score=score,
+            landmarks=landmarks,
             windows={
                 part.name: _as_box(_bounding_box(window, matrix))
                 for part, window in zip(anatomy.parts, windows, strict=True)

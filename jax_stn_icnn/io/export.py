@@ -118,6 +118,7 @@ def _write_onnx(weights: Weights, path: Path) -> Run:
             output_names=names,
             metadata=network.metadata(weights),
         )
+    model.doc_string, model.model_version = network.DESCRIPTION, network.VERSION
     onnx.save(model, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(names, dict(inputs))

@@ -11,6 +11,11 @@ from jax import export
 from jax_stn_icnn.io.weights import Weights
 from jax_stn_icnn.wide_frame import WIDE_DOWN, WIDE_SIDE
 
+DESCRIPTION = (
+    "Face parsing by STN-iCNN: the class of each pixel of a face: skin, hair, brows, eyes, nose, "
+    "lips. https://arxiv.org/abs/2002.04831"
+)
+VERSION = 1  # of inputs, outputs and metadata
 FRAMES = "frames"
 WIDE_FRAMES = "wide_frames"
 BATCH = "batch"
@@ -74,19 +79,24 @@ def metadata(weights: Weights) -> Mapping[str, str]:
         weights: Weights as `load_weights` returns them.
 
     Returns:
-        `classes`, the names in the order of their ids; `colours`, red, green and blue of each in
-        0..255; `frame_size` in pixels; `parts`, the names of the windows. If the weights are
-        trained for wide frames, also `wide_frame`: its `size` in pixels, `side` and `down` as in
-        `jax_stn_icnn.wide_frame`, and `classes`, the names of the global classes.
+        `description`; `version` of inputs, outputs and metadata; `license` of the weights, if they
+        have one; `classes`, the names in the order of their ids; `colours`, red, green and blue of
+        each in 0..255; `frame_size` in pixels; `parts`, the names of the windows. If the weights
+        are trained for wide frames, also `wide_frame`: its `size` in pixels, `side` and `down` as
+        in `jax_stn_icnn.wide_frame`, and `classes`, the names of the global classes.
     """
     config = weights.model.config
     anatomy = config.anatomy
     values: dict[str, Any] = {
+        "description": DESCRIPTION,
+        "version": VERSION,
         "classes": list(anatomy.classes),
         "colours": [[int(value) for value in colour] for colour in anatomy.colours],
         "frame_size": weights.frame_size,
         "parts": [part.name for part in anatomy.parts],
     }
+    if weights.license:
+        values["license"] = weights.license
     if config.wide:
         values["wide_frame"] = {
             "size": config.coarse_image_size[0],

@@ -34,11 +34,13 @@ class Weights(NamedTuple):
         variables: `{"params": ..., "batch_stats": ...}`, float32.
         model: The model of the variables.
         frame_size: Side of the frame that the model was trained at, in pixels.
+        license: Under which terms the variables may be used; empty if the file does not say it.
     """
 
     variables: dict[str, Any]
     model: STNiCNN
     frame_size: int
+    license: str = ""
 
 
 def save_weights(
@@ -48,6 +50,7 @@ def save_weights(
     frame_size: int,
     *,
     half: bool = False,
+    license: str = "",
 ) -> None:
     """Writes a model's variables and its config. An existing file is replaced atomically.
 
@@ -58,6 +61,7 @@ def save_weights(
         frame_size: Side of the frame that the model was trained at, in pixels.
         half: Whether to store parameters as float16, which halves the file's size. Statistics are
             stored as float32, and `load_weights` returns float32.
+        license: Under which terms the variables may be used; exported files repeat it.
     """
     flat = traverse_util.flatten_dict(dict(variables), sep="/")
     arrays = {name: np.ascontiguousarray(value) for name, value in flat.items()}
@@ -71,6 +75,8 @@ def save_weights(
         "frame_size": json.dumps(frame_size),
         "model": json.dumps(config.replace(dtype="float32").to_dict()),
     }
+    if license:
+        metadata["license"] = license
     partial = Path(path).with_name(f".{Path(path).name}.partial")
     partial.write_bytes(_sort_metadata(safetensors.numpy.save(arrays, metadata)))
     os.replace(partial, path)
@@ -114,7 +120,7 @@ def load_weights(path: str | Path) -> Weights:
     variables = traverse_util.unflatten_dict(flat, sep="/")
     model = STNiCNN(config)
     check_entries(path, shapes(variables), shapes(variable_shapes(model)))
-    return Weights(variables, model, frame_size)
+    return Weights(variables, model, frame_size, metadata.get("license", ""))
 
 
 def _read(path: str | Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
