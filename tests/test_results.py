@@ -46,6 +46,7 @@ def result_of(*boxes, size=SIZE, far=False, exact=False, total=1.0):
                 photo_size=size,
                 wide_scores=around,
                 exact_scores=exact,
+                score=0.75 if len(boxes) > 1 else None,
             )
         )
     pixels, faces = merge_faces(faces, photo)
@@ -299,6 +300,7 @@ def test_pycocotools_reads_equal_masks(tmp_path):
             np.testing.assert_array_equal(mask, face.mask(category["name"]))
             rows, columns = np.nonzero(mask)
             x, y, width, height = entry["bbox"]
+            assert entry.get("score") == face.score
             assert (x, y) == (columns.min(), rows.min()) and entry["area"] == mask.sum()
             assert (x + width - 1, y + height - 1) == (columns.max(), rows.max())
             together[entry["face"]] += mask * np.uint8(entry["category_id"])

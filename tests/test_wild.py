@@ -50,7 +50,7 @@ def result_of(photo, painted, box=(40, 60, 260, 280)):
     matrix = framing.frame_from_box(np.array(box, float), 64)
     everywhere = np.s_[: len(labels), : labels.shape[1]]
     pixels = Pixels(labels.shape, everywhere, CompactArray.of(labels), ())
-    face = FaceResult(box, {}, (), labels, matrix, labels.shape, NINE, pixels)
+    face = FaceResult(box, None, None, {}, (), labels, matrix, labels.shape, NINE, pixels)
     return PhotoResult(photo.image, [face], NINE, pixels)
 
 

@@ -75,7 +75,8 @@ def annotations(result: PhotoResult, image_id: int, first_id: int = 1) -> list[d
 
     Returns:
         For each the fields of COCO with the mask as compressed run lengths (`segmentation`), `bbox`
-        (x, y, width, height), and `face`, the index of the face in the photo.
+        (x, y, width, height), `face`, the index of the face in the photo, and the detection's
+        `score` if it has one.
 
     Raises:
         ImportError: pycocotools is not installed.
@@ -91,6 +92,7 @@ def annotations(result: PhotoResult, image_id: int, first_id: int = 1) -> list[d
             runs = coco_mask.encode(np.asfortranarray(labels == c, np.uint8))
             entries.append(
                 {
+                    **({} if face.score is None else {"score": face.score}),
                     "id": first_id + len(entries),
                     "image_id": image_id,
                     "category_id": int(c),
