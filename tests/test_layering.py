@@ -106,6 +106,7 @@ WITHIN = {
         "consensus",
         "stages",
         "config",
+        "arguments",
         "signals",
         "state",
         "transfer",

@@ -434,6 +434,12 @@ def test_a_missing_split_is_reported_before_training(split, monkeypatch, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_an_empty_split_is_reported_before_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(opening, "open_source", lambda *args: make_records(args[2] != "test"))
+    with pytest.raises(ValueError, match=r"dataset\.test is 'test', which has no records"):
+        loop.Run(make_config(), tmp_path / "run")
+
+
 def test_a_run_starts_from_the_weights_of_another_run(steps, tmp_path, capsys):
     train(make_config(epochs=1), tmp_path / "first", steps)
     config = make_config()

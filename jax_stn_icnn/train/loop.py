@@ -24,7 +24,7 @@ from jax_stn_icnn.compilation.compile import release_memory
 from jax_stn_icnn.data.loader import Batch
 from jax_stn_icnn.evaluation import evaluator
 from jax_stn_icnn.evaluation.report import Report
-from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
+from jax_stn_icnn.io.weights import CONFIG, WEIGHTS, first_lines
 from jax_stn_icnn.models.pipeline import init_variables, variable_shapes
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.batches import Data
@@ -329,7 +329,7 @@ class Run:
         if changed := configs.differences(self.config, record["config"]):
             raise ValueError(
                 f"{self.workdir} contains a run with another config; name another --workdir, or "
-                "restore these fields:\n  " + "\n  ".join(changed)
+                "restore these fields:\n  " + "\n  ".join(first_lines(changed))
             )
         for field, count in self.data.num_examples.items():
             if (saved := record["num_examples"].get(field)) != count:
