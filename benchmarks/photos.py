@@ -26,7 +26,8 @@ from benchmarks.process import peak_bytes
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.cli import main as command
 from jax_stn_icnn.compilation import cache
-from jax_stn_icnn.inference.parser import BATCH_SIZE, compile_networks
+from jax_stn_icnn.inference.parser import BATCH_SIZE
+from jax_stn_icnn.inference.programs import compile_networks
 from tfds_builders.synthetic_faces.face import draw_face
 
 SIDES = 512, 3000  # of a photo's longer side, in pixels

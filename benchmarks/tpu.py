@@ -27,7 +27,7 @@ from benchmarks import hlo
 from benchmarks.inputs import BATCH, FRAME
 from benchmarks.rows import random_model, training_batch
 from benchmarks.training import CONFIG, SCHEDULE, STAGES
-from jax_stn_icnn.inference.parser import parse_frames
+from jax_stn_icnn.inference.programs import parse_frames
 from jax_stn_icnn.io.weights import load_weights, weights_file
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.ops.platform import use_platform

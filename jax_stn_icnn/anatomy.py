@@ -153,6 +153,40 @@ class Anatomy:
         """Score group -> ids of its classes."""
         return {name: self.ids(members) for name, members in self.groups}
 
+    @property
+    def mask_groups(self) -> dict[str, tuple[str, ...]]:
+        """Groups of classes that masks are of: name -> those of its classes that exist here.
+
+        Groups without classes are left out, and so are those with the name of a class.
+        """
+        groups = {
+            name: tuple(c for c in members if c in self.classes)
+            for name, members in (*MASK_GROUPS.items(), ("person", self.classes[1:]))
+        }
+        return {k: members for k, members in groups.items() if members and k not in self.classes}
+
+    def mask_ids(self, names: Sequence[str]) -> tuple[int, ...]:
+        """Returns the ids of classes and groups of classes.
+
+        Args:
+            names: Names of classes or of `mask_groups`, at least one.
+
+        Returns:
+            Ids of the classes, ascending, each once.
+
+        Raises:
+            ValueError: No name is given, or one is unknown; the message lists the known ones.
+        """
+        groups = self.mask_groups
+        known = f"{', '.join(self.classes)}; the groups are {', '.join(groups)}"
+        if not names:
+            raise ValueError(f"name a class: one or more of {known}")
+        if unknown := [name for name in names if name not in (*self.classes, *groups)]:
+            raise ValueError(
+                f"there is no class {', '.join(map(repr, unknown))}: the classes are {known}"
+            )
+        return tuple(sorted({i for name in names for i in self.ids(groups.get(name, (name,)))}))
+
     def patch_labels(self, part: Part) -> tuple[int, ...]:
         """Returns each class's label in a part's patch: 0 for classes of other parts."""
         return tuple(
@@ -230,6 +264,18 @@ def _anatomy(name: str, *more: str, pairs: tuple[tuple[str, str], ...] = _PAIRS)
     groups = _GROUPS + tuple((c, (c,)) for c in more)
     return Anatomy(name, classes, _PARTS, pairs, groups, colours)
 
+
+# Groups of classes that masks are of; `Anatomy.mask_groups` adds `person`, all but background.
+_FACE = (*_EIGHT, "skin", "glasses")
+MASK_GROUPS: dict[str, tuple[str, ...]] = {
+    "lips": ("upper_lip", "lower_lip"),
+    "mouth": _LIPS,
+    "brows": ("brow_1", "brow_2"),
+    "eyes": ("eye_1", "eye_2"),
+    "ears": ("ear_1", "ear_2"),
+    "face": _FACE,
+    "head": (*_FACE, "hair", "ear_1", "ear_2", "hat", "earring"),
+}
 
 NINE = _anatomy("nine")
 ELEVEN = _anatomy("eleven", "skin", "hair")

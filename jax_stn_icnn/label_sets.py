@@ -144,6 +144,37 @@ def class_sets(anatomy: Anatomy, data_set: DataSet) -> tuple[ClassSet, ...]:
     return tuple(ids(label) for label in data_set.classes.values())
 
 
+def ids_in_data_set(anatomy: Anatomy, name: str) -> np.ndarray:
+    """Returns the id that each class has in a data set.
+
+    Args:
+        anatomy: The classes.
+        name: Name of a registered data set.
+
+    Returns:
+        uint8 (num_classes,). Classes that the data set lacks have the id of its background.
+
+    Raises:
+        ValueError: The data set is not registered, or has no background; or one of its classes is
+            a union of classes, any class, no class of the anatomy, or the same as another.
+    """
+    if name not in DATA_SETS:
+        raise ValueError(f"there is no data set {name!r}, only {', '.join(DATA_SETS)}")
+    names = list(DATA_SETS[name].classes.values())
+    background = anatomy.classes[0]
+    if background not in names:
+        raise ValueError(f"no class of data set {name!r} is {background}, but one must be")
+    for own, label in DATA_SETS[name].classes.items():
+        if label not in anatomy.classes or names.count(label) > 1:
+            raise ValueError(
+                f"class {own!r} of data set {name!r} is {label!r}, but must be one class of "
+                f"{', '.join(anatomy.classes)}, each for one class of the data set at most"
+            )
+    return np.array(
+        [names.index(c if c in names else background) for c in anatomy.classes], np.uint8
+    )
+
+
 def make_label_sets(anatomy: Anatomy, data_sets: Iterable[DataSet]) -> LabelSets:
     """Returns the labels of data sets that are used together, and of their mirror images.
 

@@ -120,7 +120,7 @@ def small_parser():
     from jax_stn_icnn.inference.parser import FaceParser
 
     model = small_model()
-    parser = FaceParser(random_variables(model, seed=1), model, 64)
+    parser = FaceParser(random_variables(model, seed=1), model, 64, exact_scores=True)
     parser(np.zeros((64, 64, 3), np.uint8), detect=False)
     return parser
 

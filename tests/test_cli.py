@@ -1,3 +1,4 @@
+import copy
 import json
 import os
 
@@ -5,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn.anatomy import NINE
+from jax_stn_icnn.anatomy import DATA_SETS, NINE, DataSet
 from jax_stn_icnn.cli import main, writer
+from jax_stn_icnn.cli.outputs import Outputs
+from jax_stn_icnn.cli.progress import Progress
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.inference.parser import FaceParser
@@ -23,11 +26,16 @@ def cache_calls(monkeypatch):
 @pytest.fixture
 def loads(monkeypatch, small_parser):
     """Replaces the parser by the small one; returns the weights that the command loads."""
-    loads = []
 
-    def load(path=None, detector="yunet"):
+    class Loads(list):
+        parser, options = copy.copy(small_parser), []
+
+    loads = Loads()
+
+    def load(path=None, **options):
         loads.append(path)
-        return small_parser
+        loads.options.append(options)
+        return loads.parser
 
     monkeypatch.setattr(FaceParser, "load", load)
     return loads
@@ -44,7 +52,10 @@ def folder(tmp_path):
     for name, seed in (("a.png", 0), ("b.PNG", 1), ("c.bmp", 2)):
         Image.fromarray(picture(seed)).save(folder / name)
     (folder / "bad.jpg").write_bytes(b"not an image")
-    (folder / "notes.txt").write_text("ignored")
+    (folder / "notes.txt").write_text("left out")
+    (folder / "other.TXT").write_text("left out")
+    (folder / "._a.png").write_bytes(b"\0\5\x16\7")  # of macOS
+    (folder / ".DS_Store").write_bytes(b"\0")
     return folder
 
 
@@ -58,7 +69,8 @@ def test_a_folder_with_a_bad_file(loads, cache_calls, small_parser, folder, tmp_
     assert loads == [str(ckpt)] and cache_calls == [None]
     captured = capsys.readouterr()
     assert captured.err.count("error:") == 1 and "bad.jpg is not an image" in captured.err
-    assert "3 parsed, 0 already done, 1 failed" in captured.out
+    assert "left out: 2 .txt\n" in captured.err
+    assert "3 parsed, 0 already done, 1 failed\n" in captured.out
     endings = (".labels.png", ".overlay.jpg", ".json")
     expected = {name + ending for name in ("a.png", "b.PNG", "c.bmp") for ending in endings}
     assert set(os.listdir(out)) == expected | {"settings.json"}
@@ -180,22 +192,197 @@ def test_a_named_file_may_have_any_suffix(loads, folder, tmp_path):
 @pytest.mark.parametrize(
     ("photos", "out", "message"),
     [
-        (["nothing.png"], "out", "no file or folder"),
-        (["empty"], "out", "empty contains no file named"),
         (["photos"], "photos", "the folder of the photos"),
         (["photos", "twin"], "out", "have the same output files"),
-        (["photos"], "photos/a.png", "File exists"),
+        (["photos"], "photos/a.png", "a.png, a file, but must be a folder"),
     ],
 )
 def test_invalid_arguments_are_named(loads, folder, tmp_path, capsys, photos, out, message):
-    (tmp_path / "empty").mkdir()
     (tmp_path / "twin").mkdir()
     Image.fromarray(picture(0)).save(tmp_path / "twin" / "a.png")
     inputs = [str(tmp_path / photo) for photo in photos]
     assert main.main(["parse", *inputs, "--out", str(tmp_path / out)]) == 1
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ") and message in captured.err
-    assert loads == []
+    assert loads == [] and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--masks", "hare"], "no class 'hare'"),
+        (["--ids", "nothing"], "no data set 'nothing'"),
+        (["--soft"], "name some with --masks"),
+        (["--no-detect", "--largest"], "leave out --max-faces"),
+        (["--detector", "nothing"], "nothing"),
+        (["--ckpt", "nothing"], "nothing: there is no such weights file"),
+    ],
+)
+def test_an_invalid_option_leaves_no_folder(loads, folder, tmp_path, capsys, options, message):
+    assert main.main(["parse", str(folder), "--out", str(tmp_path / "out"), *options]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_arguments_without_photos_do_not_stop_the_others(loads, folder, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "out").mkdir()
+    inputs = [tmp_path / "nothing.png", folder / "a.png", tmp_path / "empty"]
+    command = ["parse", *map(str, inputs), "--out", str(tmp_path / "out"), "--no-detect"]
+    assert main.main(command) == 1
+    captured = capsys.readouterr()
+    assert "there is no file or folder" in captured.err and "nothing.png" in captured.err
+    assert "empty contains no file named" in captured.err
+    assert "1 parsed, 0 already done, 2 failed" in captured.out
+
+
+def test_a_changed_photo_is_parsed_again(loads, folder, tmp_path, capsys):
+    out, photo = tmp_path / "out", folder / "a.png"
+    command = ["parse", str(photo), str(folder / "c.bmp"), "--out", str(out), "--no-detect"]
+    assert main.main(command) == 0
+    before = (out / "a.png.overlay.jpg").read_bytes()
+    Image.fromarray(picture(7)).save(photo)
+    os.utime(photo, (0, 0))  # an older file has replaced the photo
+    assert main.main(command) == 0
+    assert "1 parsed, 1 already done" in capsys.readouterr().out
+    assert (out / "a.png.overlay.jpg").read_bytes() != before
+    assert main.main([*command, "--overwrite"]) == 0
+    assert "2 parsed, 0 already done" in capsys.readouterr().out
+
+
+def test_results_beside_the_photos_are_not_photos(loads, folder, monkeypatch, capsys):
+    """As `stn-icnn parse *.png *.jpg --out .`, again and again."""
+    monkeypatch.chdir(folder)
+    (folder / "bad.jpg").unlink()
+    Image.fromarray(picture(5)).save("a.png.copy.jpg")  # not a result, in spite of its name
+    for done in (0, 2, 2):
+        photos = [path.name for path in folder.glob("[!.]*") if path.suffix in (".png", ".jpg")]
+        masks = ["--masks", " nose ,upper_lip"]
+        assert main.main(["parse", *photos, "--out", ".", "--no-detect", *masks]) == 0
+        assert f"{2 - done} parsed, {done} already done, 0 failed" in capsys.readouterr().out
+    results = {path.name for path in folder.iterdir() if path.name.startswith("a.png.")}
+    kinds = ("labels.png", "overlay.jpg", "nose.png", "upper_lip.png", "json")
+    expected = {f"a.png.{kind}" for kind in kinds}
+    expected |= {"a.png.copy.jpg"} | {f"a.png.copy.jpg.{kind}" for kind in kinds}
+    assert results == expected
+
+
+def test_photos_without_a_face_are_counted(loads, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(loads.parser, "detector", lambda image: np.zeros((0, 4)))
+    command = ["parse", str(folder / "a.png"), str(folder / "c.bmp"), "--out", str(tmp_path)]
+    assert main.main(command) == 0
+    captured = capsys.readouterr()
+    assert "2 parsed, 0 already done, 0 failed, 2 without a face" in captured.out
+    assert "a.png: no face is found" in captured.err
+
+
+def test_the_first_of_several_pictures_is_parsed_with_a_note(loads, tmp_path, capsys):
+    first, second = (Image.fromarray(picture(seed)) for seed in (0, 1))
+    first.save(tmp_path / "two.gif", save_all=True, append_images=[second])
+    first.save(tmp_path / "one.gif")
+    photos = [str(tmp_path / name) for name in ("two.gif", "one.gif")]
+    assert main.main(["parse", *photos, "--out", str(tmp_path / "out"), "--no-detect"]) == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    (note,) = notes
+    assert note.endswith("two.gif: the file contains 2 pictures, of which the first is parsed")
+
+
+def test_an_interrupted_command_tells_how_to_continue(loads, folder, tmp_path, monkeypatch, capsys):
+    def stream(photos, **_):
+        yield loads.parser(next(iter(photos)), detect=False)
+        raise KeyboardInterrupt
+
+    command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--no-detect"]
+    with monkeypatch.context() as patch:
+        patch.setattr(loads.parser, "stream", stream)
+        assert main.main(command) == 130
+    captured = capsys.readouterr()
+    assert "interrupted: run the same command again to continue" in captured.err
+    assert main.main(command) == 1
+    assert "2 parsed, 1 already done" in capsys.readouterr().out
+
+
+def test_all_outputs(loads, folder, tmp_path):
+    coco = pytest.importorskip("pycocotools.coco")
+    out = tmp_path / "out"
+    command = ["parse", str(folder / "a.png"), str(folder / "b.PNG"), "--out", str(out)]
+    command += ["--no-detect", "--masks", "nose, lips", "--soft", "--cutout", "--per-face"]
+    assert main.main([*command, "--format", "coco"]) == 0
+    result = next(loads.parser.stream([picture(0)], detect=False))
+    (face,) = result.faces
+    for place, expected in (("a.png", result), ("a.png.face0", face)):
+        for name in ("nose", "lips"):
+            with Image.open(out / f"{place}.{name}.png") as mask:
+                np.testing.assert_array_equal(np.asarray(mask), expected.mask(name))
+            with Image.open(out / f"{place}.{name}.soft.png") as soft:
+                assert soft.mode == "L"
+                gray = np.round(expected.soft_mask(name) * 255)
+                np.testing.assert_array_equal(np.asarray(soft), gray)
+        with Image.open(out / f"{place}.labels.png") as labels:
+            np.testing.assert_array_equal(np.asarray(labels), expected.labels)
+    with Image.open(out / "a.png.cutout.png") as cutout:
+        np.testing.assert_array_equal(np.asarray(cutout), result.cutout())
+    annotations = coco.COCO(str(out / "coco.json"))
+    assert [image["file_name"] for image in annotations.dataset["images"]] == ["a.png", "b.PNG"]
+    names = {entry["id"]: entry["name"] for entry in annotations.dataset["categories"]}
+    for entry in annotations.loadAnns(annotations.getAnnIds(imgIds=[1])):
+        mask = annotations.annToMask(entry)
+        np.testing.assert_array_equal(mask, result.mask(names[entry["category_id"]]))
+    (out / "a.png.face0.nose.png").unlink()
+    assert main.main([*command, "--format", "coco"]) == 0
+    assert (out / "a.png.face0.nose.png").exists()
+
+
+def test_labels_in_the_ids_of_a_data_set(loads, folder, tmp_path, monkeypatch):
+    names = {f"their {name}": name for name in reversed(NINE.classes)}
+    monkeypatch.setitem(DATA_SETS, "theirs", DataSet(names, framing="pad"))
+    out = tmp_path / "out"
+    command = ["parse", str(folder / "a.png"), "--out", str(out), "--no-detect", "--ids", "theirs"]
+    assert main.main(command) == 0
+    result = next(loads.parser.stream([picture(0)], detect=False))
+    with Image.open(out / "a.png.labels.png") as labels:
+        np.testing.assert_array_equal(np.asarray(labels), len(names) - 1 - result.labels)
+        np.testing.assert_array_equal(labels.convert("RGB"), draw.colours(result.labels, NINE))
+    assert json.loads((out / "a.png.json").read_text())["classes"] == list(names)
+
+
+def test_faces_are_selected(loads, folder, tmp_path, monkeypatch):
+    """The options reach the parser, and are settings of the results."""
+    options = []
+
+    def stream(photos, **given):
+        options.append(given)
+        return (loads.parser(photo, detect=False) for photo in photos)
+
+    monkeypatch.setattr(loads.parser, "stream", stream)
+    command = ["parse", str(folder / "a.png"), "--out", str(tmp_path / "out")]
+    selection = ["--min-score", "0.9", "--min-face-size", "80", "--max-faces", "2"]
+    assert main.main([*command, *selection]) == 0
+    assert options[0]["max_faces"] == 2 and options[0]["detect"]
+    assert loads.options[-1] == {"detector": "yunet", "min_score": 0.9, "min_face_size": 80}
+    assert main.main([*command, *selection]) == 0
+    assert main.main([*command, *selection[:-1], "3"]) == 1
+
+
+def test_the_progress_shows_no_time_before_the_first_face(capsys):
+    with Progress(4, "photo") as progress:
+        progress.update(0)
+        before = capsys.readouterr().err
+        progress.update(1)
+        progress.update(1)
+        after = capsys.readouterr().err
+    assert "/4" in before and "photo/s" not in before and ":" not in before
+    assert "3/4 [" in after and "face/s" in after
+
+
+def test_the_help_lists_the_output_files_on_two_screens(capsys):
+    with pytest.raises(SystemExit):
+        main.main(["parse", "--help"])
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 100
+    for name in Outputs(("hair",), soft=True, cutout=True).file_names("photo.jpg", 0):
+        assert name in text
+    assert "examples:" in text and "photo.jpg.face0.labels.png" in text
 
 
 def test_missing_weights_are_named(folder, tmp_path, capsys):

@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_stn_icnn.cli import arguments as command_arguments
 from jax_stn_icnn.cli import main, settings
+from jax_stn_icnn.cli.outcome import Outcome
+from jax_stn_icnn.cli.outputs import Outputs
 from jax_stn_icnn.io import weights
+from jax_stn_icnn.photos.files import RESULTS
 from jax_stn_icnn.photos.reading import SUFFIXES
 
 # In a worker of pytest-xdist, a cluster does not shut down.
@@ -56,6 +60,7 @@ def contents(folder):
                 for i, face in enumerate(metadata["faces"])
                 for part, box in face.pop("windows").items()
             }
+            del metadata["fingerprint"]  # differs between file systems
             files[name] = metadata
     return files, windows
 
@@ -68,9 +73,11 @@ def assert_same(folder, expected):
     np.testing.assert_allclose(pairs[:, 0], pairs[:, 1], rtol=0, atol=1e-3)
 
 
-def arguments(ckpt, out, **changes):
-    fields = dict(ckpt=ckpt, detector="yunet", out=out, masks=["nose"], detect=False, batch=4)
-    return argparse.Namespace(**fields, ray="", **changes)
+def arguments(ckpt, out):
+    options = ["--out", str(out), "--masks", "nose", "--no-detect", "--ray"]
+    options += [] if ckpt is None else ["--ckpt", str(ckpt)]
+    parser = command_arguments.make_parser(print, print, print)
+    return parser.parse_args(["parse", "photos", *options])
 
 
 @pytest.fixture
@@ -152,25 +159,32 @@ class TestAnyFileSystem:
 
     def test_photos_are_listed_and_parsed(self, stored, ckpt, folder, tmp_path):
         url, out = "memory://bucket/photos", "memory://bucket/out"
-        system, jobs, skipped = cluster.list_jobs([url], out, recursive=True)
-        assert len(jobs) == 61 and not skipped
+        stored.pipe("/bucket/photos/._00.png", b"of macOS")
+        stored.pipe("/bucket/photos/notes.txt", b"no photo")
+        system, jobs, found = cluster.list_jobs([url], out, recursive=True)
+        assert len(jobs) == 61 and not found.errors
+        assert found.left_out == {".txt": 1}
         assert all(job.name.endswith(SUFFIXES) for job in jobs)
         assert len(cluster.list_jobs([url], out, recursive=False)[1]) == 21
         some = [job for job in jobs if job.name in ("00.png", "deep/01.png", "bad.jpg")]
         results = cluster.Worker(system, vars(arguments(ckpt, out))).parse(some)
         assert {job.name: result.num_faces for job, result in zip(some, results, strict=True)} == {
-            "00.png": 1, "deep/01.png": 1, "bad.jpg": 0,
+            "00.png": 1, "deep/01.png": 1, "bad.jpg": None,
         }  # fmt: skip
         (error,) = [result.error for result in results if result.error]
         assert "photos/bad.jpg is not an image" in error
-        done = set(jobs) - set(cluster.unfinished(jobs, out, []))
+        done = set(jobs) - set(cluster.unfinished(jobs, out, Outputs()))
         assert {job.name for job in done} == {"00.png", "deep/01.png"}
+        stored.pipe("/bucket/photos/00.png", stored.cat_file("/bucket/photos/03.png"))
+        _, changed, _ = cluster.list_jobs([url], out, recursive=True)
+        done = set(changed) - set(cluster.unfinished(changed, out, Outputs()))
+        assert {job.name for job in done} == {"deep/01.png"}
         main.main(
             ["parse", str(folder / "00.png"), "--out", str(tmp_path / "local")]
             + ["--ckpt", str(ckpt), "--no-detect", "--masks", "nose"]
         )
         (tmp_path / "fetched").mkdir()
-        cluster.write_settings(out, settings.to_json(ckpt, "yunet", detect=False))
+        cluster.write_settings(out, settings.to_json(arguments(ckpt, out)))
         for path in (tmp_path / "local").iterdir():
             (tmp_path / "fetched" / path.name).write_bytes(
                 stored.cat_file(f"/bucket/out/{path.name}")
@@ -180,16 +194,20 @@ class TestAnyFileSystem:
     def test_results_of_other_settings_are_not_mixed(self, stored, ckpt):
         out = "memory://bucket/out"
         for _ in range(2):
-            cluster.write_settings(out, settings.to_json(ckpt, "yunet", detect=True))
+            cluster.write_settings(out, settings.to_json(arguments(ckpt, out)))
         with pytest.raises(
             ValueError, match="small.safetensors in the folder, nine.safetensors now"
         ):
-            cluster.write_settings(out, settings.to_json("nine", "yunet", detect=True))
+            cluster.write_settings(out, settings.to_json(arguments("nine", out)))
 
     def test_results_are_not_photos_and_have_distinct_files(self, stored):
         stored.pipe("/bucket/photos/out/00.png.overlay.jpg", b"a result")
         url, out = "memory://bucket/photos", "memory://bucket/photos/out"
         assert len(cluster.list_jobs([url, f"{url}/00.png"], out, recursive=True)[1]) == 61
+        # Nor are those of an output folder from another run.
+        stored.pipe("/bucket/photos/out/settings.json", b"{}")
+        _, jobs, found = cluster.list_jobs([url], "memory://bucket/other", recursive=True)
+        assert len(jobs) == 61 and found.left_out == {RESULTS: 1, ".json": 1}
         with pytest.raises(ValueError, match="the folder of the photos"):
             cluster.list_jobs([url], url + "/", recursive=True)
         stored.pipe("/bucket/other/00.png", b"another photo")
@@ -197,11 +215,13 @@ class TestAnyFileSystem:
             cluster.list_jobs([url, "memory://bucket/other"], out, recursive=False)
 
     def test_missing_photos_are_named(self, stored, tmp_path):
-        with pytest.raises(FileNotFoundError, match="memory://bucket/nothing"):
-            cluster.list_jobs(["memory://bucket/nothing"], "memory://bucket/out", False)
         stored.makedirs("/bucket/empty")
-        with pytest.raises(FileNotFoundError, match="empty contains no file named"):
-            cluster.list_jobs(["memory://bucket/empty"], "memory://bucket/out", False)
+        urls = ["memory://bucket/nothing", "memory://bucket/empty", "memory://bucket/photos"]
+        _, jobs, found = cluster.list_jobs(urls, "memory://bucket/out", False)
+        assert len(jobs) == 21
+        missing, empty = found.errors
+        assert "no file or folder memory://bucket/nothing" in missing
+        assert "empty contains no file named" in empty
         with pytest.raises(ValueError, match="several file systems"):
             cluster.list_jobs(["memory://bucket", str(tmp_path)], "memory://bucket/out", False)
 
@@ -251,7 +271,7 @@ def run(monkeypatch, ckpt, tmp_path):
                 return True
             if not lives(actor, [job.name for job in task[0]]):
                 raise Dead
-            return [cluster.JobResult(1, None)] * len(task[0])
+            return [Outcome(1)] * len(task[0])
 
         monkeypatch.setattr(FakeActors, "places", places)
         monkeypatch.setattr(cluster, "ActorPool", FakeActors)
@@ -259,7 +279,7 @@ def run(monkeypatch, ckpt, tmp_path):
         monkeypatch.setattr(ray, "exceptions", argparse.Namespace(RayActorError=Dead))
         monkeypatch.setattr(ray, "get", get)
         monkeypatch.setattr(ray, "is_initialized", lambda: True)
-        jobs = [cluster.Job(f"/{n:02d}", f"{n:02d}") for n in range(photos)]
+        jobs = [cluster.Job(f"/{n:02d}", f"{n:02d}", "") for n in range(photos)]
         return {
             job.name: one.error for job, one in cluster.run(None, jobs, arguments(ckpt, tmp_path))
         }

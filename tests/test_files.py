@@ -17,7 +17,7 @@ from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 def command(monkeypatch, small_parser):
     """Returns a function that runs the command with the small parser."""
     monkeypatch.setattr(cache, "enable_cache", lambda _: None)
-    monkeypatch.setattr(FaceParser, "load", lambda path, detector: small_parser)
+    monkeypatch.setattr(FaceParser, "load", lambda path, **_: small_parser)
     return lambda *given: main.main(["parse", *map(str, given), "--no-detect"])
 
 
@@ -105,6 +105,9 @@ def test_an_unreadable_folder_is_named(special, monkeypatch):
     assert found.skipped == [f"{special / 'deep'} cannot be searched: Permission denied"]
 
 
+OPTIONS = {"detect": False, "batch_size": 1}
+
+
 def write_video(path):
     frames = np.random.default_rng(0).integers(0, 256, (7, 48, 64, 3), np.uint8)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (64, 48))
@@ -153,7 +156,7 @@ def test_an_incomplete_video_is_removed(small_parser, tmp_path, monkeypatch):
 
     monkeypatch.setattr(video.cv2, "VideoWriter", Full)
     with pytest.raises(OSError, match="3 of 7 frames"):
-        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", False, 1)
+        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", OPTIONS)
     assert not list((tmp_path / "out").iterdir())
 
 
@@ -184,5 +187,5 @@ def test_an_error_in_a_video_leaves_no_file(small_parser, tmp_path, monkeypatch)
 
     monkeypatch.setattr(small_parser, "stream", stream)
     with pytest.raises(ValueError, match="cannot be parsed"):
-        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", False, 1)
+        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", OPTIONS)
     assert not list((tmp_path / "out").iterdir())

@@ -48,7 +48,7 @@ WITHIN = {
         "pooling",
         "smoothing",
     ),
-    "photos": ("reading", "files"),
+    "photos": ("colour", "metadata", "reading", "files"),
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
@@ -100,7 +100,26 @@ WITHIN = {
         "jaxpr_to_onnx",
         "export",
     ),
-    "inference": ("resampling", "results", "merging", "threads", "turning", "extension", "parser"),
+    "inference": (
+        "compact",
+        "resampling",
+        "pixels",
+        "soft_masks",
+        "polygons",
+        "masks",
+        "results",
+        "coco",
+        "merging",
+        "threads",
+        "devices",
+        "programs",
+        "turning",
+        "extension",
+        "locating",
+        "reading",
+        "finishing",
+        "parser",
+    ),
     "train": (
         "losses",
         "consensus",
@@ -122,7 +141,21 @@ WITHIN = {
         "validation",
         "loop",
     ),
-    "cli": ("settings", "writer", "video", "cluster", "demo", "main"),
+    "cli": (
+        "settings",
+        "outputs",
+        "writer",
+        "coco_file",
+        "loading",
+        "outcome",
+        "progress",
+        "video",
+        "cluster",
+        "demo",
+        "arguments",
+        "parse",
+        "main",
+    ),
 }
 # Library -> the modules that may import it.
 ONLY_IN = {
@@ -137,7 +170,14 @@ ONLY_IN = {
     "onnx": ("io.",),
     "onnxruntime": ("io.export",),
     "matplotlib": ("evaluation.draw",),
-    "cv2": ("faces.", "cli.video", "evaluation.draw", "evaluation.boundaries"),
+    "cv2": (
+        "faces.",
+        "inference.polygons",
+        "cli.video",
+        "evaluation.draw",
+        "evaluation.boundaries",
+    ),
+    "pycocotools": ("inference.coco",),
 }
 
 

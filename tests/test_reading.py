@@ -1,16 +1,19 @@
 import io
 import struct
+import sys
 import zlib
 
+import cv2
 import numpy as np
 import pytest
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageCms, ImageOps
 
 from jax_stn_icnn.photos import reading
-from jax_stn_icnn.photos.reading import PhotoError, to_rgb
+from jax_stn_icnn.photos.reading import PhotoError, count_frames, to_rgb
 
 HEIGHT, WIDTH = 24, 36
 ORIENTATION = 0x0112
+XMP_ROTATION = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 
 def gradient():
@@ -32,6 +35,21 @@ def encoded(image, kind, **options):
 def write(path, data):
     path.write_bytes(data)
     return path
+
+
+def profile(name):
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile(name))
+
+
+def permuted_profile():
+    """The profile of sRGB with its primary colours permuted."""
+    data = profile("sRGB").tobytes()
+    for name, other in ((b"rXYZ", b"1XYZ"), (b"gXYZ", b"2XYZ"), (b"bXYZ", b"3XYZ")):
+        assert data.count(name) == 1
+        data = data.replace(name, other)
+    for name, other in ((b"1XYZ", b"gXYZ"), (b"2XYZ", b"bXYZ"), (b"3XYZ", b"rXYZ")):
+        data = data.replace(name, other)
+    return data
 
 
 def png(width, height, body=b""):
@@ -80,6 +98,20 @@ class TestModes:
         right = np.repeat(gray[..., None], 3, axis=2)[:, WIDTH // 2 :]
         assert np.abs(found[:, WIDTH // 2 :].astype(int) - right).max() <= 12
 
+    def test_16_bits_with_a_transparent_level(self, tmp_path):
+        data = encoded(Image.fromarray(gray16()), "PNG", transparency=int(gray16()[5, 5]))
+        expected = np.repeat(np.round(gray16() / 257)[..., None], 3, axis=2)
+        expected[5, 5] = 255
+        np.testing.assert_array_equal(to_rgb(write(tmp_path / "deep.png", data)), expected)
+
+    @pytest.mark.parametrize("channels", [3, 4])
+    def test_16_bits_of_colour_and_opacity(self, tmp_path, channels):
+        deep = np.dstack([gray16(), gray16() // 2, gray16() // 3, np.full_like(gray16(), 65_535)])
+        stored = deep[..., [2, 1, 0, 3][:channels]]  # OpenCV's order
+        data = cv2.imencode(".png", stored)[1].tobytes()
+        found = to_rgb(write(tmp_path / "deep.png", data))
+        assert np.abs(found - deep[..., :3] / 257).max() < 1
+
     def test_a_transparent_colour_of_a_palette(self, tmp_path):
         stripes = np.tile(np.array([0, 1], np.uint8), (HEIGHT, WIDTH // 2))
         image = Image.fromarray(stripes)
@@ -98,14 +130,26 @@ class TestModes:
 
 
 class TestFiles:
-    @pytest.mark.parametrize("kind", ["BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"])
+    @pytest.mark.parametrize(
+        "kind", ["AVIF", "BMP", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP"]
+    )
     def test_formats_are_recognized_by_content(self, tmp_path, kind):
         path = write(tmp_path / "face.txt", encoded(Image.fromarray(gradient()), kind))
         assert np.abs(to_rgb(path).astype(int) - gradient()).max() <= 16
         np.testing.assert_array_equal(to_rgb(str(path)), to_rgb(Image.open(path)))
 
+    def test_heic_is_read_by_an_extra(self, tmp_path, monkeypatch):
+        heif = pytest.importorskip("pillow_heif")
+        heif.register_heif_opener()
+        data = encoded(Image.fromarray(gradient()), "HEIF", quality=100)
+        path = write(tmp_path / "photo.heic", data)
+        assert np.abs(to_rgb(path).astype(int) - gradient()).mean() <= 4
+        monkeypatch.setitem(sys.modules, "pillow_heif", None)
+        with pytest.raises(PhotoError, match=r"photo.heic .* pip install 'jax-stn-icnn\[heic\]'"):
+            to_rgb(path)
+
     @pytest.mark.parametrize("orientation", range(1, 9))
-    @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+    @pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
     def test_the_exif_orientation_is_applied(self, tmp_path, orientation, kind):
         # The stored image to which the tag's operation gives the upright image.
         stored = {
@@ -121,8 +165,16 @@ class TestFiles:
         exif = Image.Exif()
         exif[ORIENTATION] = orientation
         image = Image.fromarray(np.ascontiguousarray(stored))
-        path = write(tmp_path / "rotated", encoded(image, kind, exif=exif))
+        path = write(tmp_path / "rotated", encoded(image, kind, exif=exif, lossless=True))
         np.testing.assert_array_equal(to_rgb(path), gradient())
+
+    @pytest.mark.parametrize(("orientation", "xmp"), [(0, b""), (9, b""), (None, XMP_ROTATION)])
+    def test_without_a_valid_exif_orientation_a_photo_is_upright(self, tmp_path, orientation, xmp):
+        exif = Image.Exif()
+        if orientation is not None:
+            exif[ORIENTATION] = orientation
+        data = encoded(Image.fromarray(gradient()), "WEBP", lossless=True, exif=exif, xmp=xmp)
+        np.testing.assert_array_equal(to_rgb(write(tmp_path / "photo", data)), gradient())
 
     def test_a_malformed_exif_tag_is_ignored(self, tmp_path):
         """A number stored as text, with which Pillow's own transposition fails."""
@@ -138,10 +190,30 @@ class TestFiles:
             ImageOps.exif_transpose(Image.open(path))
         np.testing.assert_array_equal(to_rgb(path), gradient())
 
-    def test_the_first_of_several_frames_is_read(self, tmp_path):
+    @pytest.mark.parametrize("kind", ["GIF", "MPO", "PNG", "TIFF", "WEBP"])
+    def test_the_first_of_several_frames_is_read(self, tmp_path, kind):
         first, second = Image.fromarray(gradient()), Image.fromarray(255 - gradient())
-        data = encoded(first, "TIFF", save_all=True, append_images=[second])
-        np.testing.assert_array_equal(to_rgb(write(tmp_path / "two.tif", data)), gradient())
+        data = encoded(first, kind, save_all=True, append_images=[second])
+        path = write(tmp_path / "two", data)
+        assert np.abs(to_rgb(path).astype(int) - gradient()).mean() < 8
+        assert count_frames(path) == 2
+        assert count_frames(write(tmp_path / "one", encoded(first, "PNG"))) == 1
+
+    @pytest.mark.parametrize("opaque", [True, False])
+    def test_colours_are_converted_to_srgb(self, tmp_path, opaque):
+        """A profile with the red of sRGB as its green, and so on: the channels are permuted."""
+        image = Image.fromarray(gradient())
+        if not opaque:
+            image.putalpha(Image.new("L", image.size, 255))
+        path = write(tmp_path / "other.png", encoded(image, "PNG", icc_profile=permuted_profile()))
+        found = to_rgb(path).astype(int)
+        assert np.abs(found - gradient()[..., [1, 2, 0]]).max() <= 2
+        equal = encoded(image, "PNG", icc_profile=profile("sRGB").tobytes())
+        np.testing.assert_array_equal(to_rgb(write(path, equal)), gradient())
+        damaged = encoded(image, "PNG", icc_profile=permuted_profile()[:300])
+        np.testing.assert_array_equal(to_rgb(write(path, damaged)), gradient())
+        other = encoded(image, "PNG", icc_profile=profile("LAB").tobytes())
+        np.testing.assert_array_equal(to_rgb(write(path, other)), gradient())
 
     @pytest.mark.parametrize("name", ["nothing.png", "."])
     def test_a_file_that_cannot_be_opened_is_an_os_error(self, tmp_path, name):
@@ -214,7 +286,7 @@ class TestArrays:
             to_rgb(photo)
 
 
-KINDS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+KINDS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 
 
 def mutations(kind, count=100):
@@ -262,8 +334,6 @@ def test_damaged_bytes_give_an_image_or_a_photo_error(tmp_path, monkeypatch, kin
 
 def test_suffixes_are_those_of_the_formats():
     Image.init()
-    known = {suffix for suffix, kind in Image.registered_extensions().items()}
-    assert set(reading.SUFFIXES) <= known
-    assert {Image.registered_extensions()[suffix] for suffix in reading.SUFFIXES} == set(
-        reading.FORMATS
-    )
+    known = Image.registered_extensions() | {".heic": reading.HEIF, ".heif": reading.HEIF}
+    formats = {known[suffix] for suffix in reading.SUFFIXES}
+    assert formats == {*reading.FORMATS, "MPO", reading.HEIF}

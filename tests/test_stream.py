@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from jax_stn_icnn.inference import finishing
 from jax_stn_icnn.inference import parser as parser_module
 from jax_stn_icnn.inference.parser import MAX_FACES, THREADS, FaceParser
 from jax_stn_icnn.inference.results import FaceResult
@@ -211,7 +212,7 @@ class TestBounds:
         elif step == "from_frame":
             monkeypatch.setattr(FaceResult, step, fail)
         else:
-            monkeypatch.setattr(parser_module, step, fail)
+            monkeypatch.setattr(finishing, step, fail)
         with pytest.raises(ZeroDivisionError):
             list(parser.stream(PHOTOS))
 

@@ -8,6 +8,7 @@ from PIL import Image
 from benchmarks import grayscale, wild
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.faces import framing
+from jax_stn_icnn.inference.pixels import Pixels
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 
 # A face of 100 pixels between the pupils, by COFW's landmarks; sides alternate.
@@ -46,8 +47,9 @@ def result_of(photo, painted, box=(40, 60, 260, 280)):
     for name, (x, y) in painted.items():
         labels[round(y), round(x)] = NINE.classes.index(name)
     matrix = framing.frame_from_box(np.array(box, float), 64)
-    face = FaceResult(box, {}, (), labels, matrix, labels.shape, NINE, labels, (), labels)
-    return PhotoResult(photo.image, labels, [face], NINE)
+    pixels = Pixels.of(labels.shape, np.s_[: len(labels), : labels.shape[1]], labels)
+    face = FaceResult(box, {}, (), labels, matrix, labels.shape, NINE, (), pixels)
+    return PhotoResult(photo.image, [face], NINE, pixels)
 
 
 def test_points_are_landmarks_or_their_middles(archive):

@@ -6,17 +6,15 @@ Every error names the archive and the member, and states the remedy.
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Protocol
 
 import tensorflow_datasets as tfds
 
 from tfds_builders import zip_reader
+from tfds_builders.hidden import is_hidden
 
 DOWNLOAD_AGAIN = "download the archive again"
-
-# Files that file managers add, in lower case; others have a name that starts with a dot.
-_ADDED_BY_SYSTEMS = ("__macosx", "desktop.ini", "ehthumbs.db", "thumbs.db")
 
 
 class ArchiveError(ValueError):
@@ -39,18 +37,6 @@ class Archive(Protocol):
 
     def read(self, member: str) -> bytes:
         """Returns a member's bytes; raises ArchiveError if it is missing or damaged."""
-
-
-def is_hidden(member: str) -> bool:
-    """Returns whether a file was added by an operating system or is hidden, and is not data.
-
-    Args:
-      member: the file's path, relative to the folder that the user chose: `.DS_Store`, `._1.jpg`
-        and `__MACOSX/1.jpg` of macOS, `Thumbs.db` of Windows, and any file or folder whose name
-        starts with a dot.
-    """
-    parts = PurePosixPath(member).parts
-    return any(part.startswith(".") or part.lower() in _ADDED_BY_SYSTEMS for part in parts)
 
 
 def error(archive: Archive, member: str, problem: str, remedy: str | None = None) -> ArchiveError:

@@ -7,18 +7,22 @@ other actors get its unfinished photos; photos whose output files exist are not 
 
 import argparse
 import tempfile
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Container, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax_stn_icnn.cli import settings, writer
+from jax_stn_icnn.cli import coco_file, settings, writer
+from jax_stn_icnn.cli.loading import load_parser, stream_options
+from jax_stn_icnn.cli.outcome import Outcome
+from jax_stn_icnn.cli.outputs import JSON, Outputs, is_result_name, make_result_test
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.faces import detectors
-from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.inference.results import PhotoResult
 from jax_stn_icnn.io.weights import PRETRAINED, weights_file
 from jax_stn_icnn.photos import files
+from jax_stn_icnn.photos.files import InputFiles
 from jax_stn_icnn.photos.reading import SUFFIXES
 
 JOBS_PER_TASK = 8
@@ -33,17 +37,12 @@ class Job(NamedTuple):
     Attributes:
         photo: its path in its file system.
         name: path of its results without their suffixes, relative to the output folder.
+        fingerprint: text that changes when the photo changes.
     """
 
     photo: str
     name: str
-
-
-class JobResult(NamedTuple):
-    """The number of faces in a photo, or the error of parsing it."""
-
-    num_faces: int
-    error: str | None
+    fingerprint: str
 
 
 class Store(NamedTuple):
@@ -70,7 +69,7 @@ class Store(NamedTuple):
         return "file" in _protocols(self.system)
 
 
-def list_jobs(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job], list[str]]:
+def list_jobs(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job], InputFiles]:
     """Lists the photos that a command's arguments name.
 
     Args:
@@ -79,10 +78,9 @@ def list_jobs(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list
         recursive: whether folders are searched recursively.
 
     Returns:
-        The file system, the photos, and a message for each file that is skipped.
+        The file system, the photos, and the files that are not parsed.
 
     Raises:
-        FileNotFoundError: an argument does not exist, or a folder contains no photo.
         ValueError: the arguments are in several file systems, the output folder is the folder of
             the photos, or two photos have the same output files.
     """
@@ -91,64 +89,107 @@ def list_jobs(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list
     if all(store.is_local for store in stores):
         # An output folder in another file system cannot be among the photos.
         local_out = Path(target.root) if target.is_local else None
-        inputs, skipped = files.find_files(
-            [Path(store.root) for store in stores], local_out, recursive
-        )
-        jobs = [Job(str(file.path), str(file.name)) for file in inputs if not file.is_video]
-        skipped += [
-            f"{file.path} is a video: parse it without --ray" for file in inputs if file.is_video
+        roots = [Path(store.root) for store in stores]
+        found = files.find_files(roots, local_out, recursive, make_result_test())
+        videos = [file.path for file in found.inputs if file.is_video]
+        found.skipped.extend(f"{path} is a video: parse it without --ray" for path in videos)
+        jobs = [
+            Job(str(path), str(name), fingerprint)
+            for path, name, fingerprint in found.inputs
+            if path not in videos
         ]
-        return stores[0].system, jobs, skipped
+        return stores[0].system, jobs, found
     if len({_protocols(store.system) for store in stores}) > 1:
         raise ValueError(f"{', '.join(urls)} are in several file systems: parse them separately")
     out_root = target.root if _protocols(target.system) == _protocols(stores[0].system) else ""
-    jobs = []
+    jobs, found = [], InputFiles([], [], [], Counter())
     for store, url in zip(stores, urls, strict=True):
         if out_root and store.root == out_root:
             raise ValueError(f"--out is {out}, the folder of the photos: name another")
-        jobs += _jobs_in(store, url, out_root, recursive)
+        jobs += _jobs_in(store, url, out_root, recursive, found)
     jobs = list({job.photo: job for job in jobs}.values())
     by_name: dict[str, str] = {}
-    for photo, name in jobs:
+    for photo, name, _ in jobs:
         if (other := by_name.setdefault(name, photo)) != photo:
             raise ValueError(
                 f"{other} and {photo} have the same output files: parse them into different folders"
             )
-    return stores[0].system, jobs, []
+    return stores[0].system, jobs, found
 
 
-def _jobs_in(store: Store, url: str, out_root: str, recursive: bool) -> list[Job]:
-    """Lists the photos of a URL, without those in the output folder."""
+def _jobs_in(
+    store: Store, url: str, out_root: str, recursive: bool, found: InputFiles
+) -> list[Job]:
+    """Lists the photos of a URL; adds files that are not parsed to `found`."""
     system, root = store
     if not system.exists(root):
-        raise FileNotFoundError(f"there is no file or folder {url}")
+        found.errors.append(f"there is no file or folder {url}")
+        return []
     if system.isfile(root):
-        return [Job(root, root.rsplit("/", 1)[-1])]
-    jobs = [
-        Job(path, path.removeprefix(root).lstrip("/"))
-        for path in sorted(system.find(root, maxdepth=None if recursive else 1))
-        if path.lower().endswith(SUFFIXES) and not (out_root and path.startswith(f"{out_root}/"))
-    ]
+        return [Job(root, root.rsplit("/", 1)[-1], system.ukey(root))]
+    paths = sorted(system.find(root, maxdepth=None if recursive else 1))
+    existing = set(paths)
+    result_folders = [path.removesuffix(settings.NAME) for path in paths if _is_settings(path)]
+    jobs = []
+    for path in paths:
+        folder, file_name = path.rsplit("/", 1)
+        name = path.removeprefix(root).lstrip("/")
+        if out_root and path.startswith(f"{out_root}/"):
+            continue
+        if not files.has_suffix(name, SUFFIXES, found.left_out):
+            continue
+        exists_beside = partial(_exists, existing, folder)
+        if path.startswith(tuple(result_folders)) and is_result_name(file_name, exists_beside):
+            found.left_out[files.RESULTS] += 1
+        else:
+            jobs.append(Job(path, name, system.ukey(path)))
     if not jobs:
-        raise FileNotFoundError(f"{url} contains no file named *{', *'.join(SUFFIXES)}")
+        found.errors.append(f"{url} contains no file named *{', *'.join(SUFFIXES)}")
     return jobs
 
 
-def unfinished(jobs: Sequence[Job], out: str, masks: Sequence[str]) -> list[Job]:
-    """Returns the photos that lack output files, in the same order.
+def _exists(existing: Container[str], folder: str, name: str) -> bool:
+    return f"{folder}/{name}" in existing
+
+
+def _is_settings(path: str) -> bool:
+    return path.rsplit("/", 1)[-1] == settings.NAME
+
+
+def unfinished(jobs: Sequence[Job], out: str, outputs: Outputs) -> list[Job]:
+    """Returns the photos that lack output files or have changed since, in the same order.
 
     Args:
         jobs: the photos.
         out: the output folder, a URL or a local path; it need not exist.
-        masks: names of the classes that get a mask.
+        outputs: the output files.
     """
-    store = Store.from_url(out)
-    existing = set()
-    if store.system.exists(store.root):
-        existing = {
-            path.removeprefix(store.root).lstrip("/") for path in store.system.find(store.root)
-        }
-    return [job for job in jobs if not set(writer.file_names(job.name, masks)) <= existing]
+    system, root = Store.from_url(out)
+    if not system.exists(root):
+        return list(jobs)
+    existing = set(system.find(root))
+    exists = partial(_exists, existing, root)
+
+    def is_done(job: Job) -> bool:
+        path = f"{root}/{job.name}{JSON}"
+        metadata = system.cat_file(path) if path in existing else None
+        return outputs.are_complete(job.name, job.fingerprint, metadata, exists)
+
+    return [job for job in jobs if not is_done(job)]
+
+
+def write_coco(jobs: Sequence[Job], out: str) -> None:
+    """Writes the annotations of the photos that have been parsed.
+
+    Args:
+        jobs: the photos.
+        out: the output folder, a URL or a local path.
+    """
+    system, root = Store.from_url(out)
+    existing = set(system.find(root))
+    paths = ((job.name, f"{root}/{job.name}{JSON}") for job in jobs)
+    photos = ((name, system.cat_file(path)) for name, path in paths if path in existing)
+    system.pipe_file(f"{root}/{coco_file.NAME}", coco_file.merge(photos))
 
 
 def write_settings(out: str, current: str) -> None:
@@ -186,7 +227,7 @@ def absolute_paths(args: argparse.Namespace) -> argparse.Namespace:
 
 def run(
     system: Any, jobs: Sequence[Job], args: argparse.Namespace
-) -> Iterator[tuple[Job, JobResult]]:
+) -> Iterator[tuple[Job, Outcome]]:
     """Parses photos on the cluster.
 
     Args:
@@ -195,7 +236,7 @@ def run(
         args: the command's arguments, with the cluster's address as `ray`.
 
     Yields:
-        Photos and their results, in the order in which they finish.
+        Photos and their outcomes, in the order in which they finish.
 
     Raises:
         ImportError: Ray is not installed.
@@ -242,7 +283,7 @@ def run(
                     unfinished_tasks -= 1
                     message = f"{ATTEMPTS} workers died while parsing it"
                     yield from (
-                        (photo, JobResult(0, f"{photo.photo}: {message}")) for photo in photos
+                        (photo, Outcome(error=f"{photo.photo}: {message}")) for photo in photos
                     )
                 continue
             if task is not None:
@@ -305,37 +346,37 @@ class Worker:
         self._system = system
         self._args = argparse.Namespace(**args)
         self._out = Store.from_url(self._args.out)
+        self._outputs = Outputs.from_arguments(self._args)
         cache.enable_cache(None)
-        self._parser = FaceParser.load(self._args.ckpt, detector=self._args.detector)
+        self._parser = load_parser(self._args)
 
     def is_ready(self) -> bool:
         """Returns once the parser is loaded."""
         return True
 
-    def parse(self, jobs: list[Job]) -> list[JobResult]:
+    def parse(self, jobs: list[Job]) -> list[Outcome]:
         """Parses photos and writes their output files."""
-        args = self._args
-        todo = set(unfinished(jobs, args.out, args.masks))  # A dead actor may have finished some.
-        results = {job: JobResult(0, None) for job in jobs}
+        args, todo = self._args, set(jobs)
+        if not args.overwrite:  # A dead actor may have finished some.
+            todo = set(unfinished(jobs, args.out, self._outputs))
+        outcomes = {job: Outcome() for job in jobs}
         with tempfile.TemporaryDirectory() as folder:
             local: dict[Job, Path] = {}
             for number, job in enumerate(job for job in jobs if job in todo):
                 try:
                     local[job] = self._fetch(job, Path(folder, str(number)))
                 except OSError as error:
-                    results[job] = JobResult(0, f"{job.photo}: {error}")
-            photo_results = self._parser.stream(
-                local.values(), detect=args.detect, batch_size=args.batch, errors="yield"
-            )
-            for (job, path), result in zip(local.items(), photo_results, strict=True):
+                    outcomes[job] = Outcome(error=f"{job.photo}: {error}")
+            results = self._parser.stream(local.values(), errors="yield", **stream_options(args))
+            for (job, path), result in zip(local.items(), results, strict=True):
                 try:
                     if isinstance(result, Exception):
                         raise result
                     self._write(job, result)
-                    results[job] = JobResult(len(result.faces), None)
+                    outcomes[job] = Outcome.of_photo(len(result.faces), path, job.photo)
                 except (OSError, ValueError) as error:
-                    results[job] = JobResult(0, str(error).replace(str(path), job.photo))
-        return [results[job] for job in jobs]
+                    outcomes[job] = Outcome(error=str(error).replace(str(path), job.photo))
+        return [outcomes[job] for job in jobs]
 
     def _fetch(self, job: Job, path: Path) -> Path:
         """Returns the local path of a photo, after copying it to `path` if it is remote."""
@@ -345,13 +386,15 @@ class Worker:
         return path
 
     def _write(self, job: Job, result: PhotoResult) -> None:
+        root = self._out.root
         if self._out.is_local:
-            writer.write_result(Path(self._out.root) / job.name, result, self._args.masks)
+            writer.write_result(Path(root) / job.name, result, self._outputs, job.fingerprint)
             return
         with tempfile.TemporaryDirectory() as folder:
-            writer.write_result(Path(folder) / job.name, result, self._args.masks)
-            for name in writer.file_names(job.name, self._args.masks):
-                target = f"{self._out.root}/{name}"
+            base = Path(folder) / job.name
+            writer.write_result(base, result, self._outputs, job.fingerprint)
+            for name in self._outputs.file_names(job.name, len(result.faces)):
+                target = f"{root}/{name}"
                 self._out.system.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
                 self._out.system.put_file(f"{folder}/{name}", target)
 

@@ -1,39 +1,56 @@
-"""The file `settings.json` in an output folder: the weights and detector of the results in it.
+"""The file `settings.json` in an output folder: what the results in it depend on.
 
-The command skips photos whose results exist. With this file it detects results of other weights.
+The command skips photos whose results exist. With this file it detects results of other weights, of
+other faces, or with other ids.
 """
 
+import argparse
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from jax_stn_icnn.faces import detectors
 from jax_stn_icnn.io.weights import weights_file
 
 NAME = "settings.json"
 _NO_DETECTION = "one per photo, not detected"
+_DIGEST = "sha256 of the weights"
 
 
-def to_json(ckpt: str | Path | None, detector: str, detect: bool) -> str:
-    """Returns the content of the file for a command's options.
-
-    Args:
-        ckpt: the weights, as in `FaceParser.load`.
-        detector: the detector, as in `FaceParser.load`.
-        detect: whether faces are detected; otherwise each photo is one face.
+def to_json(args: argparse.Namespace) -> str:
+    """Returns the content of the file for the command's arguments.
 
     Raises:
         FileNotFoundError: the file of the weights or of the detector does not exist.
-        ValueError: the detector is unknown.
+        ValueError: the detector is unknown, or faces are to be selected but not detected.
     """
-    detectors.make_detector(detector)
-    file = weights_file(ckpt)
-    settings = {
-        "weights": file.name,
-        "sha256 of the weights": hashlib.sha256(file.read_bytes()).hexdigest(),
-        "faces": detector if detect else _NO_DETECTION,
+    detectors.make_detector(args.detector)
+    selection = {
+        "min_score": args.min_score,
+        "min_face_size": args.min_face_size,
+        "max_faces": args.max_faces,
     }
-    return json.dumps(settings, indent=2) + "\n"
+    if not args.detect and (given := [name for name in selection if selection[name] is not None]):
+        options = ", ".join("--" + name.replace("_", "-") for name in given)
+        raise ValueError(f"--no-detect parses each photo as one face: leave out {options}")
+    file = weights_file(args.ckpt)
+    content: dict[str, Any] = {
+        "weights": file.name,
+        _DIGEST: hashlib.sha256(file.read_bytes()).hexdigest(),
+        "faces": args.detector if args.detect else _NO_DETECTION,
+        **selection,
+        "ids": args.ids,
+    }
+    return json.dumps(content, indent=2) + "\n"
+
+
+def is_settings_file(path: Path) -> bool:
+    """Whether a file was written by the command."""
+    try:
+        return _DIGEST in json.loads(path.read_bytes())
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def check(folder: str | Path, stored: str, current: str) -> None:

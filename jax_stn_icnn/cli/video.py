@@ -1,29 +1,29 @@
 """Parses a video and writes a video of overlays, without sound."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
+from jax_stn_icnn.cli.outputs import VIDEO
+from jax_stn_icnn.cli.progress import Progress
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.photos.reading import PhotoError
 
-SUFFIX = ".overlay.mp4"
 _CODEC = "mp4v"  # of the codecs in OpenCV's wheels, the one that most players decode
 
 
-def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_size: int) -> int:
+def parse_video(parser: FaceParser, path: Path, base: Path, options: Mapping[str, Any]) -> int:
     """Writes the overlays of a video as a video, atomically.
 
     Args:
         parser: the parser.
         path: path of the video.
         base: path of the result without its suffix; missing folders are created.
-        detect: whether faces are detected; otherwise each frame is one face.
-        batch_size: faces per call of the networks.
+        options: options of `FaceParser.stream`.
 
     Returns:
         The number of faces in all frames.
@@ -33,7 +33,7 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
         OSError: the result cannot be written.
     """
     base.parent.mkdir(parents=True, exist_ok=True)
-    target = base.with_name(base.name + SUFFIX)
+    target = base.with_name(base.name + VIDEO)
     temporary = target.with_name(f".{target.stem}.partial.mp4")
     video, writer = cv2.VideoCapture(str(path)), None
     try:
@@ -41,21 +41,21 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
             raise PhotoError(f"{path} is not a video of a known format")
         rate = video.get(cv2.CAP_PROP_FPS)
         expected = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-        results = parser.stream(_frames(video), detect=detect, batch_size=batch_size)
+        total = expected if expected > 0 else None
         num_frames = num_faces = 0
-        for result in tqdm(
-            results, path.name, expected if expected > 0 else None, unit="frame", leave=False
-        ):
-            picture = cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR)
-            if writer is None:
-                fourcc = cv2.VideoWriter.fourcc(*_CODEC)
-                size = picture.shape[1::-1]
-                writer = cv2.VideoWriter(str(temporary), fourcc, writable_rate(rate), size)
-                if not writer.isOpened():
-                    raise OSError(f"{temporary} cannot be written by the installed OpenCV")
-            writer.write(picture)
-            num_frames += 1
-            num_faces += len(result.faces)
+        with Progress(total, "frame", path.name, leave=False) as progress:
+            for result in parser.stream(_frames(video), **options):
+                picture = cv2.cvtColor(result.overlay(), cv2.COLOR_RGB2BGR)
+                if writer is None:
+                    fourcc = cv2.VideoWriter.fourcc(*_CODEC)
+                    size = picture.shape[1::-1]
+                    writer = cv2.VideoWriter(str(temporary), fourcc, writable_rate(rate), size)
+                    if not writer.isOpened():
+                        raise OSError(f"{temporary} cannot be written by the installed OpenCV")
+                writer.write(picture)
+                num_frames += 1
+                num_faces += len(result.faces)
+                progress.update(len(result.faces))
         if writer is None:
             raise PhotoError(f"{path} has no frame that can be read")
         writer.release()
@@ -69,9 +69,18 @@ def parse_video(parser: FaceParser, path: Path, base: Path, detect: bool, batch_
             temporary.unlink(missing_ok=True)  # exists only after an error
 
 
-def is_complete(base: Path) -> bool:
-    """Whether the result of a video exists."""
-    return os.path.exists(base.with_name(base.name + SUFFIX))
+def is_complete(base: Path, path: Path) -> bool:
+    """Whether the result of a video exists and is not older than the video.
+
+    Args:
+        base: path of the result without its suffix.
+        path: path of the video.
+    """
+    try:
+        written = os.stat(base.with_name(base.name + VIDEO)).st_mtime_ns
+    except OSError:  # It does not exist; where it cannot, writing reports the error.
+        return False
+    return written >= os.stat(path).st_mtime_ns
 
 
 def writable_rate(rate: float) -> float:

@@ -1,8 +1,4 @@
-"""Writes the output files of a photo, each atomically, the JSON last.
-
-For `face.jpg` these are `face.jpg.labels.png` (class ids with a palette), `face.jpg.overlay.jpg`, a
-black and white `face.jpg.hair.png` for each requested mask, and `face.jpg.json`.
-"""
+"""Writes the output files of a photo, each atomically, the JSON last; `cli.outputs` lists them."""
 
 import json
 import os
@@ -15,55 +11,37 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from jax_stn_icnn.inference.results import PhotoResult
+from jax_stn_icnn.anatomy import DATA_SETS, Anatomy
+from jax_stn_icnn.cli.outputs import CUTOUT, JSON, LABELS, OVERLAY, Outputs, mask_suffix
+from jax_stn_icnn.inference import coco
+from jax_stn_icnn.inference.results import FaceResult, PhotoResult
 
-_LABELS, _OVERLAY, _METADATA = ".labels.png", ".overlay.jpg", ".json"
 # Label maps and masks consist of runs of one value: matching runs only is faster and smaller.
 _PNG: dict[str, Any] = {"format": "PNG", "compress_type": zlib.Z_RLE}
 # PNG would take ten times as long for the overlay of a photo.
 _JPEG: dict[str, Any] = {"format": "JPEG", "quality": 90}
 
 
-def write_result(base: Path, result: PhotoResult, masks: Sequence[str] = ()) -> None:
+def write_result(base: Path, result: PhotoResult, outputs: Outputs, fingerprint: str) -> None:
     """Writes the output files of a photo.
 
     Args:
         base: their path without suffixes; missing folders are created.
         result: the result of the photo.
-        masks: names of the classes that get a mask.
+        outputs: the files to write.
+        fingerprint: fingerprint of the photo.
     """
     base.parent.mkdir(parents=True, exist_ok=True)
-    labels = Image.fromarray(result.labels)
-    labels.putpalette(np.array(result.anatomy.colours, np.uint8).tobytes())  # sets mode "P"
     overlay = Image.fromarray(result.overlay(legend=True))
-    write_atomically(_path(base, _LABELS), partial(labels.save, **_PNG))
-    write_atomically(_path(base, _OVERLAY), partial(overlay.save, **_JPEG))
-    for name in masks:
-        mask = Image.fromarray(result.mask(name))
-        write_atomically(_path(base, _mask_suffix(name)), partial(mask.save, **_PNG))
-    text = json.dumps(_metadata(base, result), indent=2, allow_nan=False) + "\n"
-    write_atomically(_path(base, _METADATA), lambda file: file.write(text.encode()))
-
-
-def file_names(base: str, masks: Sequence[str] = ()) -> list[str]:
-    """Returns the names of the output files of a photo, in the order in which they are written.
-
-    Args:
-        base: their name without suffixes.
-        masks: names of the classes that get a mask.
-    """
-    return [base + suffix for suffix in (_LABELS, _OVERLAY, *map(_mask_suffix, masks), _METADATA)]
-
-
-def is_complete(base: Path, masks: Sequence[str] = ()) -> bool:
-    """Whether all output files of a photo exist.
-
-    Args:
-        base: their path without suffixes.
-        masks: names of the classes that get a mask.
-    """
-    # For a name that is too long `Path.exists` raises; here, writing reports the error.
-    return all(os.path.exists(base.with_name(name)) for name in file_names(base.name, masks))
+    _save(overlay, base, OVERLAY, _JPEG)
+    if outputs.cutout:
+        _save(Image.fromarray(result.cutout()), base, CUTOUT, {"format": "PNG"})
+    _write_masks(base, result, outputs)
+    for index, face in enumerate(result.faces if outputs.per_face else ()):
+        _write_masks(base.with_name(f"{base.name}.face{index}"), face, outputs)
+    metadata = _metadata(base, result, outputs) | {"fingerprint": fingerprint}
+    text = json.dumps(metadata, indent=2, allow_nan=False) + "\n"
+    write_atomically(base.with_name(base.name + JSON), lambda file: file.write(text.encode()))
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -74,30 +52,64 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         write: writes the content into the open binary file.
     """
     temporary = path.with_name(f".{path.name}.partial")
-    with open(temporary, "wb") as file:
-        write(file)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)  # exists only after an error
 
 
-def _mask_suffix(name: str) -> str:
-    return f".{name}.png"
+def _write_masks(base: Path, result: PhotoResult | FaceResult, outputs: Outputs) -> None:
+    """Writes the labels and masks of a photo or a face."""
+    if outputs.ids is None:
+        labels = result.labels_image()
+    else:
+        labels = Image.fromarray(result.labels_as(outputs.ids))
+        _, colours = _classes(result.anatomy, outputs.ids)
+        labels.putpalette(np.array(colours, np.uint8).tobytes())
+    _save(labels, base, LABELS, _PNG)
+    for name in outputs.masks:
+        _save(Image.fromarray(result.mask(name)), base, mask_suffix(name), _PNG)
+        if outputs.soft:
+            gray = np.round(result.soft_mask(name) * 255).astype(np.uint8)
+            _save(Image.fromarray(gray), base, mask_suffix(name, soft=True), {"format": "PNG"})
 
 
-def _path(base: Path, suffix: str) -> Path:
-    return base.with_name(base.name + suffix)
+def _classes(anatomy: Anatomy, ids: str | None) -> tuple[Sequence[str], Sequence[Any]]:
+    """Returns name and colour of each id in the labels."""
+    if ids is None:
+        return anatomy.classes, anatomy.colours
+    names = DATA_SETS[ids].classes
+    return list(names), [anatomy.colours[i] for i in anatomy.ids(list(names.values()))]
 
 
-def _metadata(base: Path, result: PhotoResult) -> dict[str, Any]:
+def _save(image: Image.Image, base: Path, suffix: str, options: dict[str, Any]) -> None:
+    write_atomically(base.with_name(base.name + suffix), partial(image.save, **options))
+
+
+def _metadata(base: Path, result: PhotoResult, outputs: Outputs) -> dict[str, Any]:
     """Returns the content of the JSON file; boxes are (x0, y0, x1, y1), as in `FaceResult`."""
-    height, width = result.labels.shape
-    return {
+    height, width = result.image.shape[:2]
+    classes, colours = _classes(result.anatomy, outputs.ids)
+    metadata = {
         "photo": base.name,
         "width": width,
         "height": height,
-        "classes": result.anatomy.classes,
-        "palette": result.anatomy.colours,
+        "classes": classes,
+        "palette": colours,
         "faces": [
-            {"box": face.box, "windows": face.windows, "parts_found": face.found}
+            {
+                "box": face.box,
+                "score": face.score,
+                "landmarks": None if face.landmarks is None else face.landmarks.tolist(),
+                "windows": face.windows,
+                "parts_found": face.found,
+            }
             for face in result.faces
         ],
     }
+    if outputs.coco:
+        metadata["categories"] = coco.categories(result.anatomy)
+        metadata["annotations"] = coco.annotations(result, image_id=1)
+    return metadata

@@ -106,7 +106,7 @@ def cached_program(
     Returns:
         The compiled program.
     """
-    path = _path(name, [*key, [device.id for device in devices]])
+    path = _path(name, [*key, [(device.platform, device.id) for device in devices]])
     found = _read(path)
     if found is not None:
         program, inputs, outputs = found

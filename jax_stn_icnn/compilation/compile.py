@@ -7,7 +7,9 @@ import jax
 from jax.stages import Compiled, Lowered
 
 
-def compile_program(lowered: Lowered, *, save_memory: bool) -> Compiled:
+def compile_program(
+    lowered: Lowered, *, save_memory: bool, platform: str | None = None
+) -> Compiled:
     """Compiles a program, and releases the memory that compiling took.
 
     On a CPU, XLA schedules a program for concurrency, so that many buffers are alive at once: a
@@ -17,12 +19,13 @@ def compile_program(lowered: Lowered, *, save_memory: bool) -> Compiled:
     Args:
         lowered: The program, as `jax.jit(...).lower(...)` returns it.
         save_memory: Whether it is scheduled for memory instead, on a CPU only.
+        platform: Where it runs; by default on JAX's default backend.
 
     Returns:
         The compiled program.
     """
     options: dict[str, str | bool] = {}
-    if save_memory and jax.default_backend() == "cpu":
+    if save_memory and (platform or jax.default_backend()) == "cpu":
         options["xla_cpu_scheduler_type"] = "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"
     compiled = lowered.compile(options)
     release_memory()

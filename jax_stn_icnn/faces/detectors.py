@@ -2,18 +2,21 @@
 
 A detector is any callable that takes a photo, RGB uint8 (height, width, 3), and returns boxes,
 (faces, 4), or five landmarks per face, (faces, 5, 2), in pixels of the photo, in the format that
-`FaceParser.__call__` accepts. Landmarks are better because they also give a face's rotation.
+`FaceParser.__call__` accepts. Landmarks are better because they also give a face's rotation. With
+scores, it returns `Detections`.
 """
 
 import hashlib
+import threading
+import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from jax_stn_icnn.faces.search import MIN_FACE_SIZE, FaceSearch
+from jax_stn_icnn.faces.search import FaceSearch
 from jax_stn_icnn.faces.yunet import YuNet, shrink
 
 Detector = Callable[[np.ndarray], Any]
@@ -28,6 +31,37 @@ _CASCADE = "haarcascade_frontalface_alt.xml"
 _CASCADE_SIDE = 1024
 _CASCADE_SMALLEST = 24
 
+_locks: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+_find_lock = threading.Lock()
+
+
+class Detections(NamedTuple):
+    """The output of a detector that returns scores.
+
+    Attributes:
+        faces: Boxes, (faces, 4), or landmarks, (faces, 5, 2).
+        scores: Probabilities that these are faces, 0..1, (faces,).
+    """
+
+    faces: Any
+    scores: Any
+
+
+def lock_of(detector: Detector) -> threading.Lock:
+    """Returns the lock of a detector: detectors serve one thread at a time.
+
+    All parsers that share a detector get the same lock, as do all methods of an object.
+
+    Args:
+        detector: the detector.
+
+    Returns:
+        The lock; it exists while it is used.
+    """
+    owner = getattr(detector, "__self__", detector)
+    with _find_lock:
+        return _locks.setdefault(id(owner), threading.Lock())
+
 
 def make_detector(detector: str | Path | Detector, min_face_size: float | None = None) -> Detector:
     """Returns the detector of a name or file.
@@ -35,8 +69,8 @@ def make_detector(detector: str | Path | Detector, min_face_size: float | None =
     Args:
         detector: `"yunet"`; `"cascade"`, OpenCV's Haar cascade of 2001; an `.onnx` file of YuNet,
             for example a newer version; or a callable, which is returned unchanged.
-        min_face_size: side of the smallest faces that YuNet searches for, in pixels of the photo,
-            as in `FaceSearch`; by default `MIN_FACE_SIZE`.
+        min_face_size: side of the smallest faces that YuNet returns, in pixels of the photo, as in
+            `FaceSearch`.
 
     Returns:
         The detector.
@@ -67,7 +101,7 @@ def make_detector(detector: str | Path | Detector, min_face_size: float | None =
             "YuNet, and any callable"
         )
     file = yunet_file() if detector == "yunet" else Path(detector).expanduser()
-    return FaceSearch(YuNet(file), MIN_FACE_SIZE if min_face_size is None else min_face_size)
+    return FaceSearch(YuNet(file), min_face_size)
 
 
 def make_single_view_detector() -> YuNet:

@@ -107,6 +107,29 @@ def assign_owners(
     return _spread(_flooded(fine, seeds), fine_groups, groups)
 
 
+def extend_owners(owners: np.ndarray) -> np.ndarray:
+    """Assigns background to the face of the nearest labelled pixel.
+
+    Distances are measured on a copy with sides of at most 512 pixels.
+
+    Args:
+        owners: index of a face, -1 for background; int16 (height, width).
+
+    Returns:
+        Index of a face, int16 (height, width); 0 if everything is background.
+    """
+    labelled = owners >= 0
+    if not labelled.any():
+        return np.zeros_like(owners)
+    scale = min(1.0, _PHOTO_SIDE / max(owners.shape))
+    size = [max(round(scale * n), 1) for n in owners.shape[::-1]]
+    small = cv2.resize(owners, size, interpolation=cv2.INTER_NEAREST)
+    if not np.any(small >= 0):  # too few to be seen in a copy
+        small = owners
+    one_group = np.where(small >= 0, 0, -1)
+    return np.where(labelled, owners, _spread(small, one_group, np.zeros_like(owners)))
+
+
 def _resized(photo: np.ndarray, groups: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Returns a photo and its groups at another scale."""
     size = max(round(scale * groups.shape[1]), 1), max(round(scale * groups.shape[0]), 1)

@@ -7,6 +7,8 @@ coordinates are pixel centers.
 import cv2
 import numpy as np
 
+OpenCVError = cv2.error  # which OpenCV raises, for example if memory is exhausted
+
 
 def warp(
     image: np.ndarray, matrix: np.ndarray, size: tuple[int, ...], outside: float = 0

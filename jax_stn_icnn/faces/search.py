@@ -15,9 +15,17 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from jax_stn_icnn.faces import framing, resample
-from jax_stn_icnn.faces.yunet import MIN_SCORE, SIDE, Detection, YuNet, largest_first, shrink
+from jax_stn_icnn.faces.yunet import (
+    MIN_SCORE,
+    SIDE,
+    Detection,
+    YuNet,
+    landmarks_of,
+    largest_first,
+    shrink,
+)
 
-MIN_FACE_SIZE = 40.0
+MIN_FACE_SIZE = 40.0  # for which large photos are searched by default
 # Tiles are resized so that the smallest faces have this many pixels, from which YuNet detects
 # almost all faces, if with low scores. Neighboring tiles share a strip that contains every face too
 # small for the first view.
@@ -43,13 +51,15 @@ _APART = 0.4  # distance of the centers of two faces, at least, in sides of the 
 class FaceSearch:
     """Detector of faces of any rotation and size."""
 
-    def __init__(self, network: YuNet, min_face_size: float = MIN_FACE_SIZE):
+    def __init__(self, network: YuNet, min_face_size: float | None = None):
         """Creates the detector.
 
         Args:
             network: detects the faces of a view.
-            min_face_size: side of the smallest faces that are searched for, in pixels of the photo;
-                a face is as wide as from forehead to chin, 2 to 2.5 times the distance of its eyes.
+            min_face_size: side of the smallest faces that are returned, in pixels of the photo; a
+                face is as wide as from forehead to chin, 2 to 2.5 times the distance of its eyes.
+                By default large photos are searched for faces of `MIN_FACE_SIZE`, and smaller ones
+                that are found in other photos are returned, too.
         """
         self._network = network
         self._min_face_size = min_face_size
@@ -64,7 +74,7 @@ class FaceSearch:
             Landmarks of each face, the largest face first, float64 (faces, 5, 2): the centers of
             the eyes, the tip of the nose and the corners of the mouth, side 1 before side 2.
         """
-        return largest_first(self.detect(image))
+        return landmarks_of(largest_first(self.detect(image)))
 
     def detect(self, image: np.ndarray) -> list[Detection]:
         """Returns the faces that `__call__` returns as detections."""
@@ -78,12 +88,13 @@ class FaceSearch:
                 sure, unsure = _without_overlaps(sure + found[0]), unsure + found[1]
                 if sure or unsure:
                     break
-        return sure + [face for face in _without_overlaps(unsure) if _is_new(face, sure)]
+        faces = sure + [face for face in _without_overlaps(unsure) if _is_new(face, sure)]
+        return [face for face in faces if face.side >= (self._min_face_size or 0)]
 
     def _detect_in_tiles(self, image: np.ndarray) -> Iterator[Detection]:
         """Yields the detections of a large photo at the resolution of its smallest faces."""
-        longest = max(image.shape[:2])
-        side = min(longest, round(longest * _DETECTABLE_SIZE / self._min_face_size))
+        longest, smallest = max(image.shape[:2]), self._min_face_size or MIN_FACE_SIZE
+        side = min(longest, round(longest * _DETECTABLE_SIZE / smallest))
         if side <= SIDE:
             return
         resized, to_photo = shrink(image, side)

@@ -4,8 +4,9 @@ Wu, Peng and Yu, YuNet: A Tiny Millisecond-level Face Detector, Machine Intellig
 (2023).
 """
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -63,6 +64,7 @@ class YuNet:
             FileNotFoundError: the file does not exist.
             ValueError: OpenCV cannot read the file.
         """
+        self._file = file
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file} for the face detector")
         # OpenCV 5 warns that its engine for the CPU has no other targets; the CPU is what is used.
@@ -76,6 +78,10 @@ class YuNet:
         finally:
             cv2.utils.logging.setLogLevel(log_level)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the path of the file; OpenCV's network does not pickle."""
+        return YuNet, (self._file,)
+
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """Detects faces in one view, the photo resized to at most `SIDE` pixels a side.
 
@@ -88,7 +94,7 @@ class YuNet:
         """
         small, to_photo = shrink(image, SIDE)
         faces = [face for face in self.detect(small) if face.score >= MIN_SCORE]
-        return largest_first([face.transform(to_photo) for face in faces])
+        return landmarks_of(largest_first(face.transform(to_photo) for face in faces))
 
     def detect(self, image: np.ndarray) -> list[Detection]:
         """Detects faces, and candidates with lower scores, at the size of the image.
@@ -115,10 +121,14 @@ class YuNet:
         ]
 
 
-def largest_first(faces: list[Detection]) -> np.ndarray:
-    """Returns the landmarks of detections, the largest face first, float64 (faces, 5, 2)."""
-    ordered = sorted(faces, key=lambda face: -face.side)
-    return np.reshape([face.landmarks for face in ordered], (-1, 5, 2))
+def largest_first(faces: Iterable[Detection]) -> list[Detection]:
+    """Returns detections, the largest face first."""
+    return sorted(faces, key=lambda face: -face.side)
+
+
+def landmarks_of(faces: Iterable[Detection]) -> np.ndarray:
+    """Returns the landmarks of detections, float64 (faces, 5, 2)."""
+    return np.reshape([face.landmarks for face in faces], (-1, 5, 2))
 
 
 def shrink(image: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:

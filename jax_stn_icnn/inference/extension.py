@@ -1,20 +1,16 @@
 """Extends the parse of a face to its far frame, if hair or clothes leave the wide frame."""
 
-import threading
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jax_stn_icnn import ops
-from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
-from jax_stn_icnn.compilation.compile import compile_program
-from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.faces import framing, resample
+from jax_stn_icnn.inference.programs import LazyProgram, make_program
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.ops.platform import current_implementations
 
 # Number of pixels along the edges of the wide frame from which classes leave it.
 _REACHING = 4
@@ -30,8 +26,16 @@ class Extension:
             model: the networks, trained on wide and far frames.
             variables: the variables of the model, on the device.
         """
-        self._model, self._variables = model, variables
-        self._compiling = threading.Lock()
+        self._variables = variables
+        size = model.config.coarse_image_size
+        scores = (1, len(model.config.anatomy.global_ids), *size)
+        inputs = (
+            jax.ShapeDtypeStruct(scores, np.float32),
+            jax.ShapeDtypeStruct((1, *size, 3), np.uint8),
+        )
+        self._program = LazyProgram(
+            partial(make_program, "far frame", _extend, model, variables, *inputs)
+        )
 
     def __call__(
         self, photo: np.ndarray, wide_matrix: np.ndarray, wide_scores: np.ndarray
@@ -53,27 +57,9 @@ class Extension:
             return (wide_scores,)
         side = wide_scores.shape[-1]
         frame = resample.warp(photo, framing.wide_frame(wide_matrix, side), (side, side))
-        with self._compiling:
-            program = self._program
-        outputs = program(self._variables, wide_scores[None], frame[None])
+        outputs = self._program(self._variables, wide_scores[None], frame[None])
         blended, far_scores = jax.device_get(outputs)
         return blended[0], far_scores[0]
-
-    @cached_property
-    def _program(self) -> Any:
-        size = self._model.config.coarse_image_size
-        count = len(self._model.config.anatomy.global_ids)
-        inputs = (
-            jax.ShapeDtypeStruct((1, count, *size), np.float32),
-            jax.ShapeDtypeStruct((1, *size, 3), np.uint8),
-        )
-        return cached_program(
-            "far frame",
-            (self._model, current_implementations(), shapes_and_types((self._variables, inputs))),
-            lambda: prevent_inlining(_extend.lower(self._model, self._variables, *inputs)),
-            partial(compile_program, save_memory=True),
-            list(jax.tree.leaves(self._variables)[0].devices()),
-        )
 
 
 @partial(jax.jit, static_argnames="model")

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_stn_icnn.faces import resample
+from jax_stn_icnn.inference.compact import CompactArray
 
 Area = tuple[slice, slice]  # rows and columns of a photo
 _AMBIGUOUS = 255  # not a class: the pixels of the frame around a point have different classes
@@ -37,6 +38,45 @@ class Layer(NamedTuple):
         return resample.footprint(self.matrix, self.scores.shape[1:], photo_size)
 
 
+class CompactLayer(NamedTuple):
+    """A layer whose scores are rounded to multiples of 1/255 and compressed.
+
+    Attributes:
+        steps: scores in units of 1/255, uint8 (classes, side, side).
+        matrix: as in `Layer`.
+        class_ids: as in `Layer`.
+    """
+
+    steps: CompactArray
+    matrix: np.ndarray
+    class_ids: tuple[int, ...]
+
+    @classmethod
+    def of(cls, layer: Layer) -> "CompactLayer":
+        """Compresses a layer."""
+        steps = CompactArray.of(np.rint(layer.scores * 255).astype(np.uint8))
+        return cls(steps, layer.matrix, layer.class_ids)
+
+    @property
+    def side(self) -> int:
+        """Side of the frame in its own pixels."""
+        return self.steps.shape[-1]
+
+    def area(self, photo_size: tuple[int, ...]) -> Area:
+        """Returns the rows and columns of a photo of a size that the frame covers."""
+        return resample.footprint(self.matrix, self.steps.shape[1:], photo_size)
+
+    def restore(self) -> Layer:
+        """Returns the layer with rounded scores."""
+        scores = self.steps.restore() * np.float32(1 / 255)
+        return Layer(scores, self.matrix, self.class_ids)
+
+
+def restore_layers(layers: Sequence[Layer | CompactLayer]) -> list[Layer]:
+    """Returns layers with scores that are arrays."""
+    return [layer.restore() if isinstance(layer, CompactLayer) else layer for layer in layers]
+
+
 def labels_of_layers(
     layers: Sequence[Layer], photo_size: tuple[int, ...]
 ) -> tuple[np.ndarray, Area]:
@@ -51,7 +91,7 @@ def labels_of_layers(
         which everything is background.
     """
     outermost = layers[-1].area(photo_size)
-    label_map = np.zeros(_size(outermost), np.uint8)
+    label_map = np.zeros(size_of(outermost), np.uint8)
     for layer in reversed(layers):
         area = layer.area(photo_size)
         ids = np.array(layer.class_ids, np.uint8)
@@ -59,13 +99,13 @@ def labels_of_layers(
         if layer is layers[-1]:
             label_map[:] = found
         else:
-            inside = _is_inside(layer, area)
-            np.copyto(label_map[_within(area, outermost)], found, where=inside)
+            inside = is_inside(layer, area)
+            np.copyto(label_map[within(area, outermost)], found, where=inside)
     return label_map, outermost
 
 
 def scores_of_layers(layers: Sequence[Layer], photo_size: tuple[int, ...]) -> np.ndarray:
-    """Returns the scores behind `labels_of_layers`.
+    """Returns the scores behind `labels_of_layers`, divided by their sum at each pixel.
 
     Args:
         layers: the frames; the first of them has all classes.
@@ -79,13 +119,15 @@ def scores_of_layers(layers: Sequence[Layer], photo_size: tuple[int, ...]) -> np
     scores[..., 0] = 1
     for layer in reversed(layers):
         area = layer.area(photo_size)
-        inside = np.ones((1, 1), bool) if layer is layers[-1] else _is_inside(layer, area)
+        inside = np.ones((1, 1), bool) if layer is layers[-1] else is_inside(layer, area)
         for c in range(scores.shape[-1]):
             if c in layer.class_ids:
                 values = resample_scores(layer.scores, layer.class_ids.index(c), layer.matrix, area)
             else:
-                values = np.zeros(_size(area), np.float32)
+                values = np.zeros(size_of(area), np.float32)
             np.copyto(scores[(*area, c)], values, where=inside)
+    # Windows of parts overlap, and where several of them predict a class, the sum exceeds 1.
+    scores /= scores.sum(axis=-1, keepdims=True)
     return scores
 
 
@@ -117,7 +159,7 @@ def resample_labels(frame_scores: np.ndarray, matrix: np.ndarray, area: Area) ->
     agree = np.all([corner == corners[0] for corner in corners[1:]], axis=0)
     cells = np.where(agree, corners[0], _AMBIGUOUS)
     to_frame = resample.shift_origin(resample.invert_matrix(matrix), *area)
-    labels = resample.sample_nearest(cells, to_frame + [[0, 0, 0.5], [0, 0, 0.5]], _size(area))
+    labels = resample.sample_nearest(cells, to_frame + [[0, 0, 0.5], [0, 0, 0.5]], size_of(area))
     rows, columns = np.nonzero(labels == _AMBIGUOUS)
     pixels = np.stack([columns, rows], axis=1).astype(np.float64)
     points = resample.transform_points(to_frame, pixels)
@@ -153,17 +195,17 @@ def resample_scores(frame_scores: np.ndarray, c: int, matrix: np.ndarray, area: 
         float32 (rows, columns).
     """
     to_frame = resample.shift_origin(resample.invert_matrix(matrix), *area)
-    return resample.warp(frame_scores[c], to_frame, _size(area), outside=float(c == 0))
+    return resample.warp(frame_scores[c], to_frame, size_of(area), outside=float(c == 0))
 
 
-def _is_inside(layer: Layer, area: Area) -> np.ndarray:
+def is_inside(layer: Layer, area: Area) -> np.ndarray:
     """Returns which pixels of a photo lie in a frame, half a pixel from its outermost pixels."""
     inner = np.pad(np.ones((layer.side - 2, layer.side - 2), np.uint8), 1)
     to_frame = resample.shift_origin(resample.invert_matrix(layer.matrix), *area)
-    return resample.sample_nearest(inner, to_frame, _size(area)) == 1
+    return resample.sample_nearest(inner, to_frame, size_of(area)) == 1
 
 
-def _within(area: Area, outer: Area) -> Area:
+def within(area: Area, outer: Area) -> Area:
     """Returns the slices of an area in an array of a larger area."""
     rows, columns = (
         slice(inner.start - edge.start, inner.stop - edge.start)
@@ -172,6 +214,7 @@ def _within(area: Area, outer: Area) -> Area:
     return rows, columns
 
 
-def _size(area: Area) -> tuple[int, int]:
+def size_of(area: Area) -> tuple[int, int]:
+    """Returns the number of rows and columns of an area."""
     rows, columns = area
     return rows.stop - rows.start, columns.stop - columns.start

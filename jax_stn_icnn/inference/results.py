@@ -2,19 +2,30 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.faces import framing, resample
-from jax_stn_icnn.inference.resampling import Area, Layer, labels_of_layers, scores_of_layers
+from jax_stn_icnn.inference import soft_masks
+from jax_stn_icnn.inference.masks import Labelled
+from jax_stn_icnn.inference.pixels import Pixels
+from jax_stn_icnn.inference.resampling import (
+    Area,
+    CompactLayer,
+    Layer,
+    labels_of_layers,
+    restore_layers,
+    scores_of_layers,
+)
 
 Box = tuple[float, float, float, float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class FaceResult:
+class FaceResult(Labelled):
     """One face of a photo.
 
     Boxes are (x0, y0, x1, y1), the centers of their corner pixels, in pixels of the photo, and may
@@ -23,6 +34,11 @@ class FaceResult:
     Attributes:
         box: the face from forehead to chin, as detected or given. For landmarks and for
             `detect=False` it is computed from the frame.
+        score: the detector's score of the face, 0..1; None if the detector has none, or if the face
+            was given.
+        landmarks: (x, y) of the centers of eye 1 and eye 2, the tip of the nose, and the corners 1
+            and 2 of the mouth, in pixels of the photo, as detected or given, float64 (5, 2); None
+            if the face was located by a box.
         windows: part name -> box of the part's window; of a rotated face, the bounding box of the
             window.
         found: names of the parts that have at least one pixel.
@@ -34,15 +50,17 @@ class FaceResult:
     """
 
     box: Box
+    score: float | None
+    landmarks: np.ndarray | None = dataclasses.field(repr=False)
     windows: dict[str, Box]
     found: tuple[str, ...]
     coarse_labels: np.ndarray = dataclasses.field(repr=False)
     matrix: np.ndarray
     photo_size: tuple[int, ...]
     anatomy: Anatomy = dataclasses.field(repr=False)
-    _layers: tuple[Layer, ...] = dataclasses.field(repr=False)  # the frame first
-    _area: Area = dataclasses.field(repr=False)
-    _labels: np.ndarray = dataclasses.field(repr=False)
+    _layers: tuple[Layer | CompactLayer, ...] = dataclasses.field(repr=False)  # the frame first
+    _pixels: Pixels = dataclasses.field(repr=False)
+    _index: int = 0  # among the owners of the pixels
 
     @classmethod
     def from_frame(
@@ -56,6 +74,9 @@ class FaceResult:
         matrix: np.ndarray,
         photo_size: tuple[int, ...],
         wide_scores: Sequence[np.ndarray] = (),
+        landmarks: np.ndarray | None = None,
+        score: float | None = None,
+        exact_scores: bool = False,
     ) -> "FaceResult":
         """Resamples the networks' outputs for a frame to the photo.
 
@@ -70,6 +91,10 @@ class FaceResult:
             wide_scores: scores of the global classes in the wide frame, and in the far frame,
                 float32 (global classes, rows, columns); around the last of the given frames
                 everything is background.
+            landmarks: as in the class.
+            score: as in the class.
+            exact_scores: whether to store the scores as they are; by default they are rounded to
+                multiples of 1/255 and compressed. Labels are those of the exact scores.
 
         Returns:
             The result of the face.
@@ -83,6 +108,8 @@ class FaceResult:
         present = set(draw.ids_in(label_map, anatomy.num_classes))
         return cls(
             box=_as_box(box),
+            score=score,
+            landmarks=landmarks,
             windows={
                 part.name: _as_box(_bounding_box(window, matrix))
                 for part, window in zip(anatomy.parts, windows, strict=True)
@@ -96,9 +123,8 @@ class FaceResult:
             matrix=matrix,
             photo_size=photo_size,
             anatomy=anatomy,
-            _layers=tuple(layers),
-            _area=area,
-            _labels=label_map,
+            _layers=tuple(layers) if exact_scores else tuple(map(CompactLayer.of, layers)),
+            _pixels=Pixels.of(photo_size, area, label_map),
         )
 
     @property
@@ -120,76 +146,149 @@ class FaceResult:
         return [(layer.matrix, layer.side) for layer in self._layers]
 
     @property
+    def frame_area(self) -> Area:
+        """Rows and columns of the photo that contain the frame."""
+        return self._layers[0].area(self.photo_size)
+
+    @property
     def labels(self) -> np.ndarray:
         """Class ids of this face's pixels, uint8 (height, width) of the photo.
 
-        Pixels of other faces' classes are background: each pixel belongs to one face at most, and
-        the faces' labels together are those of the photo.
+        Pixels of other faces' classes are background: each pixel belongs to one face, and the
+        faces' labels together are those of the photo. Each access decompresses them.
         """
-        label_map = np.zeros(self.photo_size, np.uint8)
-        label_map[self._area] = self._labels
-        return label_map
+        return self._pixels.labels_of_face(self._index)
 
     @property
-    def area(self) -> Area:
-        """Rows and columns of the photo outside of which the face has no pixels."""
-        return self._area
+    def pixels(self) -> Pixels:
+        """Labels of the photo's pixels, those of other faces included, and their owners."""
+        return self._pixels
 
-    @property
-    def area_labels(self) -> np.ndarray:
-        """The `labels` of `area`."""
-        return self._labels
-
-    def with_labels(self, label_map: np.ndarray, area: Area) -> "FaceResult":
+    def with_pixels(self, pixels: Pixels, index: int) -> "FaceResult":
         """Returns the same face with other labels.
 
         Args:
-            label_map: class ids, uint8 (rows, columns) of the area.
-            area: rows and columns of the photo outside of which the face has no pixels.
+            pixels: labels of the photo's pixels, and their owners.
+            index: index of the face among the owners.
         """
-        return dataclasses.replace(self, _labels=label_map, _area=area)
+        return dataclasses.replace(self, _pixels=pixels, _index=index)
+
+    def soft_mask(self, *names: str) -> np.ndarray:
+        """Returns the share of one or more classes in the face's scores at each pixel.
+
+        It is 0 at the pixels of other faces, and at the background that is nearer to them.
+
+        Args:
+            *names: as for `mask`.
+
+        Returns:
+            float32 (height, width), 0..1, greater than 0.5 exactly where `mask(*names)` is True.
+
+        Raises:
+            ValueError: no name is given, or one is unknown.
+        """
+        ids = self.anatomy.mask_ids(names)
+        return soft_masks.soft_mask({self._index: self._layers}, self._pixels, ids)
 
     def scores(self) -> np.ndarray:
         """Class scores, float32 (height, width, classes), regardless of other faces.
 
-        Outside of all frames of the face, the score of background is 1.
+        They sum to 1 at each pixel. Outside of all frames of the face, the score of background is
+        1. Scores of the frames are rounded to multiples of 1/255, so that the largest one may
+        belong to another class than `labels` where two are about equal;
+        `FaceParser.load(exact_scores=True)` stores them exactly, in 23 MB per face instead of
+        about 0.6 MB.
         """
-        return scores_of_layers(self._layers, self.photo_size)
+        return scores_of_layers(restore_layers(self._layers), self.photo_size)
+
+
+class Crop(NamedTuple):
+    """The region of a photo around a face.
+
+    Attributes:
+        image: RGB, uint8 (rows, columns, 3).
+        mask: bool (rows, columns).
+        box: (x0, y0, x1, y1) in the photo, the centers of the region's corner pixels.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    box: tuple[int, int, int, int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PhotoResult:
+class PhotoResult(Labelled):
     """The result of parsing a photo.
 
     Attributes:
         image: the photo as RGB, uint8 (height, width, 3).
-        labels: class ids, uint8 (height, width), those of all faces.
         faces: the faces, in the order in which they were detected or given.
         anatomy: the classes and parts.
     """
 
     image: np.ndarray = dataclasses.field(repr=False)
-    labels: np.ndarray = dataclasses.field(repr=False)
     faces: list[FaceResult]
     anatomy: Anatomy = dataclasses.field(repr=False)
+    _pixels: Pixels = dataclasses.field(repr=False)
 
-    def mask(self, *names: str) -> np.ndarray:
-        """Returns the mask of one or more classes.
+    @property
+    def labels(self) -> np.ndarray:
+        """Class ids of all faces, uint8 (height, width); each access decompresses them."""
+        return self._pixels.labels()
+
+    def soft_mask(self, *names: str) -> np.ndarray:
+        """Returns the share of one or more classes in the scores at each pixel.
+
+        For a photo of several people, the scores of a pixel are those of the face to which it
+        belongs, or which is nearest for background.
 
         Args:
-            *names: class names, such as "hair", or "upper_lip", "lower_lip".
+            *names: as for `mask`.
 
         Returns:
-            bool (height, width), True where a pixel has one of the classes.
+            float32 (height, width), 0..1, greater than 0.5 exactly where `mask(*names)` is True.
 
         Raises:
-            ValueError: no name is given, or one is unknown; the message lists the names.
+            ValueError: no name is given, or one is unknown.
         """
-        if not names:
-            raise ValueError(f"name a class: one or more of {', '.join(self.anatomy.classes)}")
-        wanted = np.zeros(256, bool)
-        wanted[list(self.anatomy.ids(names))] = True
-        return wanted[self.labels]
+        ids = self.anatomy.mask_ids(names)
+        layers = {face._index: face._layers for face in self.faces}
+        return soft_masks.soft_mask(layers, self._pixels, ids)
+
+    def cutout(self, *names: str) -> np.ndarray:
+        """Returns the photo with transparency around one or more classes.
+
+        Args:
+            *names: as for `mask`; by default "person", everything but background.
+
+        Returns:
+            RGBA, uint8 (height, width, 4). The opacity is the soft mask in 0..255, greater than 127
+            exactly where `mask(*names)` is True; the colour of transparent pixels is 0.
+
+        Raises:
+            ValueError: a name is unknown.
+        """
+        return soft_masks.cut_out(self.image, self.soft_mask(*(names or ("person",))))
+
+    def crop(self, face: int, *names: str) -> Crop:
+        """Returns the region of the photo around a face, and the mask of the face there.
+
+        Args:
+            face: index of the face.
+            *names: classes of the mask, as for `mask`; by default "person", everything but
+                background.
+
+        Returns:
+            The bounding box of the frame within the photo, empty if the frame is outside of it.
+
+        Raises:
+            IndexError: there is no such face.
+            ValueError: a name is unknown.
+        """
+        rows, columns = self.faces[face].frame_area
+        mask = self.faces[face].mask(*(names or ("person",)))
+        box = (columns.start, rows.start, columns.stop - 1, rows.stop - 1)
+        return Crop(self.image[rows, columns].copy(), mask[rows, columns].copy(), box)
 
     def overlay(self, alpha: float = 0.6, *, legend: bool = False) -> np.ndarray:
         """Returns the photo blended with the colours of the classes.
@@ -201,8 +300,9 @@ class PhotoResult:
         Returns:
             RGB, uint8 (height, width, 3), with more rows for a legend.
         """
-        picture = draw.overlay(self.image, self.labels, self.anatomy, alpha)
-        return draw.with_legend(picture, self.labels, self.anatomy) if legend else picture
+        labels = self.labels
+        picture = draw.overlay(self.image, labels, self.anatomy, alpha)
+        return draw.with_legend(picture, labels, self.anatomy) if legend else picture
 
 
 def _bounding_box(window: np.ndarray, matrix: np.ndarray) -> np.ndarray:

@@ -6,22 +6,17 @@ the segmentation contradicts it. What is a face at no rotation is dropped.
 """
 
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from jax_stn_icnn import ops
-from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
-from jax_stn_icnn.compilation.compile import compile_program
-from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.faces import framing, resample
-from jax_stn_icnn.faces.detectors import Detector
-from jax_stn_icnn.faces.search import FaceSearch
-from jax_stn_icnn.faces.yunet import Detection, largest_first
+from jax_stn_icnn.faces.yunet import Detection
+from jax_stn_icnn.inference.programs import LazyProgram, make_program
 from jax_stn_icnn.models.pipeline import STNiCNN
-from jax_stn_icnn.ops.platform import current_implementations
 
 _BATCH = 4
 _ANGLES = np.arange(12) * np.pi / 6
@@ -45,10 +40,7 @@ _MIN_AGREEMENT, _PROFILE_SCORE, _PROFILE_AGREEMENT = 0.7, 0.8, 0.25
 
 
 class RotationCheck:
-    """Detects faces, and checks the doubtful ones with the coarse network.
-
-    The network is compiled for the first doubtful face. Calls must not overlap.
-    """
+    """Checks doubtful faces; the network is compiled for the first one. Threads may share it."""
 
     def __init__(self, model: STNiCNN, variables: Mapping[str, Any], frame_size: int):
         """Creates the check.
@@ -58,25 +50,14 @@ class RotationCheck:
             variables: the variables of the model, on the device.
             frame_size: side of the frames.
         """
-        self._model, self._variables, self._frame_size = model, variables, frame_size
+        self._variables, self._frame_size = variables, frame_size
         anatomy = model.config.anatomy
         parts = [[name for name in part if name in anatomy.classes] for part in _PARTS]
         self._ids = [anatomy.ids(part) for part in parts] if all(parts) else []
-
-    def detect(self, detector: Detector, image: np.ndarray) -> Any:
-        """Returns the output of a detector, with checked landmarks, without what is no face.
-
-        Args:
-            detector: the detector; only faces of a `FaceSearch` are checked.
-            image: RGB, uint8 (height, width, 3).
-
-        Returns:
-            Boxes (faces, 4) or landmarks (faces, 5, 2).
-        """
-        if not isinstance(detector, FaceSearch):
-            return detector(image)
-        faces = [self.check(image, face) for face in detector.detect(image)]
-        return largest_first([face for face in faces if face is not None])
+        frames = jax.ShapeDtypeStruct((_BATCH, frame_size, frame_size, 3), np.uint8)
+        self._program = LazyProgram(
+            partial(make_program, "coarse segmentation", _coarse_probs, model, variables, frames)
+        )
 
     def check(self, image: np.ndarray, face: Detection) -> Detection | None:
         """Returns a face with the landmarks that agree best with the coarse segmentation.
@@ -170,18 +151,6 @@ class RotationCheck:
             near = np.abs(points - center).max(axis=-1) <= _TOLERANCE
             scores.append(probs[near][:, list(ids)].sum(axis=-1).max(initial=0.0))
         return float(np.mean(scores))
-
-    @cached_property
-    def _program(self) -> Any:
-        """The compiled coarse network."""
-        frames = jax.ShapeDtypeStruct((_BATCH, *(self._frame_size,) * 2, 3), np.uint8)
-        return cached_program(
-            "coarse segmentation",
-            (self._model, current_implementations(), shapes_and_types((self._variables, frames))),
-            lambda: prevent_inlining(_coarse_probs.lower(self._model, self._variables, frames)),
-            partial(compile_program, save_memory=True),
-            list(jax.tree.leaves(self._variables)[0].devices()),
-        )
 
 
 @partial(jax.jit, static_argnames="model")

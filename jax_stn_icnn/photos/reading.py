@@ -1,9 +1,11 @@
 """Converts files, Pillow images and arrays to RGB, uint8 (H, W, 3).
 
-Only this module decodes untrusted bytes. Transparent pixels are blended with white, as most viewers
-do; the rotation in EXIF is applied; of an animation the first frame is used.
+Only this module decodes untrusted bytes. As in most viewers, transparent pixels are blended with
+white, the orientation in EXIF is applied, colours are converted to sRGB, and damaged metadata is
+ignored. Of an animation or a file of several pictures the first is read.
 """
 
+import io
 import math
 import os
 import stat
@@ -16,10 +18,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import ExifTags, Image
 
+from jax_stn_icnn.photos.colour import to_srgb
+from jax_stn_icnn.photos.metadata import repaired
+
 # Raster formats that Pillow itself decodes: for others, such as EPS, it starts external programs.
-FORMATS = ("BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# JPEG includes MPO.
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+# The format that the extra `heic` adds to Pillow, and the major brands of its files.
+HEIF = "HEIF"
+_HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 SUFFIXES = tuple(
-    ".bmp .gif .jpg .jpeg .jp2 .png .pbm .pgm .ppm .tif .tiff .webp".split()
+    ".avif .bmp .gif .heic .heif .jfif .jp2 .jpe .jpeg .jpg .mpo .pbm .pgm .png .ppm .tif .tiff "
+    ".webp".split()
 )  # of the images in a folder; a file that is named itself may have any suffix
 MAX_SIDE = 32_766  # pixels: the limit of OpenCV, which resamples the image
 # Photos of more pixels are decoded one at a time: converting a transparent one of the largest size
@@ -65,12 +75,14 @@ def to_rgb(photo: Any, name: str = "image") -> np.ndarray:
     """Converts a photo to RGB.
 
     Args:
-        photo: a path; a Pillow image of any mode; or an array (H, W), (H, W, 3) or (H, W, 4), the
-            fourth channel being opacity: uint8, or floats in 0..1.
+        photo: a path; a Pillow image of any mode; or an array (H, W), (H, W, 3) or (H, W, 4) in the
+            order red, green, blue, opacity: uint8, or floats in 0..1. (OpenCV's arrays have the
+            order blue, green, red.)
         name: name of a photo without a path in error messages.
 
     Returns:
-        uint8 (H, W, 3); it may share memory with the input and must not be written to.
+        Red, green and blue of sRGB, uint8 (H, W, 3); it may share memory with the input and must
+        not be written to.
 
     Raises:
         OSError: the file cannot be opened.
@@ -83,20 +95,67 @@ def to_rgb(photo: Any, name: str = "image") -> np.ndarray:
     return _from_array(photo, name)
 
 
+def count_frames(path: str | os.PathLike[str]) -> int:
+    """Returns the number of pictures in a file, of which `to_rgb` reads the first.
+
+    Args:
+        path: a file that `to_rgb` can read. If frames other than the first are damaged, only the
+            first is counted.
+    """
+    with _open(path) as file:
+        try:
+            with _open_image(file, str(path)) as image:
+                return getattr(image, "n_frames", 1)
+        except _DECODING_ERRORS:
+            return 1
+
+
 def _read(path: str | os.PathLike[str]) -> np.ndarray:
     with _open(path) as file:
         try:
-            # Only reads the header.
-            image = Image.open(file, formats=FORMATS)
-        except Image.UnidentifiedImageError as error:
-            known = ", ".join(FORMATS)
-            raise PhotoError(f"{path} is not an image of a known format ({known})") from error
-        except Image.DecompressionBombError as error:
-            raise PhotoError(f"{path} is too large: {error}") from error
-        except _DECODING_ERRORS as error:
-            raise PhotoError(f"{path} is damaged: {_describe(error)}") from error
-        with image:
-            return _decode(image, str(path))
+            return _decode_file(file, str(path))
+        except PhotoError:
+            for content in repaired(file):
+                try:
+                    return _decode_file(io.BytesIO(content), str(path))
+                except PhotoError:
+                    continue
+            raise
+
+
+def _decode_file(file: BinaryIO, name: str) -> np.ndarray:
+    with _open_image(file, name) as image:
+        return _decode(image, name)
+
+
+def _open_image(file: BinaryIO, name: str) -> Image.Image:
+    """Opens an image, of which only the header is read."""
+    head = file.read(12)
+    file.seek(0)
+    formats: tuple[str, ...] = FORMATS
+    if head[4:8] == b"ftyp" and head[8:] in _HEIF_BRANDS:
+        _register_heif(name)
+        formats = (*FORMATS, HEIF)
+    try:
+        return Image.open(file, formats=formats)
+    except Image.UnidentifiedImageError as error:
+        known = ", ".join(formats)
+        raise PhotoError(f"{name} is not an image of a known format ({known})") from error
+    except Image.DecompressionBombError as error:
+        raise PhotoError(f"{name} is too large: {error}") from error
+    except _DECODING_ERRORS as error:
+        raise PhotoError(f"{name} is damaged: {_describe(error)}") from error
+
+
+def _register_heif(name: str) -> None:
+    """Adds HEIF to Pillow's formats."""
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise PhotoError(
+            f"{name} is a HEIC photo, which needs the extra heic: pip install 'jax-stn-icnn[heic]'"
+        ) from error
+    pillow_heif.register_heif_opener()
 
 
 def _open(path: str | os.PathLike[str]) -> BinaryIO:
@@ -123,17 +182,51 @@ def _decode(image: Image.Image, name: str) -> np.ndarray:
 
 def _upright_rgb(image: Image.Image) -> np.ndarray:
     image.load()
-    # `ImageOps.exif_transpose` also rewrites the other tags, and fails where one is malformed.
-    transposition = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    transposition = _UPRIGHT.get(_orientation(image))
     if transposition is not None:
         image = image.transpose(transposition)
+    image, opacity = _split_opacity(image)
+    image = to_srgb(image).convert("RGB")
+    if opacity is None:
+        return np.asarray(image)
+    image.putalpha(opacity)
+    return _blend_with_white(image)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Returns the EXIF orientation, 1..8, of an image other than TIFF, which Pillow itself rotates.
+
+    `ImageOps.exif_transpose` also rewrites the other tags, and fails where one is malformed.
+    `Image.getexif` also reads the orientation in XMP, which viewers ignore.
+    """
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except _DECODING_ERRORS:
+        return 1
+
+
+def _split_opacity(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Returns an image of mode L, RGB or CMYK, and the opacity of its pixels, of mode L."""
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        # Of 16 bits, or of 32 of which 16 are used.
+        gray = _from_floats(values) if image.mode == "F" else _from_16_bits(values)
+        opacity = None
+        if (transparent := image.info.get("transparency")) is not None:
+            opacity = Image.fromarray((values != transparent) * np.uint8(255))
+        return _with_profile(Image.fromarray(gray), image), opacity
     if image.has_transparency_data:
-        return _blend_with_white(image)
-    if image.mode.startswith("I"):  # 16 bits, or 32 of which 16 are used
-        return _gray_to_rgb(_from_16_bits(np.asarray(image)))
-    if image.mode == "F":
-        return _gray_to_rgb(_from_floats(np.asarray(image)))
-    return np.asarray(image.convert("RGB"))
+        image = image.convert("LA" if image.mode in ("L", "LA", "La") else "RGBA")
+        return _with_profile(image.convert(image.mode[:-1]), image), image.getchannel("A")
+    return image if image.mode in ("L", "RGB", "CMYK") else image.convert("RGB"), None
+
+
+def _with_profile(image: Image.Image, original: Image.Image) -> Image.Image:
+    """Adds the colour profile of the original to an image made from it."""
+    image.info["icc_profile"] = original.info.get("icc_profile")
+    return image
 
 
 def _blend_with_white(image: Image.Image) -> np.ndarray:

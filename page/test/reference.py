@@ -112,7 +112,7 @@ def _scores() -> dict[str, Any]:
             for matrix in places.values()
         ]
         maps = {name: face.labels for name, face in zip(places, faces, strict=True)}
-        maps["merged"] = merge_faces(faces, np.zeros((*size, 3), np.uint8))[0]
+        maps["merged"] = merge_faces(faces, np.zeros((*size, 3), np.uint8))[0].labels()
         labels[kind] = {name: _array(f"labels-{kind}-{name}", each) for name, each in maps.items()}
     return {
         "scores": _array("scores", np.moveaxis(scores, 0, -1)),
