@@ -1,5 +1,6 @@
 """Files that are complete or absent: written under another name, and renamed at the end."""
 
+import errno
 import os
 import re
 import socket
@@ -7,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_SUFFIX = ".partial"
+# Numbers of the errors after which nothing more can be written to a disk.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Writes a file under a temporary name and renames it when it is complete.
 
-    The temporary name contains the process, so that several processes may write the same file. An
-    error removes the temporary file.
+    Several processes may write the same file. An error removes the temporary file.
 
     Args:
         path: The file, which is replaced if it exists. Its folder must exist.
@@ -23,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     Raises:
         OSError: The file cannot be written; the error names it.
     """
-    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}{_SUFFIX}")
+    temporary = temporary_path(path)
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -42,11 +43,21 @@ def write_text(path: Path, text: str) -> None:
 
 def remove_partial_files(folder: Path) -> None:
     """Removes the temporary files of processes that were killed on this machine, at any depth."""
-    pattern = re.compile(rf"\..*\.{re.escape(_host())}-(\d+){re.escape(_SUFFIX)}")
-    for path in folder.rglob(f".*{_SUFFIX}"):
+    pattern = re.compile(rf"\..*\.{_host()}-(\d+)\.partial(\.\w+)?")
+    for path in folder.rglob(".*.partial*"):
         match = pattern.fullmatch(path.name)
         if match and not _is_running(int(match[1])):
             path.unlink(missing_ok=True)
+
+
+def temporary_path(path: Path) -> Path:
+    """Returns the name under which this process writes a file, of the same suffix."""
+    return path.with_name(f".{path.stem}.{_host()}-{os.getpid()}.partial{path.suffix}")
+
+
+def is_disk_error(error: Exception) -> bool:
+    """Whether an error tells that a disk is full, read-only or broken."""
+    return isinstance(error, OSError) and error.errno in _DISK_ERRORS
 
 
 def _host() -> str:

@@ -1,7 +1,6 @@
 """The directory of a run: one process at a time trains in it, and errors of its disk name it."""
 
 import contextlib
-import errno
 import os
 import socket
 from collections.abc import Iterator
@@ -9,14 +8,13 @@ from pathlib import Path
 
 import filelock
 
-from jax_stn_icnn.atomic import remove_partial_files
+from jax_stn_icnn.atomic import is_disk_error, remove_partial_files
 from jax_stn_icnn.io.weights import WEIGHTS
 from jax_stn_icnn.train.checkpoints import CHECKPOINTS
 
 LOCK = ".lock"
 # The file with the process that holds the lock, for the message.
 _OWNER = ".process"
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 @contextlib.contextmanager
@@ -63,7 +61,7 @@ def name_intact_files(workdir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if not is_disk_error(error):
             raise
         steps = [
             int(path.name) for path in (workdir / CHECKPOINTS).glob("*") if path.name.isdigit()
@@ -71,7 +69,7 @@ def name_intact_files(workdir: Path) -> Iterator[None]:
         intact = [f"the checkpoint of step {max(steps)}"] if steps else []
         intact += [WEIGHTS] if (workdir / WEIGHTS).exists() else []
         raise OSError(
-            f"{error.filename or workdir}: {os.strerror(error.errno)}; "
+            f"{error.filename or workdir}: {error.strerror}; "
             f"intact: {' and '.join(intact) or 'nothing, no checkpoint was complete'}; the same "
             "command continues when the disk can be written"
         ) from error
