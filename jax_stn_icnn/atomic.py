@@ -26,14 +26,16 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """
     temporary = temporary_path(path)
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
+        try:
+            with open(temporary, "wb") as file:
+                write(file)
+            os.replace(temporary, path)
+        finally:
+            if temporary.exists():  # On a read-only disk, unlinking any name is an error.
+                temporary.unlink()
     except OSError as error:
         # An error of a full disk names no file.
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
