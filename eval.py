@@ -35,13 +35,15 @@ from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.config import CENTROID
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import config as configs
+from jax_stn_icnn.train.arguments import name_unknown_field, parse_flags
 
 FACES_PER_PICTURE = 6
 
 _CKPT = flags.DEFINE_string(
     "ckpt", None, "Directory of a run, or a weights file (.safetensors).", required=True
 )
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config; by default that of the run.")
+with name_unknown_field():
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "Config; by default that of the run.")
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "Directory of prepared data sets; by default that of the config."
 )
@@ -94,7 +96,7 @@ def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], STNiCNN]:
     if _CONFIG.value is not None:
         config = _CONFIG.value
     elif run_config.exists():
-        config = ConfigDict(json.loads(run_config.read_text()))
+        config = configs.read(run_config)
     else:
         raise FileNotFoundError(f"{run_config} does not exist: set --config to the weights' config")
     configs.check(config)
@@ -239,4 +241,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

@@ -24,11 +24,13 @@ from jax_stn_icnn.anatomy import DATA_SETS
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
+from jax_stn_icnn.train.arguments import name_unknown_field, parse_flags
 from tfds_builders.archive import ArchiveError
 from tfds_builders.prepare import PrepareError, prepare
 
 _ROOT = Path(__file__).parent
-_CONFIG = config_flags.DEFINE_config_file("config", str(_ROOT / "configs/synthetic.py"))
+with name_unknown_field():
+    _CONFIG = config_flags.DEFINE_config_file("config", str(_ROOT / "configs/synthetic.py"))
 _WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; default: runs/<config>.")
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT of process 0, with several processes."
@@ -85,4 +87,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

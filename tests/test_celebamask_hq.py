@@ -170,6 +170,13 @@ def test_empty_masks_are_absent_parts_and_reported(files, tmp_path, caplog):
     assert message in caplog.text
 
 
+def test_faces_without_a_mask_of_the_skin_are_reported(files, tmp_path, caplog):
+    files = {name: data for name, data in files.items() if name != mask_name(30, "skin")}
+    archives.write_zip(files, tmp_path / "manual", archives.CELEBAMASK_ROOT)
+    build(tmp_path / "manual", tmp_path / "data")
+    assert "1 faces have no mask of the skin: 30" in caplog.text
+
+
 def again(data: bytes, size: tuple[int, int], quality: int) -> bytes:
     """Returns a JPEG, resized and compressed again."""
     file = io.BytesIO()
@@ -237,6 +244,10 @@ FAULTS = {
         f"{MASK}: cannot be decoded \\(not an image\\)",
     ),
     "mask of another size": (replace(MASK, white(32, 32)), f"{MASK}: has .* \\(32, 32\\)"),
+    "first mask of another size": (
+        replace(mask_name(10, "skin"), white(32, 32)),
+        "10_skin.png: has .* \\(32, 32\\), most masks of the image \\(64, 64\\)",
+    ),
     "mask of another shape": (
         replace(mask_name(10, "skin"), white(64, 32)),
         "10_skin.png: has .* \\(32, 64\\), not the aspect ratio of its image, \\(128, 128\\)",

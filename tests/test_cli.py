@@ -1,4 +1,5 @@
 import copy
+import errno
 import json
 import os
 
@@ -7,11 +8,13 @@ import pytest
 from PIL import Image
 
 from jax_stn_icnn.anatomy import DATA_SETS, NINE, DataSet
+from jax_stn_icnn.atomic import write_text
 from jax_stn_icnn.cli import main, writer
 from jax_stn_icnn.cli.outputs import Outputs
 from jax_stn_icnn.cli.progress import Progress
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.evaluation import draw
+from jax_stn_icnn.faces import detectors
 from jax_stn_icnn.inference.parser import FaceParser
 
 
@@ -173,7 +176,7 @@ def test_files_are_written_atomically(loads, small_parser, folder, tmp_path, mon
         replace(temporary, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer.os, "replace", fail)
+        patch.setattr(os, "replace", fail)
         assert main.main(command) == 1
     assert "no space left" in capsys.readouterr().err
     assert not [path for path in out.iterdir() if path.name.startswith("a.png")]
@@ -403,3 +406,39 @@ def test_the_cache_is_shown_and_cleared(tmp_path, capsys, monkeypatch):
         assert main.main(["cache", *arguments]) == 0
         assert capsys.readouterr().out == f"{text}\n"
     assert other.exists() and not any(entry.exists() for entry in entries)
+
+
+def test_a_full_disk_ends_the_command_with_one_line_and_it_continues_later(
+    loads, folder, tmp_path, capsys, monkeypatch
+):
+    (folder / "bad.jpg").unlink()
+    for name in "defgh":
+        Image.fromarray(picture(3)).save(folder / f"{name}.png")
+    out = tmp_path / "out"
+    command = ["parse", str(folder), "--out", str(out), "--no-detect"]
+
+    def write_until_full(path, text):
+        if path.name == "b.PNG.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write_text(path, text)
+
+    monkeypatch.setattr(writer, "write_text", write_until_full)
+    assert main.main(command) == 1
+    error = capsys.readouterr().err
+    assert error.count("error: ") == 1 and "Traceback" not in error
+    assert f"No space left on device: '{out / 'b.PNG.json'}'; the results of 1 inputs" in error
+    monkeypatch.setattr(writer, "write_text", write_text)
+    assert main.main(command) == 0
+    assert " 0 failed" in capsys.readouterr().out
+    assert not list(out.glob(".*"))
+
+
+def test_settings_name_the_content_of_a_detector_in_a_file(loads, folder, tmp_path, capsys):
+    file = tmp_path / "detector.onnx"
+    file.write_bytes(detectors.YUNET.read_bytes())
+    (folder / "bad.jpg").unlink()
+    command = ["parse", str(folder), "--out", str(tmp_path / "out"), "--detector", str(file)]
+    loads.parser.detector = lambda photo: np.zeros((0, 4))
+    assert main.main(command) == 0
+    digest = json.loads((tmp_path / "out" / "settings.json").read_text())["sha256 of the detector"]
+    assert digest == detectors.YUNET_SHA256

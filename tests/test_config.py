@@ -2,8 +2,12 @@ import importlib
 import json
 
 import pytest
+from absl import app, flags
+from ml_collections import config_flags
 
+from configs import common
 from jax_stn_icnn.data.config import AugmentConfig
+from jax_stn_icnn.train import arguments
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.stages import make_stages, plan
 
@@ -167,6 +171,41 @@ def test_the_message_names_a_contradiction(changes, message):
 def test_the_augmentation_has_the_flags_and_the_strengths():
     config = make(augment=False, mirror=True, photo__blur=0.5)
     assert configs.make_augmentation(config) == AugmentConfig(mirror=True, blur=0.5)
+
+
+def test_a_long_list_of_problems_is_cut():
+    config = make(**{f"field_{i}": i for i in range(30)})
+    with pytest.raises(ValueError) as caught:
+        configs.check(config)
+    first, *lines = str(caught.value).splitlines()
+    assert lines[0] == "  field_0 is not a field" and lines[10:] == ["  and 20 more"]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\0" * 40])
+def test_a_damaged_file_of_a_config_is_named(content, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=f"{path} is damaged"):
+        configs.read(path)
+    path.write_text(configs.to_json(make()))
+    assert configs.differences(configs.read(path), json.loads(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [("--config.foo=1", "'foo'"), ("--config.fine.lrr=1", "'lrr' Did you mean \"lr\" instead of")],
+)
+@pytest.mark.parametrize("is_default", [True, False])
+def test_an_unknown_field_on_the_command_line_is_one_line(flag, message, is_default, monkeypatch):
+    path = common.__file__
+    command = ["train.py", flag] if is_default else ["train.py", f"--config={path}", flag]
+    values = flags.FlagValues()
+    monkeypatch.setattr(app, "FLAGS", values)
+    monkeypatch.setattr("sys.argv", command)
+    with pytest.raises(SystemExit, match=f"error: the config has no field {message}"):
+        with arguments.name_unknown_field():
+            config_flags.DEFINE_config_file("config", path, flag_values=values)
+        arguments.parse_flags(command)
 
 
 def test_differences_omit_the_free_fields():

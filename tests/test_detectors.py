@@ -67,6 +67,12 @@ def test_the_cascade_detects_drawn_faces_of_several_sizes_and_nothing_else(canva
     assert np.all(np.abs((boxes[:, :2] + boxes[:, 2:]) / 2 - expected) < 0.25 * sides)
 
 
+def test_a_cascade_that_cannot_be_opened_is_an_error(monkeypatch):
+    monkeypatch.setattr(detectors, "_CASCADE", "no_such.xml")
+    with pytest.raises(ValueError, match="has no Haar cascade: use the detector yunet"):
+        detectors.make_detector("cascade")
+
+
 @pytest.mark.parametrize("name", detectors.NAMES)
 @pytest.mark.parametrize("size", [(1, 1), (3, 900), (200, 300), (3000, 10)])
 def test_no_face(name, size):

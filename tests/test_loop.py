@@ -3,8 +3,10 @@
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -20,7 +22,7 @@ from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.io import efficientnet, weights
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
-from jax_stn_icnn.train.checkpoints import Checkpoints
+from jax_stn_icnn.train.checkpoints import CHECKPOINTS, Checkpoints
 from jax_stn_icnn.train.logs import METRICS
 from jax_stn_icnn.train.step import compile_train_step
 from jax_stn_icnn.train.transfer import load_variables
@@ -73,7 +75,7 @@ def data(monkeypatch):
     monkeypatch.setattr(
         loop, "init_variables", lambda model, seed: random_variables(model, seed=seed)
     )
-    monkeypatch.setattr(draw, "curves", lambda path, metrics: path.touch())
+    monkeypatch.setattr(draw, "curves", lambda path, metrics, anatomy: path.touch())
     records = make_records()
     monkeypatch.setattr(opening, "open_source", lambda *_: records)
 
@@ -285,6 +287,7 @@ def test_another_number_of_unlabelled_photos_is_refused(steps, tmp_path):
 def test_a_run_writes_its_files(steps, tmp_path, capsys):
     train(make_config("coarse", "fine", epochs=1), tmp_path, steps)
     assert {path.name for path in tmp_path.iterdir()} == {
+        ".lock",
         "checkpoints",
         "config.json",
         "curves.png",
@@ -300,6 +303,85 @@ def test_a_run_writes_its_files(steps, tmp_path, capsys):
     assert (record["stage"], record["epoch"], record["f1_mean"]) == ("fine", 1, 1)
     assert record["loss"] > 0 and 0 <= record["loader_share"] <= 1
     assert f"fine 1/1  step {2 * STEPS}  loss" in capsys.readouterr().out
+
+
+def test_the_logged_loss_of_an_interrupted_epoch_is_that_of_an_undisturbed_one(steps, tmp_path):
+    config = make_config(epochs=1, checkpoint_every_steps=1)
+    train_interrupted(config, tmp_path / "run", steps, 3, kill)
+    losses = []
+    for name in ("run", "undisturbed"):
+        train(config, tmp_path / name, steps)
+        losses.append(json.loads((tmp_path / name / METRICS).read_text())["loss"])
+    assert losses[0] == losses[1]
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_restored(
+    undisturbed, steps, tmp_path, capfd
+):
+    config = make_config(checkpoint_every_steps=2)
+    train_interrupted(config, tmp_path, steps, 5, kill)
+    for path in (tmp_path / CHECKPOINTS / "4").glob("state/ocdbt.process_0/d/*"):
+        empty(path)
+    train(config, tmp_path, steps)
+    output, errors = capfd.readouterr()
+    assert f"{tmp_path / CHECKPOINTS / '4'} is damaged: state/" in output
+    assert "resumes after step 3" in output and "Traceback" not in errors
+    expected = undisturbed(FakeSteps, config)
+    jax.tree.map(np.testing.assert_array_equal, final_state(config, tmp_path), expected)
+
+
+def test_a_second_run_in_the_same_directory_is_refused(steps, tmp_path):
+    def start_another(step, metrics):
+        with pytest.raises(ValueError, match=f"process {os.getpid()} on .* trains in {tmp_path}"):
+            train(make_config(), tmp_path, FakeSteps())
+        return metrics
+
+    steps.hook = at(2, start_another)
+    train(make_config(), tmp_path, steps)
+    train(make_config(), tmp_path, steps)  # The lock is released.
+
+
+def test_training_in_a_thread_leaves_signals_to_the_program(steps, tmp_path):
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(train, make_config(), tmp_path, steps).result()
+    assert latest_step(tmp_path) == LAST
+
+
+def test_a_full_disk_ends_with_a_line_and_the_run_continues_later(
+    undisturbed, steps, monkeypatch, tmp_path
+):
+    config = make_config(checkpoint_every_steps=2)
+    free = shutil.disk_usage
+
+    def fill(step, metrics):
+        full = free(tmp_path)._replace(free=1000)
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
+        return metrics
+
+    steps.hook = at(3, fill)
+    message = rf"^{tmp_path}/checkpoints/3: No space left.*; intact: the checkpoint of step 2 and"
+    with pytest.raises(OSError, match=message):
+        train(config, tmp_path, steps)
+    steps.hook = None
+    monkeypatch.setattr(shutil, "disk_usage", free)
+    train(config, tmp_path, steps)
+    expected = undisturbed(FakeSteps, config)
+    jax.tree.map(np.testing.assert_array_equal, final_state(config, tmp_path), expected)
+
+
+def test_an_error_of_a_log_names_the_directory(steps, tmp_path):
+    steps.hook = at(1, lambda step, metrics: fill_disk(tmp_path / METRICS) or metrics)
+    with pytest.raises(OSError, match=f"^{tmp_path}.*: No space left on device; intact: nothing"):
+        train(make_config(), tmp_path, steps)
+
+
+def fill_disk(path):
+    path.unlink()
+    path.symlink_to("/dev/full")
 
 
 def test_sigterm_saves_the_state_and_the_message_names_it(steps, tmp_path):
@@ -350,6 +432,12 @@ def test_a_missing_split_is_reported_before_training(split, monkeypatch, tmp_pat
     with pytest.raises(ValueError, match="unknown split no_such"):
         loop.Run(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_split_is_reported_before_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(opening, "open_source", lambda *args: make_records(args[2] != "test"))
+    with pytest.raises(ValueError, match=r"dataset\.test is 'test', which has no records"):
+        loop.Run(make_config(), tmp_path / "run")
 
 
 def test_a_run_starts_from_the_weights_of_another_run(steps, tmp_path, capsys):

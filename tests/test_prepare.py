@@ -144,6 +144,19 @@ def test_a_build_in_another_process_is_refused(manual_dir, tmp_path, monkeypatch
     assert "Traceback" not in results[0].stderr
 
 
+def test_a_full_disk_is_one_error_and_leaves_nothing(manual_dir, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("write() failed: No space left on device; writing a file")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tensorflow_datasets.core.ExampleWriter.write", fail)
+        message = f"^{tmp_path}/helen/1.0.0: No space left on device; nothing of the data set"
+        with pytest.raises(prepare.PrepareError, match=message):
+            prepare.prepare("helen", tmp_path, manual_dir, "array_record")
+    assert not (tmp_path / "helen").exists()
+    assert prepare.prepare("helen", tmp_path, manual_dir, "array_record").startswith("prepared: ")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

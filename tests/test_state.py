@@ -1,8 +1,12 @@
+import os
+import re
+
 import grain
 import jax
 import numpy as np
+import pytest
 
-from jax_stn_icnn.train.checkpoints import Checkpoints
+from jax_stn_icnn.train.checkpoints import CHECKPOINTS, CHECKSUMS, Checkpoints
 from jax_stn_icnn.train.state import TrainState
 
 
@@ -56,5 +60,48 @@ def test_an_incomplete_checkpoint_is_ignored(tmp_path):
     half = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
     (half / "state").mkdir(parents=True)
     checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest_step == 3
+    checkpoints.close()
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def zero(path):
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("damage", "pattern", "problem"),
+    [
+        (truncate, "state/ocdbt.process_0/d/*", "state/.* does not match its checksum"),
+        (zero, "state/ocdbt.process_0/d/*", "state/.* does not match its checksum"),
+        (os.remove, "state/_METADATA", "'state/_METADATA' is missing"),
+        (empty, "record/*", "record/.* does not match its checksum"),
+        (empty, "data/*", "data/.* does not match its checksum"),
+        (empty, CHECKSUMS, f"{CHECKSUMS} is empty"),
+        (zero, CHECKSUMS, "is missing"),
+    ],
+)
+def test_damaged_checkpoints_are_removed_unless_all_are(damage, pattern, problem, tmp_path):
+    checkpoints, iterator = Checkpoints(tmp_path), make_iterator()
+    for step in (3, 4):
+        checkpoints.save(make_state(step), iterator, {}, step)
+    checkpoints.wait()
+    assert checkpoints.remove_damaged() == []
+    for path in (tmp_path / CHECKPOINTS / "4").glob(pattern):
+        damage(path)
+    (line,) = checkpoints.remove_damaged()
+    assert re.fullmatch(f"{tmp_path}/checkpoints/4 is damaged: .*{problem}", line)
+    assert checkpoints.latest_step == 3
+    for path in (tmp_path / CHECKPOINTS / "3").glob(pattern):
+        damage(path)
+    with pytest.raises(ValueError, match=r"all checkpoints are damaged \(.*checkpoints/3 is"):
+        checkpoints.remove_damaged()
     assert checkpoints.latest_step == 3
     checkpoints.close()

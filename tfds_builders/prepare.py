@@ -10,8 +10,10 @@ renames it after the last record. The next build removes such folders and starts
 """
 
 import contextlib
+import errno
 import importlib
 import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -56,14 +58,15 @@ def prepare(
     Raises:
       ArchiveError: if the archive is missing or damaged.
       PrepareError: if there is no such data set, it is complete in the other format, TensorFlow is
-        needed and not installed, or another process is preparing the same data set.
+        needed and not installed, another process is preparing the same data set, or the disk is
+        full or read-only.
     """
     if file_format == "tfrecord" and importlib.util.find_spec("tensorflow") is None:
         raise PrepareError("--file_format=tfrecord needs TensorFlow; pip install tensorflow")
     builder = _make_builder(name, data_dir, manual_dir, framing)
     destination = Path(builder.data_dir)
     if not destination.exists():
-        with _lock(destination.parent):
+        with _lock(destination.parent), _disk_errors(destination):
             _remove_incomplete(destination.parent)
             config = tfds.download.DownloadConfig(manual_dir=manual_dir)
             builder.download_and_prepare(download_config=config, file_format=file_format)
@@ -119,6 +122,20 @@ def _lock(folder: Path) -> Iterator[None]:
             if not any(folder.iterdir()):
                 folder.rmdir()
             raise
+
+
+@contextlib.contextmanager
+def _disk_errors(destination: Path) -> Iterator[None]:
+    """Adds to an error of a full or read-only disk that the command can run again."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        raise PrepareError(
+            f"{destination}: {os.strerror(error.errno)}; nothing of the data set was left there, "
+            "run the command again when the disk can be written"
+        ) from error
 
 
 def _remove_incomplete(folder: Path) -> None:

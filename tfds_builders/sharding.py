@@ -1,6 +1,8 @@
 """Data sets written shard by shard: bounded memory, progress, identical bytes on every build."""
 
+import errno
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,8 +24,13 @@ class _StableWriter(tfds.core.ExampleWriter):
     """
 
     def write(self, path, examples):
-        """Writes one shard; see the base class."""
-        return super().write(path, ((key, _sort_features(data)) for key, data in examples))
+        """Writes one shard; see the base class. Raises an OSError if the disk is full."""
+        try:
+            return super().write(path, ((key, _sort_features(data)) for key, data in examples))
+        except RuntimeError as error:  # array_record has no other
+            if (full := os.strerror(errno.ENOSPC)) in str(error):
+                raise OSError(errno.ENOSPC, full, str(path)) from error
+            raise
 
 
 def _sort_features(data: bytes) -> bytes:

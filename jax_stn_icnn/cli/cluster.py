@@ -376,7 +376,9 @@ class Worker:
                     self._write(job, result)
                     outcomes[job] = Outcome.of_photo(len(result.faces), path, job.photo)
                 except (OSError, ValueError, OpenCVError) as error:
-                    outcomes[job] = Outcome(error=str(error).replace(str(path), job.photo))
+                    outcome = Outcome.of_error(error)
+                    text = str(error).replace(str(path), job.photo)
+                    outcomes[job] = outcome._replace(error=text)
         return [outcomes[job] for job in jobs]
 
     def _fetch(self, job: Job, path: Path) -> Path:

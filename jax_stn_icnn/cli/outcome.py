@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import NamedTuple
 
+from jax_stn_icnn.atomic import is_disk_error
 from jax_stn_icnn.photos.reading import count_frames
 
 
@@ -14,11 +15,18 @@ class Outcome(NamedTuple):
             or was parsed by a worker that has died since.
         error: why it could not be parsed; None if it was.
         note: what the user should know about it; None if there is nothing.
+        ends: whether no further result can be written, since a disk is full or read-only.
     """
 
     num_faces: int | None = None
     error: str | None = None
     note: str | None = None
+    ends: bool = False
+
+    @classmethod
+    def of_error(cls, error: Exception) -> "Outcome":
+        """Returns the outcome if a result cannot be written."""
+        return cls(error=str(error), ends=is_disk_error(error))
 
     @classmethod
     def of_photo(cls, num_faces: int, path: Path, name: str) -> "Outcome":

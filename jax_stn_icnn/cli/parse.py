@@ -17,6 +17,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from jax_stn_icnn.atomic import remove_partial_files, write_atomically
 from jax_stn_icnn.cli import coco_file, settings, video, writer
 from jax_stn_icnn.cli.loading import load_parser, stream_options
 from jax_stn_icnn.cli.outcome import Outcome
@@ -77,7 +78,12 @@ def _report(args: argparse.Namespace, work: Work) -> int:
     print(*messages, sep="\n", end="\n" if messages else "", file=sys.stderr)
     failed = num_empty = 0
     with logging_redirect_tqdm(), Progress(work.num_todo, "photo") as progress:
-        for outcome in work.outcomes:
+        for number, outcome in enumerate(work.outcomes):
+            if outcome.ends:
+                raise OSError(
+                    f"{outcome.error}; the results of {work.num_done + number - failed} inputs are "
+                    "complete, the same command continues when the disk can be written"
+                )
             if outcome.error is not None:
                 tqdm.write(f"error: {outcome.error}", file=sys.stderr)
                 failed += 1
@@ -102,24 +108,23 @@ def _local_work(args: argparse.Namespace) -> Work:
         raise NotADirectoryError(f"--out is {out}, a file, but must be a folder")
     photos = [Path(photo) for photo in args.photos]
     found = files.find_files(photos, out, args.recursive, make_result_test())
-    current, settings_file = settings.to_json(args), out / settings.NAME
-    is_new = not settings_file.exists()
-    if not is_new:
-        settings.check(out, settings_file.read_text(), current)
+    current = settings.to_json(args)
+    if (out / settings.NAME).exists():
+        settings.check(out, (out / settings.NAME).read_text(), current)
     todo = [file for file in found.inputs if args.overwrite or not _is_done(file, out, outputs)]
     parser = load_parser(args) if todo else None
     if parser is not None:
         outputs.check(parser.model.config.anatomy)
         out.mkdir(parents=True, exist_ok=True)
-        if is_new:
-            writer.write_atomically(settings_file, lambda file: file.write(current.encode()))
+        remove_partial_files(out)
+        settings.store(out, current)
 
     def outcomes() -> Iterator[Outcome]:
         if parser is not None:
             yield from _parse_files(parser, todo, out, outputs, args)
         if outputs.coco and found.inputs:
             content = coco_file.merge(_read_json(out, found.inputs))
-            writer.write_atomically(out / coco_file.NAME, lambda file: file.write(content))
+            write_atomically(out / coco_file.NAME, lambda file: file.write(content))
 
     return Work(len(found.inputs) - len(todo), len(todo), found, outcomes())
 
@@ -155,7 +160,7 @@ def _parse_files(
             try:
                 yield Outcome(video.parse_video(parser, file.path, out / file.name, options))
             except (OSError, ValueError) as error:
-                yield Outcome(error=str(error))
+                yield Outcome.of_error(error)
 
 
 def _write_results(
@@ -169,7 +174,7 @@ def _write_results(
         try:
             writer.write_result(out / photo.name, result, outputs, photo.fingerprint)
         except OSError as error:
-            return Outcome(error=str(error))
+            return Outcome.of_error(error)
         except OpenCVError as error:
             return Outcome(error=f"{photo.path}: {error}")
         return Outcome.of_photo(len(result.faces), photo.path, str(photo.path))

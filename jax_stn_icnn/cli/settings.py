@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from jax_stn_icnn.atomic import write_text
 from jax_stn_icnn.faces import detectors
 from jax_stn_icnn.io.weights import weights_file
 
@@ -39,10 +40,35 @@ def to_json(args: argparse.Namespace) -> str:
         "weights": file.name,
         _DIGEST: hashlib.sha256(file.read_bytes()).hexdigest(),
         "faces": args.detector if args.detect else _NO_DETECTION,
+        "sha256 of the detector": _detector_digest(args),
         **selection,
         "ids": args.ids,
     }
     return json.dumps(content, indent=2) + "\n"
+
+
+def _detector_digest(args: argparse.Namespace) -> str | None:
+    """Returns the digest of a detector in a file; None for the others, which are in libraries."""
+    if not args.detect or args.detector in detectors.NAMES:
+        return None
+    return hashlib.sha256(Path(args.detector).expanduser().read_bytes()).hexdigest()
+
+
+def store(folder: Path, current: str) -> None:
+    """Writes the file into a folder, unless another process has written it in the meantime.
+
+    Args:
+        folder: the output folder.
+        current: content of `to_json` for the current options.
+
+    Raises:
+        ValueError: as in `check`.
+        OSError: the file cannot be written.
+    """
+    if (folder / NAME).exists():
+        check(folder, (folder / NAME).read_text(), current)
+    else:
+        write_text(folder / NAME, current)
 
 
 def is_settings_file(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """Parses a video and writes a video of overlays, without sound."""
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,13 @@ from typing import Any
 import cv2
 import numpy as np
 
+from jax_stn_icnn.atomic import temporary_path
 from jax_stn_icnn.cli.outputs import VIDEO
 from jax_stn_icnn.cli.progress import Progress
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.photos.reading import PhotoError
 
+_FULL = 2**20  # bytes; a disk with fewer has no room for a video
 _CODEC = "mp4v"  # of the codecs in OpenCV's wheels, the one that most players decode
 
 
@@ -34,7 +38,7 @@ def parse_video(parser: FaceParser, path: Path, base: Path, options: Mapping[str
     """
     base.parent.mkdir(parents=True, exist_ok=True)
     target = base.with_name(base.name + VIDEO)
-    temporary = target.with_name(f".{target.stem}.partial.mp4")
+    temporary = temporary_path(target)
     video, writer = cv2.VideoCapture(str(path)), None
     try:
         if not video.isOpened():
@@ -97,7 +101,9 @@ def _check_complete(path: Path, num_frames: int) -> None:
     written = int(video.get(cv2.CAP_PROP_FRAME_COUNT)) if video.isOpened() else 0
     video.release()
     if written != num_frames:
-        raise OSError(f"{path} has {written} of {num_frames} frames: is the disk full?")
+        if shutil.disk_usage(path.parent).free < _FULL:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        raise OSError(f"{path} has {written} of {num_frames} frames")
 
 
 def _frames(video: cv2.VideoCapture) -> Iterator[np.ndarray]:

@@ -1,17 +1,17 @@
 """Writes the output files of a photo, each atomically, the JSON last; `cli.outputs` lists them."""
 
 import json
-import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from jax_stn_icnn.anatomy import DATA_SETS, Anatomy
+from jax_stn_icnn.atomic import write_atomically, write_text
 from jax_stn_icnn.cli.outputs import CUTOUT, JSON, LABELS, OVERLAY, Outputs, mask_suffix
 from jax_stn_icnn.inference import coco
 from jax_stn_icnn.inference.results import FaceResult, PhotoResult
@@ -41,23 +41,7 @@ def write_result(base: Path, result: PhotoResult, outputs: Outputs, fingerprint:
         _write_masks(base.with_name(f"{base.name}.face{index}"), face, outputs)
     metadata = _metadata(base, result, outputs) | {"fingerprint": fingerprint}
     text = json.dumps(metadata, indent=2, allow_nan=False) + "\n"
-    write_atomically(base.with_name(base.name + JSON), lambda file: file.write(text.encode()))
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Writes a file under a temporary name and renames it when it is complete.
-
-    Args:
-        path: the file, which is replaced if it exists. Its folder must exist.
-        write: writes the content into the open binary file.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # exists only after an error
+    write_text(base.with_name(base.name + JSON), text)
 
 
 def _write_masks(base: Path, result: PhotoResult | FaceResult, outputs: Outputs) -> None:

@@ -74,12 +74,14 @@ def open_examples(
 
     Raises:
         FileNotFoundError: The data set is not prepared.
-        ValueError: The data set has no labels, the split is unknown, or the data set is prepared in
-            another format.
+        ValueError: The data set has no labels, the split is unknown or empty, or the data set is
+            prepared in another format.
     """
     data_set = framed_data_set(data_dir, name, framing)
     if not data_set.classes:
         raise ValueError(f"data set {name!r} has no labels, but an evaluation needs them")
     source = open_frames(data_dir, name, split, data_set, frame_size)
+    if len(source) == 0:
+        raise ValueError(f"the split {split!r} of {name!r} has no records")
     label_sets = make_label_sets(anatomy, [data_set])
     return Examples(source, data_set, anatomy, label_sets, frame_size), label_sets

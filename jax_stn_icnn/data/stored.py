@@ -6,13 +6,13 @@ This module does not import JAX; see `loader`.
 import hashlib
 import json
 import logging
-import os
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from jax_stn_icnn.atomic import write_text
 
 LOG = logging.getLogger(__name__)
 _SAMPLES = 64
@@ -73,9 +73,7 @@ def _save(path: Path, array: np.ndarray, again: str) -> None:
 
     A directory that cannot be written to costs only time, so that is only a warning.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        partial.write_text(json.dumps(array.tolist()), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, json.dumps(array.tolist()))
     except OSError as error:
         LOG.warning("%s cannot be written (%s); at the next start %s", path, error, again)

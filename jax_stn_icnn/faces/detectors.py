@@ -89,11 +89,7 @@ def make_detector(detector: str | Path | Detector, min_face_size: float | None =
     if callable(detector):
         return detector
     if detector == "cascade":
-        if not hasattr(cv2, "CascadeClassifier"):
-            raise ValueError(
-                f"OpenCV {cv2.__version__} has no Haar cascade: use the detector yunet, or install "
-                "OpenCV 4"
-            )
+        _load_cascade()
         return cascade
     if detector != "yunet" and Path(detector).suffix != ".onnx":
         raise ValueError(
@@ -127,6 +123,18 @@ def yunet_file() -> Path:
     return YUNET
 
 
+def _load_cascade() -> Any:
+    """Returns OpenCV's classifier; raises a ValueError if the installed OpenCV lacks it."""
+    data = getattr(cv2, "data", None)  # not in every distribution
+    if hasattr(cv2, "CascadeClassifier") and data is not None:
+        classifier = cv2.CascadeClassifier(data.haarcascades + _CASCADE)
+        if not classifier.empty():
+            return classifier
+    raise ValueError(
+        f"OpenCV {cv2.__version__} has no Haar cascade: use the detector yunet, or install OpenCV 4"
+    )
+
+
 def cascade(image: np.ndarray) -> np.ndarray:
     """Detects upright frontal faces with OpenCV's Haar cascade.
 
@@ -136,11 +144,8 @@ def cascade(image: np.ndarray) -> np.ndarray:
     Returns:
         Boxes, the largest first, float64 (faces, 4).
     """
-    import cv2.data
-
     small, to_photo = shrink(image, _CASCADE_SIDE)
-    classifier = cv2.CascadeClassifier(cv2.data.haarcascades + _CASCADE)
-    detections = classifier.detectMultiScale(
+    detections = _load_cascade().detectMultiScale(
         cv2.cvtColor(small, cv2.COLOR_RGB2GRAY),
         scaleFactor=1.1,
         minNeighbors=5,

@@ -22,7 +22,7 @@ from flax import traverse_util
 
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.geometry import COARSE_SIZE
-from jax_stn_icnn.io.weights import check_entries, save_weights
+from jax_stn_icnn.io.weights import check_entries, first_lines, save_weights
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS
@@ -113,12 +113,13 @@ def convert(
 
     Raises:
         ValueError: A network is missing, or entries are missing, unknown or of another shape; the
-            message lists all of them.
+            message lists the first of them.
     """
     if missing := [name for name in ("model1", "select_net", "model2") if name not in checkpoint]:
+        names = ", ".join(first_lines([str(name) for name in checkpoint])) or "nothing"
         raise ValueError(
             f"{source} has no {', '.join(missing)}: a checkpoint of the original has model1, "
-            f"select_net and model2, this one {', '.join(map(str, checkpoint)) or 'nothing'}"
+            f"select_net and model2, this one {names}"
         )
     resnet = any(name.startswith("model_res.") for name in checkpoint["select_net"])
     cropper = "resnet18" if resnet else "small"

@@ -5,7 +5,6 @@ Other frameworks read safetensors too, and loading a file never executes code.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +15,7 @@ import safetensors
 import safetensors.numpy
 from flax import traverse_util
 
+from jax_stn_icnn.atomic import write_atomically
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 
@@ -80,9 +80,8 @@ def save_weights(
     }
     if license:
         metadata["license"] = license
-    partial = Path(path).with_name(f".{Path(path).name}.partial")
-    partial.write_bytes(_sort_metadata(safetensors.numpy.save(arrays, metadata)))
-    os.replace(partial, path)
+    data = _sort_metadata(safetensors.numpy.save(arrays, metadata))
+    write_atomically(Path(path), lambda file: file.write(data))
 
 
 def _sort_metadata(data: bytes) -> bytes:

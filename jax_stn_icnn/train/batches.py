@@ -40,7 +40,7 @@ class Data:
 
         Raises:
             FileNotFoundError: A data set is not prepared, or there is no such folder of photos.
-            ValueError: No data set labels one of the classes by itself.
+            ValueError: A split is empty, or no data set labels one of the classes by itself.
         """
         dataset = config.dataset
         self._config, self._anatomy = config, anatomy
@@ -56,6 +56,7 @@ class Data:
             key: self._open(one.name, one.split, self._sets[key])
             for key, one in dataset.sources.items()
         }
+        self._check_sizes()
         self.unlabelled = [self._open_unlabelled(name) for name in unlabelled_names(config)]
         label_sets = make_label_sets(anatomy, [self._data_set, *self._sets.values()])
         if label_sets.absent:
@@ -128,6 +129,16 @@ class Data:
             process_index=jax.process_index() if shared else 0,
             process_count=jax.process_count() if shared else 1,
         )
+
+    def _check_sizes(self) -> None:
+        """Checks that no split is empty, so that training does not end at its first validation."""
+        dataset = self._config.dataset
+        fields = {f"dataset.{name}": (dataset[name], one) for name, one in self.splits.items()}
+        for name, one in self.sources.items():
+            fields[f"dataset.sources.{name}.split"] = dataset.sources[name].split, one
+        for field, (split, source) in fields.items():
+            if len(source) == 0:
+                raise ValueError(f"{field} is {split!r}, which has no records")
 
     def _rare_classes(self) -> RareClasses | None:
         dataset = self._config.dataset

@@ -6,12 +6,14 @@ A config is an `ml_collections.ConfigDict`; `configs/common.py` lists every fiel
 import json
 import math
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from jax_stn_icnn.anatomy import DATA_SETS, FRAMINGS
 from jax_stn_icnn.data.config import AugmentConfig
+from jax_stn_icnn.io.weights import first_lines
 from jax_stn_icnn.label_sets import make_label_sets
 from jax_stn_icnn.models.config import CENTROID, ENCODER, ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
@@ -153,7 +155,7 @@ FIELDS: dict[str, _Rule] = {
 
 
 def check(config: ConfigDict) -> None:
-    """Checks a config; the message lists all problems.
+    """Checks a config; the message lists the first problems.
 
     Args:
         config: The config.
@@ -185,7 +187,7 @@ def check(config: ConfigDict) -> None:
     if not problems:
         problems = _unlabelled_classes(config, model) + _contradictions(values, model)
     if problems:
-        raise ValueError("the config is wrong:\n  " + "\n  ".join(problems))
+        raise ValueError("the config is wrong:\n  " + "\n  ".join(first_lines(problems)))
 
 
 def _source_problems(config: ConfigDict) -> list[str]:
@@ -340,6 +342,23 @@ def flatten(config: ConfigDict | Mapping[str, Any], prefix: str = "") -> dict[st
 def to_json(config: ConfigDict) -> str:
     """Returns the config as JSON, with sorted fields."""
     return json.dumps(config.to_dict(), indent=2, sort_keys=True)
+
+
+def read(path: Path) -> ConfigDict:
+    """Returns the config in a file that `to_json` wrote.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: The file is damaged.
+    """
+    try:
+        return ConfigDict(dict(json.loads(path.read_text())))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): the command that trained the run writes it again"
+        ) from error
 
 
 def differences(config: ConfigDict, saved: Mapping[str, Any]) -> list[str]:

@@ -12,11 +12,12 @@ import jax
 from tqdm import tqdm
 
 from jax_stn_icnn.anatomy import Anatomy
+from jax_stn_icnn.atomic import write_text
 from jax_stn_icnn.evaluation.metrics import part_mean_title
 from jax_stn_icnn.evaluation.report import Report
 
 if TYPE_CHECKING:
-    from tensorboardX import SummaryWriter
+    from tensorboardX.event_file_writer import EventsWriter
 
 METRICS = "metrics.jsonl"
 
@@ -34,28 +35,48 @@ class Logs:
         """
         self._path = workdir / METRICS
         lines = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= step]
-        self._path.write_text("".join(lines))
+        write_text(self._path, "".join(lines))
         self._tensorboard, self._step = workdir / "tensorboard", step
 
     @functools.cached_property
-    def _writer(self) -> "SummaryWriter":
+    def _writer(self) -> "EventsWriter":
         # Imported on first use: tensorboardX imports PyTorch if that is installed, which takes
-        # longer than the rest of a start.
-        from tensorboardX import SummaryWriter
+        # longer than the rest of a start. Its `SummaryWriter` writes in a thread, where errors are
+        # lost.
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        return SummaryWriter(str(self._tensorboard), purge_step=self._step + 1)
+        self._tensorboard.mkdir(exist_ok=True)
+        writer = EventsWriter(str(self._tensorboard / "events"))
+        # TensorBoard omits the events of later steps that a killed run wrote.
+        start = SessionLog(status=SessionLog.START)
+        writer.write_event(Event(wall_time=time.time(), step=self._step + 1, session_log=start))
+        return writer
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Writes a record, which has a `step`; NaN becomes null."""
+        """Writes a record, which has a `step`; NaN becomes null.
+
+        Raises:
+            OSError: The disk is full.
+        """
         clean = {
             name: None if isinstance(value, float) and math.isnan(value) else value
             for name, value in record.items()
         }
         with self._path.open("a") as file:
             file.write(json.dumps(clean) + "\n")
-        for name, value in clean.items():
+        self._write_events(clean)
+
+    def _write_events(self, record: Mapping[str, Any]) -> None:
+        """Writes the numbers of a record to TensorBoard."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        for name, value in record.items():
             if isinstance(value, int | float) and name != "step":
-                self._writer.add_scalar(name, value, record["step"])
+                event = Event(wall_time=time.time(), step=record["step"])
+                event.summary.CopyFrom(scalar(name, value))
+                self._writer.write_event(event)
         self._writer.flush()
 
     def close(self) -> None:
@@ -70,22 +91,33 @@ class EpochMetrics:
     Metrics are read from the device one step late, so that the device always has a next step.
 
     Attributes:
-        count: Number of steps whose metrics have been read.
+        sums: Name -> sum of the metric over the steps of the epoch whose metrics have been read.
+        count: Number of those steps.
     """
 
-    def __init__(self, title: str, num_steps: int, done: int, batch_size: int, *, shown: bool):
+    def __init__(
+        self,
+        title: str,
+        num_steps: int,
+        batch_size: int,
+        sums: Mapping[str, float],
+        count: int,
+        *,
+        shown: bool,
+    ):
         """Starts the clock and the bar.
 
         Args:
             title: Title of the bar.
             num_steps: Number of steps of the epoch.
-            done: Number of steps before the run resumed.
             batch_size: Number of faces of a step.
+            sums: The sums before the run resumed; empty at the beginning of an epoch.
+            count: The number of steps in them.
             shown: Whether there is a bar.
         """
         self._bar = tqdm(
             total=num_steps * batch_size,
-            initial=done * batch_size,
+            initial=count * batch_size,
             desc=title,
             unit="face",
             disable=not shown,
@@ -93,8 +125,8 @@ class EpochMetrics:
         )
         self._batch_size = batch_size
         self._unread: tuple[int, Mapping[str, jax.Array]] | None = None
-        self._sums: dict[str, float] = {}
-        self.count = 0
+        self.sums, self.count = dict(sums), count
+        self._first = count
         self._start, self._waited = time.perf_counter(), 0.0
 
     def add_wait(self, seconds: float) -> None:
@@ -129,7 +161,7 @@ class EpochMetrics:
             raise FloatingPointError(f"step {step}: {values}")
         self.count += 1
         for name, value in values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
+            self.sums[name] = self.sums.get(name, 0.0) + value
         self._bar.update(self._batch_size)
         self._bar.set_postfix(loss=f"{values['loss']:.4f}")
 
@@ -137,9 +169,9 @@ class EpochMetrics:
         """Returns the mean of each metric, the speed, and the share of time spent waiting."""
         self.read()
         seconds = time.perf_counter() - self._start
-        means = {name: value / self.count for name, value in self._sums.items()}
+        means = {name: value / self.count for name, value in self.sums.items()}
         return means | {
-            "faces_per_second": self.count * self._batch_size / seconds,
+            "faces_per_second": (self.count - self._first) * self._batch_size / seconds,
             "loader_share": self._waited / seconds,
         }
 

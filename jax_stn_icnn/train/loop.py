@@ -10,7 +10,7 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ import jax
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from jax_stn_icnn.atomic import write_text
 from jax_stn_icnn.compilation.compile import release_memory
 from jax_stn_icnn.data.loader import Batch
 from jax_stn_icnn.evaluation import evaluator
 from jax_stn_icnn.evaluation.report import Report
-from jax_stn_icnn.io.weights import CONFIG, WEIGHTS
+from jax_stn_icnn.io.weights import CONFIG, WEIGHTS, first_lines
 from jax_stn_icnn.models.pipeline import init_variables, variable_shapes
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train.batches import Data
@@ -37,6 +38,7 @@ from jax_stn_icnn.train.state import TrainState, enter_stage, load_encoder, new_
 from jax_stn_icnn.train.step import AXIS, Step, check_batch_size, compile_train_step
 from jax_stn_icnn.train.transfer import load_variables
 from jax_stn_icnn.train.validation import Validation, rank
+from jax_stn_icnn.train.workdir import lock_workdir, name_intact_files
 
 
 class Interrupted(Exception):
@@ -70,8 +72,10 @@ def train_and_evaluate(
         The report on the test split.
 
     Raises:
-        ValueError: The config is wrong, or would change the run that the directory contains.
+        ValueError: The config is wrong, or would change the run that the directory contains, all of
+            its checkpoints are damaged, or another process trains in it.
         FileNotFoundError: The data set is not prepared, or there are no weights to start from.
+        OSError: The disk is full or read-only; the message names what is intact.
         Interrupted: The run received SIGTERM, or, with a single process, SIGINT; it has saved its
             state and can be resumed.
         Diverged: The loss or its gradient is not finite.
@@ -83,8 +87,12 @@ def train_and_evaluate(
             f"eval_batch_size is {config.eval_batch_size}, but must be a multiple of the number of "
             f"processes, {jax.process_count()}"
         )
-    run = Run(config, workdir, compile_step, evaluate)
-    with contextlib.closing(run), catch_signals() as signals:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(name_intact_files(workdir))
+        if jax.process_index() == 0:
+            stack.enter_context(lock_workdir(workdir))
+        run = stack.enter_context(contextlib.closing(Run(config, workdir, compile_step, evaluate)))
+        signals = stack.enter_context(catch_signals())
         for phase in run.phases:
             run.train_stage(phase, signals)
         return run.validation.test()
@@ -100,7 +108,7 @@ class Run:
         compile_step: Callable[..., Step] = compile_train_step,
         evaluate: Callable[..., Report] = evaluator.evaluate,
     ):
-        """Opens the data, and creates the state or restores it from the latest checkpoint.
+        """Opens the data, and creates the state or restores it from the latest intact checkpoint.
 
         Args:
             config: The config; see `configs/common.py`.
@@ -124,20 +132,27 @@ class Run:
         workdir.mkdir(parents=True, exist_ok=True)
         self.validation = Validation(config, self.model, self.data, workdir, evaluate)
         self.best_rank = -math.inf
+        self.sums: dict[str, float] = {}  # of the metrics of the epoch that the run resumes in
         self.checkpoints = Checkpoints(workdir)
+        removed = self.checkpoints.remove_damaged()
         saved = self.checkpoints.latest_step
         self.state = self._new_state() if saved is None else self._restore_state(saved)
+        if self.is_main and saved is not None:
+            for line in removed:
+                print(f"{line}; removed")
+            print(f"{workdir}: resumes after step {saved}", flush=True)
         self._write_config()
         self.logs = Logs(workdir, int(self.state.step)) if self.is_main else None
         self.steps = StageSteps(self.phases, functools.partial(self._compile, compile_step))
 
     def close(self) -> None:
         """Waits for the latest checkpoint, and frees resources."""
-        self.steps.close()
-        self.checkpoints.close()
-        self.iterator.close()
-        if self.logs:
-            self.logs.close()
+        with contextlib.ExitStack() as stack:  # closes all, also after an error
+            stack.callback(self.steps.close)
+            stack.callback(self.checkpoints.close)
+            stack.callback(self.iterator.close)
+            if self.logs:
+                stack.callback(self.logs.close)
 
     def train_stage(self, phase: Phase, signals: list[int]) -> None:
         """Trains the remaining epochs of a stage.
@@ -166,10 +181,12 @@ class Run:
         metrics = EpochMetrics(
             f"{phase.stage.name} {epoch + 1}/{phase.stage.epochs}",
             num_steps=self.steps_per_epoch,
-            done=self.steps_per_epoch - (end + 1 - first),
             batch_size=self.config.batch_size,
+            sums=self.sums,
+            count=self.steps_per_epoch - (end + 1 - first),
             shown=self.is_main,
         )
+        self.sums = {}
         with contextlib.closing(metrics), self._report_divergence(phase):
             for step in range(first, end + 1):
                 start = time.perf_counter()
@@ -177,13 +194,13 @@ class Run:
                 metrics.add_wait(time.perf_counter() - start)
                 self.state, values = self.steps.get(phase, batch)(self.state, batch)
                 metrics.append(step, values)
-                if metrics.count > 0:  # not before the second step, so that training starts early
+                if step > first:  # not before the second step, so that training starts early
                     self.steps.compile_later_stages(phase, batch)
                 if self._is_preempted(step):
                     signals.append(signal.SIGTERM)
                 if step < end and (signals or self._is_due(step)):
                     metrics.read()
-                    self._save(phase, epoch)
+                    self._save(phase, epoch, sums=metrics.sums)
                     self._stop_on(signals)
             return metrics.means()
 
@@ -263,8 +280,14 @@ class Run:
         state = new_state(variable_shapes(self.model))
         return jax.eval_shape(functools.partial(self._enter_stage, phase), state)
 
-    def _save(self, phase: Phase, epoch: int, new_rank: float | None = None) -> None:
-        """Saves a checkpoint in the background."""
+    def _save(
+        self,
+        phase: Phase,
+        epoch: int,
+        new_rank: float | None = None,
+        sums: Mapping[str, float] | None = None,
+    ) -> None:
+        """Saves a checkpoint in the background; within an epoch with the sums of its metrics."""
         step = int(self.state.step)
         record = {
             "step": step,
@@ -272,6 +295,7 @@ class Run:
             "epoch": epoch + 1,
             "num_examples": self.data.num_examples,
             "best_rank": self.best_rank if math.isfinite(self.best_rank) else None,
+            "sums": dict(sums or {}),
             "process_count": jax.process_count(),
             "num_workers": self.config.dataset.num_workers,
             "config": json.loads(configs.to_json(self.config)),
@@ -293,7 +317,7 @@ class Run:
 
     def _write_config(self) -> None:
         if self.is_main:
-            (self.workdir / CONFIG).write_text(configs.to_json(self.config) + "\n")
+            write_text(self.workdir / CONFIG, configs.to_json(self.config) + "\n")
 
     def _restore_state(self, step: int) -> TrainState:
         """Returns the state of a checkpoint, and sets the iterator to its position.
@@ -305,7 +329,7 @@ class Run:
         if changed := configs.differences(self.config, record["config"]):
             raise ValueError(
                 f"{self.workdir} contains a run with another config; name another --workdir, or "
-                "restore these fields:\n  " + "\n  ".join(changed)
+                "restore these fields:\n  " + "\n  ".join(first_lines(changed))
             )
         for field, count in self.data.num_examples.items():
             if (saved := record["num_examples"].get(field)) != count:
@@ -315,6 +339,7 @@ class Run:
                 )
         if record["best_rank"] is not None:
             self.best_rank = record["best_rank"]
+        self.sums = record["sums"]
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
         iterator = self._iterator_to_restore(record)
         return self.checkpoints.restore(step, self._state_shapes(phase), iterator)

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from jax_stn_icnn.atomic import write_text
 from jax_stn_icnn.evaluation import draw, evaluator
 from jax_stn_icnn.evaluation.metrics import MEAN, MEAN_OF_EIGHT
 from jax_stn_icnn.evaluation.report import Report, class_table, score_table
@@ -62,7 +63,7 @@ class Validation:
         best = load_weights(self._workdir / WEIGHTS).variables
         report = self.evaluate(best, "test")
         if self._is_main:
-            (self._workdir / "test.json").write_text(json.dumps(report.as_json(), indent=2) + "\n")
+            write_text(self._workdir / "test.json", json.dumps(report.as_json(), indent=2) + "\n")
             anatomy = self._model.config.anatomy
             draw.curves(self._workdir / "curves.png", self._workdir / METRICS, anatomy)
             print(f"\ntest split, {report.images} faces\n{score_table({'parse': report})}")

@@ -1,5 +1,6 @@
 """CelebAMask-HQ: 30,000 faces with masks of 18 parts and accessories."""
 
+import collections
 import re
 from typing import NamedTuple
 
@@ -106,6 +107,7 @@ place it, or its unpacked folder {_ROOT}, in the manual directory.
     ) -> sharding.Shards:
         self._archive = archive_lib.open_archive(dl_manager, _ROOT)
         self._empty_masks: list[str] = []
+        self._without_skin: list[str] = []
         self._swapped: list[str] = []
         self._duplicates = duplicates.Duplicates()
         faces = read_mapping(self._archive)
@@ -131,35 +133,36 @@ place it, or its unpacked folder {_ROOT}, in the manual directory.
 
     def _label(self, face: Face, image_size: tuple[int, int]) -> np.ndarray:
         """Merges the face's masks into one label, uint8 (H, W) of the masks' size."""
-        label = None
-        for class_id, part in enumerate(PARTS, start=1):
+        masks: dict[str, np.ndarray] = {}
+        for part in PARTS:
             member = face.mask(part)
             if member not in self._archive:
                 continue  # the part is not visible in the image
             data = self._archive.read(member)
-            if not data:
+            if data:
+                masks[part] = images.decode_gray(self._archive, member, data) > 127
+            if not data or not masks[part].any():
                 self._empty_masks.append(member)
-                continue
-            mask = images.decode_gray(self._archive, member, data) > 127
-            if label is None:
-                _check_shape(self._archive, member, mask.shape, image_size)
-                label = np.zeros(mask.shape, np.uint8)
-            elif mask.shape != label.shape:
-                raise archive_lib.error(
-                    self._archive,
-                    member,
-                    f"has (height, width) {mask.shape}, the image's other masks {label.shape}",
-                )
-            if not mask.any():
-                self._empty_masks.append(member)
-            label[mask] = class_id
-        if label is None:
+        if not masks:
             raise archive_lib.error(self._archive, face.image, "has no mask that can be read")
+        if "skin" not in masks:
+            self._without_skin.append(str(face.number))
+        shapes = {face.mask(part): mask.shape for part, mask in masks.items()}
+        label = np.zeros(_shape_of_masks(self._archive, shapes, image_size), np.uint8)
+        for class_id, part in enumerate(PARTS, start=1):
+            if part in masks:
+                label[masks[part]] = class_id
         return label
 
     def _post_download_and_prepare_hook(self) -> None:
         sides.report(self._swapped)
         self._duplicates.report()
+        if self._without_skin:
+            logging.warning(
+                "%d faces have no mask of the skin: %s",
+                len(self._without_skin),
+                archive_lib.abbreviate(self._without_skin),
+            )
         if self._empty_masks:
             logging.warning(
                 "%d mask files are empty; their parts are treated as absent: %s",
@@ -248,13 +251,20 @@ def check_members(archive: archive_lib.Archive, faces: list[Face]) -> None:
             raise archive_lib.error(archive, member, "is not the mask of a known part")
 
 
-def _check_shape(
-    archive: archive_lib.Archive, member: str, mask: tuple[int, ...], image: tuple[int, int]
-) -> None:
-    """Checks that a mask has the image's proportions; their sizes may differ (512 and 1024)."""
-    if mask[0] * image[1] != mask[1] * image[0]:
-        raise archive_lib.error(
-            archive,
-            member,
-            f"has (height, width) {mask}, not the aspect ratio of its image, {image}",
-        )
+def _shape_of_masks(
+    archive: archive_lib.Archive, shapes: dict[str, tuple[int, ...]], image: tuple[int, int]
+) -> tuple[int, ...]:
+    """Returns the shape of a face's masks; the error names a mask of another than most have.
+
+    The size of masks and image may differ (512 and 1024), but not their proportions.
+    """
+    for member, shape in shapes.items():
+        if shape[0] * image[1] != shape[1] * image[0]:
+            problem = f"has (height, width) {shape}, not the aspect ratio of its image, {image}"
+            raise archive_lib.error(archive, member, problem)
+    (usual, _), *others = collections.Counter(shapes.values()).most_common()
+    if others:
+        member = next(member for member, shape in shapes.items() if shape != usual)
+        problem = f"has (height, width) {shapes[member]}, most masks of the image {usual}"
+        raise archive_lib.error(archive, member, problem)
+    return usual
