@@ -61,6 +61,7 @@ def original(cropper="small"):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cropper", ["small", "resnet18"])
 def test_converts_every_network(cropper):
     checkpoint = original(cropper)

@@ -230,6 +230,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_workers_load_the_same_batches_without_absl(tmp_path, request):
     script = tmp_path / "script.py"
     script.write_text(WORKER_SCRIPT)

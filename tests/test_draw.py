@@ -80,6 +80,7 @@ def test_parse_grid_without_faces(tmp_path):
     assert not (tmp_path / "grid.png").exists()
 
 
+@pytest.mark.slow
 def test_confusion_matrix_depends_on_the_shares_only(tmp_path):
     def draw_counts(counts):
         draw.confusion_matrix(tmp_path / "confusion.png", counts, NINE, title="split")

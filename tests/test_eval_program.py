@@ -79,6 +79,7 @@ def test_another_data_set_is_scored_and_drawn_by_its_labels(command, tmp_path):
             picture.verify()
 
 
+@pytest.mark.slow
 def test_true_windows_need_labels_of_the_parts(command):
     done = run(command, "--framing=resize", "--true_centres")
     assert done.returncode == 1

@@ -68,6 +68,7 @@ def test_everything_else_is_the_output_for_the_image(outputs):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-4), found, own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["coarse", "localizer"])
 def test_training_is_the_same_program(name):
     stage = Stage(name, 1, {name: 1e-3}, {name: 1.0})

@@ -132,6 +132,7 @@ def test_max_pool_halves_rounding_up_and_pads_by_one(size):
     np.testing.assert_array_equal(max_pool(jnp.array(x))[0, 0], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 21, 34)])
 def test_any_size_and_bfloat16(shape):
     model = ICNN(num_labels=4, dtype=jnp.bfloat16)

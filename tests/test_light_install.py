@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 from conftest import SHARED
 from PIL import Image
 
@@ -40,6 +41,7 @@ print(*{name.partition(".")[0] for name in sys.modules})
 """
 
 
+@pytest.mark.slow
 def test_a_parse_imports_no_library_of_training(small_parser, tmp_path):
     weights, photo, out = tmp_path / "w.safetensors", tmp_path / "photo.png", tmp_path / "out"
     save_weights(weights, small_parser.variables, small_parser.model.config, 64)

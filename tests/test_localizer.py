@@ -116,6 +116,7 @@ class TestCentroid:
         np.testing.assert_array_equal(jax.grad(total)(PROBS), jnp.zeros_like(PROBS))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOCALIZERS)
 def test_gradients_compile_and_reach_every_kernel(name):
     model = LOCALIZERS[name]()

@@ -453,6 +453,7 @@ def test_a_run_starts_from_the_weights_of_another_run(steps, tmp_path, capsys):
     assert expected.summary in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_run_from_other_weights_resumes_to_the_bit(steps, tmp_path, capsys):
     train(make_config(epochs=1), tmp_path / "first", steps)
     config = make_config(checkpoint_every_steps=2)
@@ -467,6 +468,7 @@ def test_a_run_from_other_weights_resumes_to_the_bit(steps, tmp_path, capsys):
     jax.tree.map(np.testing.assert_array_equal, final_state(config, tmp_path / "run"), expected)
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_imagenet_weights_of_the_encoder(tmp_path):
     if not importlib.util.find_spec(efficientnet.PACKAGE):
         pytest.skip("needs the extra `encoder`")

@@ -35,6 +35,7 @@ def mixed_batch(seed):
     return batch | {"labels": label_map, "has_parts": HAS_PARTS}
 
 
+@pytest.mark.slow
 def test_fine_networks_learn_only_from_examples_with_parts():
     model = small_model(anatomy=BROWS, cropper="centroid", coarse_size=32)
     variables = random_variables(model)

@@ -68,6 +68,7 @@ def test_only_present_parts_are_occluded():
     assert names == {"brow_1", "nose", "mouth"}
 
 
+@pytest.mark.slow
 def test_an_example_depends_on_its_key_only():
     frame, label_map = drawn_face()
     frames, maps = np.stack([frame] * 4), np.stack([label_map] * 4)

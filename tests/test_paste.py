@@ -31,6 +31,7 @@ def test_paste_of_crop_is_the_frame_inside_the_windows(frame):
     np.testing.assert_array_equal(pasted, label_map)
 
 
+@pytest.mark.slow
 def test_paste_equals_its_definition_pixel_by_pixel():
     frame, patch = (20, 26), (7, 7)
     theta = random_theta(jax.random.key(5), (1, 6), scale=0.3, shift=1.2)

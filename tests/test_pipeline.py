@@ -198,6 +198,7 @@ class TestVariables:
             if path[-1] != "kernel":
                 np.testing.assert_array_equal(leaf, neutral[path[-1]])
 
+    @pytest.mark.slow
     def test_they_depend_on_the_seed_only(self, variables):
         jax.tree.map(np.testing.assert_array_equal, variables, init_variables(self.model, 0))
         other = init_variables(self.model, 1)["params"]["coarse"]["head_2"]["kernel"]

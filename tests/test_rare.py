@@ -118,6 +118,7 @@ class TestRecords:
 
 
 class TestShare:
+    @pytest.mark.slow
     @pytest.mark.parametrize("share", [0.25, 0.5, 1.0])
     def test_each_class_has_an_equal_part_of_it(self, share):
         index = np.concatenate(indices(take(make(find(share=share)), 150)))

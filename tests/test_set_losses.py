@@ -143,6 +143,7 @@ def test_global_cross_entropy_takes_the_global_classes_of_a_set(rng):
     np.testing.assert_allclose(found, np.mean(per_image), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_edge_task_ignores_the_surroundings_of_unions(rng):
     edge_logits = rng.standard_normal((1, 6, 8)).astype(np.float32)
     label_map = np.zeros((1, 6, 8), int)

@@ -148,6 +148,7 @@ class TestBounds:
 
         return stream
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("faces", [0, 1, 5])
     def test_photos_are_requested_as_results_are_taken(self, stream, faces):
         requested = []

@@ -105,6 +105,7 @@ def test_the_same_model_is_loaded_to_the_bit(source, tmp_path):
     assert counts(loaded.summary) == {"loaded": len(jax.tree.leaves(variables))}
 
 
+@pytest.mark.slow
 def test_weights_in_the_package_are_loaded_by_name():
     loaded = weights.load_weights(weights.weights_file("nineteen"))
     fresh = jax.tree.map(np.zeros_like, loaded.variables)
@@ -117,6 +118,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_variables(str(tmp_path / "nothing"), model, random_variables(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("old", "new"), [(NINETEEN, SIX), (SIX, NINETEEN), (ELEVEN, NINETEEN)])
 def test_a_class_of_both_anatomies_has_the_logits_of_the_loaded_network(transfer, old, new):
     models = [model_of(anatomy, **UNET) for anatomy in (old, new)]

@@ -142,6 +142,7 @@ def test_equal_variables_give_equal_bytes(tmp_path, variables):
     assert len({file.read_bytes() for file in files}) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["nine", "nineteen"])
 def test_the_shipped_weights_are_loaded_by_name(name):
     loaded = weights.load_weights(weights.weights_file(name))
