@@ -17,7 +17,7 @@ def get_config() -> ConfigDict:
     """Returns a coarse stage in face, wide and far frames, with drawn portraits."""
     config = full_head_refined.get_config()
     config.init_from = "runs/full_head"
-    config.coarse.epochs, config.coarse.lr = 28, 8e-4
+    config.coarse.epochs, config.coarse.lr = 13, 8e-4
     config.halve_every_epochs = 7.0
     config.dataset.sources = full_head_coarse.sources(
         celebamask_hq=(0.0, 0.2, 0.05),
