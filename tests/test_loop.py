@@ -22,7 +22,7 @@ from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.io import efficientnet, weights
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
-from jax_stn_icnn.train.checkpoints import CHECKPOINTS, Checkpoints
+from jax_stn_icnn.train.checkpoints import CHECKPOINTS, CHECKSUMS, Checkpoints
 from jax_stn_icnn.train.logs import METRICS
 from jax_stn_icnn.train.step import compile_train_step
 from jax_stn_icnn.train.transfer import load_variables
@@ -317,6 +317,26 @@ def test_the_logged_loss_of_an_interrupted_epoch_is_that_of_an_undisturbed_one(s
 
 def empty(path):
     path.write_bytes(b"")
+
+
+def test_a_checkpoint_of_an_earlier_version_resumes(undisturbed, steps, monkeypatch, tmp_path):
+    config = make_config(checkpoint_every_steps=2)
+    expected = undisturbed(FakeSteps, config)
+    train_interrupted(config, tmp_path, steps, 3, kill)
+    (tmp_path / CHECKPOINTS / "2" / CHECKSUMS).unlink()
+    read_record = Checkpoints.read_record
+
+    def without_sums(self, step):
+        return {k: v for k, v in read_record(self, step).items() if k != "sums"}
+
+    monkeypatch.setattr(Checkpoints, "read_record", without_sums)
+    losses = []
+    steps.hook = lambda step, metrics: losses.append(float(metrics["loss"][0])) or metrics
+    train(config, tmp_path, steps)
+    records = [json.loads(line) for line in (tmp_path / METRICS).read_text().splitlines()]
+    assert records[0]["loss"] == losses[0]  # of step 3 alone
+    saved = weights.load_weights(tmp_path / "weights_coarse.safetensors")
+    jax.tree.map(np.testing.assert_array_equal, saved.variables, expected.variables)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_restored(

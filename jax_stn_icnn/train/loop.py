@@ -183,7 +183,8 @@ class Run:
             num_steps=self.steps_per_epoch,
             batch_size=self.config.batch_size,
             sums=self.sums,
-            count=self.steps_per_epoch - (end + 1 - first),
+            # Without sums, the checkpoint is of an earlier version: the mean is over later steps.
+            count=self.steps_per_epoch - (end + 1 - first) if self.sums else 0,
             shown=self.is_main,
         )
         self.sums = {}
@@ -339,7 +340,7 @@ class Run:
                 )
         if record["best_rank"] is not None:
             self.best_rank = record["best_rank"]
-        self.sums = record["sums"]
+        self.sums = record.get("sums", {})
         phase = next(phase for phase in self.phases if phase.first < step <= phase.last)
         iterator = self._iterator_to_restore(record)
         return self.checkpoints.restore(step, self._state_shapes(phase), iterator)
