@@ -122,7 +122,7 @@ def replace_data(monkeypatch):
     unions = {name: "ignore" if "brow" in name else "background+skin" for name in names}
     monkeypatch.setitem(anatomy.DATA_SETS, "hairy", DataSet(unions, "resize"))
     monkeypatch.setattr(loop, "init_variables", lambda m, seed: random_variables(m, seed=seed))
-    monkeypatch.setattr(draw, "curves", lambda path, metrics: path.touch())
+    monkeypatch.setattr(draw, "curves", lambda path, metrics, anatomy: path.touch())
     count = {"synthetic_faces": 12, "hairy": 5}
     monkeypatch.setattr(
         opening, "open_source", lambda _, name, __: test_loop.make_records(count[name])
