@@ -37,7 +37,7 @@ class Weights(NamedTuple):
         variables: `{"params": ..., "batch_stats": ...}`, float32.
         model: The model of the variables.
         frame_size: Side of the frame that the model was trained at, in pixels.
-        license: Under which terms the variables may be used; empty if the file does not say it.
+        license: Under which terms the variables may be used; empty if the file names none.
     """
 
     variables: dict[str, Any]
