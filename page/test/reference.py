@@ -164,7 +164,7 @@ def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns the parser's labels, without far frames, which the page does not parse."""
     # The page detects faces in a single view.
     parser = FaceParser.load(detector=detectors.make_single_view_detector())
-    parser._extension = lambda photo, matrix, wide_scores: (wide_scores,)
+    parser._finisher._extension = lambda photo, matrix, wide_scores: (wide_scores,)
     found = {}
     for name, photo in photos.items():
         parse = parser(photo)
