@@ -161,7 +161,7 @@ def score_split(
             frames = [framing.resize_frame(frame, SIDE)]
         else:
             truth = label[..., 0]
-            frames = [face.matrix for face in locator.locate(photo, detector, every_face)]
+            frames = [face.matrix for face in locator.locate(photo, detector, every_face).selected]
         for use, parser in parsers.items():
             sets = class_sets(parser.anatomy, find_data_set(data_dir, name))
             counts = count(parser(photo, frames), truth, sets)

@@ -31,7 +31,8 @@ class FakeCheck:
 class FakeSearch(FaceSearch):
     """A search that finds these faces: x of the center, side, score."""
 
-    def __init__(self, *faces):
+    def __init__(self, *faces, min_face_size=None):
+        super().__init__(None, min_face_size)
         self._faces = [
             Detection(np.array([x, 90.0]), side, POINTS * side / 40 + (x, 90), score)
             for x, side, score in faces
@@ -41,10 +42,25 @@ class FakeSearch(FaceSearch):
         return self._faces
 
 
-def locate(detector, max_faces=None, largest=False, min_score=None, check=None, **where):
+class FakeDetector:
+    """A detector with this output."""
+
+    def __init__(self, output):
+        self._output = output
+
+    def __call__(self, image):
+        return self._output
+
+
+def locate_all(detector, max_faces=None, largest=False, min_score=None, check=None, **where):
     arguments = {"boxes": None, "landmarks": None, "detect": True} | where
     selection = Selection.checked(**arguments, max_faces=max_faces, largest=largest)
-    return FaceLocator(check or FakeCheck(), S, min_score).locate(PHOTO, detector, selection)
+    locator = FaceLocator(check or FakeCheck(), S, min_score)
+    return locator.locate(PHOTO, detector, selection)
+
+
+def locate(detector, **options):
+    return locate_all(detector, **options).selected
 
 
 def boxes_of(faces):
@@ -103,6 +119,34 @@ def test_no_more_faces_are_checked_than_are_returned():
     assert face.score == 0.8
     np.testing.assert_array_equal(face.landmarks, POINTS * 30 / 40 + (250, 90))
     assert check.checked == [0.95, 0.8]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, []),
+        ({"largest": True}, [30, 20]),
+        ({"max_faces": 2}, [20]),
+        ({"max_faces": 2, "min_score": 0.95}, []),
+    ],
+)
+@pytest.mark.parametrize("is_search", [True, False])
+def test_detected_faces_that_are_left_out_are_neighbors(options, expected, is_search):
+    detector = FakeSearch((50, 20, 0.9), (200, 50, 0.95), (250, 30, 0.95))
+    if not is_search:
+        faces = detector.detect(PHOTO)
+        output = Detections([face.landmarks for face in faces], [face.score for face in faces])
+        detector = FakeDetector(output)
+    found = locate_all(detector, **options).neighbors
+    side = np.linalg.norm(framing.frame_from_landmarks(POINTS, S)[:, 0]) / 40
+    np.testing.assert_allclose([np.linalg.norm(m[:, 0]) / side for m in found], expected)
+
+
+def test_small_faces_are_neighbors():
+    search = FakeSearch((50, 20, 0.9), (200, 50, 0.95), (250, 30, 0.95), min_face_size=30)
+    found = locate_all(search)
+    assert len(found.selected) == 2
+    assert len(found.neighbors) == 1
 
 
 @pytest.mark.parametrize(

@@ -26,15 +26,20 @@ def softmax(rng, classes, side):
     return planes / planes.sum(axis=0)
 
 
-def result_of(*boxes, size=SIZE, far=False, exact=False, total=1.0):
-    """Returns a result with a face in each box, whose frames' scores sum to `total`."""
+def result_of(*boxes, size=SIZE, far=False, exact=False, total=1.0, num_parsed=None, wide=True):
+    """Returns a result with a face in each box, whose frames' scores sum to `total`.
+
+    The faces after the first `num_parsed` are neighbors.
+    """
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (*size, 3), np.uint8)
     faces = []
     for box in boxes:
         scores = softmax(rng, NINETEEN.num_classes, S)
         scores[:, 20:40, 20:40] *= total
-        around = [softmax(rng, len(NINETEEN.global_ids), 48) for _ in range(1 + far)]
+        around = (
+            [softmax(rng, len(NINETEEN.global_ids), 48) for _ in range(1 + far)] if wide else ()
+        )
         faces.append(
             FaceResult.from_frame(
                 scores=scores,
@@ -49,7 +54,8 @@ def result_of(*boxes, size=SIZE, far=False, exact=False, total=1.0):
                 score=0.75 if len(boxes) > 1 else None,
             )
         )
-    pixels, faces = merge_faces(faces, photo)
+    faces, neighbors = faces[:num_parsed], faces[len(faces[:num_parsed]) :]
+    pixels, faces = merge_faces(faces, photo, [face.matrix for face in neighbors])
     return PhotoResult(photo, faces, NINETEEN, pixels)
 
 
@@ -100,6 +106,33 @@ class TestGroups:
         assert NINE.mask_ids(["head"]) == NINE.mask_ids(["person"]) == tuple(range(1, 9))
         with pytest.raises(ValueError, match="no class 'ears': .*nose.* groups are lips.*person"):
             NINE.mask_ids(["nose", "ears"])
+
+
+class TestNeighbors:
+    @pytest.mark.parametrize("wide", [True, False])
+    def test_pixels_of_a_neighbor_are_background(self, wide):
+        boxes = (30, 40, 75, 85), (75, 40, 120, 85)
+        alone = result_of(*boxes[:1], wide=wide)
+        both = result_of(*boxes, num_parsed=1, wide=wide)
+        (face,) = both.faces
+        np.testing.assert_array_equal(face.labels, both.labels)
+        kept = both.labels > 0
+        np.testing.assert_array_equal(both.labels[kept], alone.labels[kept])
+        x0, y0, x1, y1 = boxes[0]
+        np.testing.assert_array_equal(*[r.labels[y0:y1, x0 : x1 - 5] for r in (alone, both)])
+        x0, y0, x1, y1 = boxes[1]
+        theirs = slice(y0, y1), slice(x0 + 5, x1)
+        assert not both.labels[theirs].any()
+        assert alone.labels[theirs].any()
+        lost = (alone.labels > 0) & ~kept
+        assert (alone.soft_mask("person")[lost] > 0.5).all()
+        assert not both.soft_mask("person")[lost].any()
+        assert not face.soft_mask("person")[lost].any()
+
+    def test_a_photo_of_neighbors_alone_is_background(self):
+        result = result_of(*TWO, num_parsed=0)
+        assert result.faces == []
+        assert not result.labels.any()
 
 
 class TestSoftMasks:

@@ -74,10 +74,11 @@ class FaceSearch:
             Landmarks of each face, the largest face first, float64 (faces, 5, 2): the centers of
             the eyes, the tip of the nose and the corners of the mouth, side 1 before side 2.
         """
-        return landmarks_of(largest_first(self.detect(image)))
+        faces = [face for face in self.detect(image) if self.is_large(face)]
+        return landmarks_of(largest_first(faces))
 
     def detect(self, image: np.ndarray) -> list[Detection]:
-        """Returns the faces that `__call__` returns as detections."""
+        """Returns all faces, also those that are smaller than `min_face_size`."""
         small, to_photo = shrink(image, SIDE)
         candidates = [face.transform(to_photo) for face in self._network.detect(small)]
         sure, unsure = self._select_faces(image, [*candidates, *self._detect_in_tiles(image)])
@@ -88,8 +89,11 @@ class FaceSearch:
                 sure, unsure = _without_overlaps(sure + found[0]), unsure + found[1]
                 if sure or unsure:
                     break
-        faces = sure + [face for face in _without_overlaps(unsure) if _is_new(face, sure)]
-        return [face for face in faces if face.side >= (self._min_face_size or 0)]
+        return sure + [face for face in _without_overlaps(unsure) if _is_new(face, sure)]
+
+    def is_large(self, face: Detection) -> bool:
+        """Whether a face has at least the side `min_face_size`."""
+        return face.side >= (self._min_face_size or 0)
 
     def _detect_in_tiles(self, image: np.ndarray) -> Iterator[Detection]:
         """Yields the detections of a large photo at the resolution of its smallest faces."""

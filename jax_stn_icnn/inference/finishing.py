@@ -62,7 +62,7 @@ class PhotoFinisher:
             return photo.error
         try:
             faces = [face.result.result() for face in photo.faces if face.result is not None]
-            pixels, faces = merge_faces(faces, photo.image)
+            pixels, faces = merge_faces(faces, photo.image, photo.neighbors)
         except OpenCVError as error:
             return named_error(photo.name, error)
         return PhotoResult(photo.image, faces, self._anatomy, pixels)

@@ -1,7 +1,5 @@
 """Locates the faces of a photo that are parsed: those given, those detected, or the full photo."""
 
-import itertools
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -90,6 +88,19 @@ class LocatedFace(NamedTuple):
         return float(np.linalg.det(self.matrix[:, :2]))
 
 
+class LocatedFaces(NamedTuple):
+    """The faces of a photo.
+
+    Attributes:
+        selected: those that are parsed.
+        neighbors: frame -> photo, (2, 3), of each detected face that is too small, or not among
+            the largest `max_faces`.
+    """
+
+    selected: list[LocatedFace]
+    neighbors: list[np.ndarray]
+
+
 class FaceLocator:
     """Locates faces; threads may share it."""
 
@@ -108,10 +119,8 @@ class FaceLocator:
             raise ValueError(f"min_score is {min_score}, but must be in 0..1")
         self._check, self._frame_size, self.min_score = check, frame_size, min_score
 
-    def locate(
-        self, image: np.ndarray, detector: Detector, selection: Selection
-    ) -> list[LocatedFace]:
-        """Returns the faces of a photo that are parsed.
+    def locate(self, image: np.ndarray, detector: Detector, selection: Selection) -> LocatedFaces:
+        """Returns the faces of a photo.
 
         Args:
             image: RGB, uint8 (height, width, 3).
@@ -124,33 +133,44 @@ class FaceLocator:
         size, side = image.shape[:2], self._frame_size
         if not selection.detect:
             matrix = framing.frame_from_photo(size, side)
-            return [LocatedFace(framing.box_from_frame(matrix, side), matrix)]
+            return LocatedFaces([LocatedFace(framing.box_from_frame(matrix, side), matrix)], [])
         if selection.boxes is not None:
             located = framing.frames_from_boxes(selection.boxes, size, side)
-            return list(map(LocatedFace, *located))
+            return LocatedFaces(list(map(LocatedFace, *located)), [])
         if selection.landmarks is not None:
             located = framing.frames_from_landmarks(selection.landmarks, side)
-            return list(map(LocatedFace, *located, np.asarray(selection.landmarks, np.float64)))
+            points = np.asarray(selection.landmarks, np.float64)
+            return LocatedFaces(list(map(LocatedFace, *located, points)), [])
         if isinstance(detector, FaceSearch):
-            faces = list(itertools.islice(self._search(image, detector), selection.max_faces))
-            return self._frame(
-                Detections(landmarks_of(faces), [face.score for face in faces]), size
+            faces, others = self._search(image, detector, selection.max_faces)
+            return LocatedFaces(
+                self._frame(_as_detections(faces), size),
+                [face.matrix for face in self._frame(_as_detections(others), size)],
             )
         with lock_of(detector):
             output = detector(image)
         detected = [face for face in self._frame(output, size) if self._is_wanted(face.score)]
         if selection.max_faces is None:
-            return detected
-        return sorted(detected, key=lambda face: -face.area)[: selection.max_faces]
+            return LocatedFaces(detected, [])
+        detected.sort(key=lambda face: -face.area)
+        neighbors = [face.matrix for face in detected[selection.max_faces :]]
+        return LocatedFaces(detected[: selection.max_faces], neighbors)
 
-    def _search(self, image: np.ndarray, detector: FaceSearch) -> Iterator[Detection]:
-        """Yields the faces that are detected and not dropped by the check, the largest first."""
+    def _search(
+        self, image: np.ndarray, detector: FaceSearch, max_faces: int | None
+    ) -> tuple[list[Detection], list[Detection]]:
+        """Returns the largest faces that the check does not drop, and smaller ones, not checked."""
         with lock_of(detector):
             detected = detector.detect(image)
-        for face in largest_first(detected):
-            checked = self._check.check(image, face) if self._is_wanted(face.score) else None
+        wanted = [face for face in largest_first(detected) if self._is_wanted(face.score)]
+        faces: list[Detection] = []
+        for number, face in enumerate(wanted):
+            if len(faces) == max_faces or not detector.is_large(face):
+                return faces, wanted[number:]
+            checked = self._check.check(image, face)
             if checked is not None:
-                yield checked
+                faces.append(checked)
+        return faces, []
 
     def _is_wanted(self, score: float | None) -> bool:
         """Whether a face has the least score."""
@@ -168,6 +188,10 @@ class FaceLocator:
         landmarks = np.asarray(faces, np.float64) if np.ndim(faces) == 3 else none
         values = none if scores is None else _check_scores(scores, len(boxes))
         return list(map(LocatedFace, boxes, matrices, landmarks, values))
+
+
+def _as_detections(faces: list[Detection]) -> Detections:
+    return Detections(landmarks_of(faces), [face.score for face in faces])
 
 
 def _check_scores(scores: Any, count: int) -> list[float]:

@@ -33,6 +33,7 @@ class ReadPhoto:
     name: str
     image: np.ndarray  # uint8 (height, width, 3)
     faces: list[ReadFace]
+    neighbors: list[np.ndarray]  # frames -> photo of people that are not parsed
     error: OSError | ValueError | None = None
 
 
@@ -82,12 +83,14 @@ class PhotoReader:
         try:
             image = to_rgb(photo, name)
             located = self._locator.locate(image, detector, selection)
-            faces = [ReadFace(face, self._crop(image, face.matrix), image) for face in located]
+            faces = [
+                ReadFace(face, self._crop(image, face.matrix), image) for face in located.selected
+            ]
         except (OSError, PhotoError) as error:
             return _failed(name, error)
         except (ValueError, resample.OpenCVError) as error:
             return _failed(name, named_error(name, error))
-        return ReadPhoto(name, image, faces)
+        return ReadPhoto(name, image, faces, located.neighbors)
 
     def _crop(self, image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, ...]:
         """Returns a face's frame, and its wide frame at the size of the coarse image."""
@@ -111,4 +114,4 @@ def named_error(name: str, error: Exception) -> ValueError:
 
 
 def _failed(name: str, error: OSError | ValueError) -> ReadPhoto:
-    return ReadPhoto(name, np.empty((0, 0, 3), np.uint8), [], error)
+    return ReadPhoto(name, np.empty((0, 0, 3), np.uint8), [], [], error)

@@ -7,6 +7,7 @@ A file whose labels differ from the parser's is not written.
 """
 
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from jax_stn_icnn.io.weights import Weights
 from jax_stn_icnn.ops.platform import use_platform
 from tfds_builders.synthetic_faces.classes import PORTRAIT_CLASSES
 from tfds_builders.synthetic_faces.portrait import draw_portrait
+
+LOG = logging.getLogger(__name__)
 
 FORMATS = ("onnx", "stablehlo")
 PLATFORMS = ("cpu", "tpu", "cuda")  # A StableHLO file supports all of them.
@@ -55,6 +58,8 @@ def write(weights: Weights, path: Path, file_format: str) -> float:
         raise FileNotFoundError(f"--out is {path}, but the directory {path.parent} does not exist")
     if path.is_dir():
         raise ValueError(f"--out is {path}, a directory, but must be a file")
+    # A warning, because Python prints nothing below unless the program configures its log.
+    LOG.warning("Compiling the networks for %s, and for a comparison ...", file_format)
     partial = path.with_name(f".{path.name}.partial")
     try:
         run = (_write_onnx if file_format == "onnx" else _write_stablehlo)(weights, partial)
