@@ -116,8 +116,11 @@ WITHIN = {
         "turning",
         "extension",
         "locating",
+        "temporal",
+        "tracking",
         "reading",
         "finishing",
+        "batching",
         "parser",
     ),
     "train": (
