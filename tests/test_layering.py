@@ -48,7 +48,7 @@ WITHIN = {
         "pooling",
         "smoothing",
     ),
-    "photos": ("colour", "metadata", "reading", "files"),
+    "photos": ("colour", "metadata", "reading", "files", "video"),
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
@@ -153,6 +153,7 @@ WITHIN = {
         "loading",
         "outcome",
         "progress",
+        "video_file",
         "video",
         "cluster",
         "demo",
@@ -177,11 +178,11 @@ ONLY_IN = {
     "cv2": (
         "faces.",
         "inference.polygons",
-        "cli.video",
         "evaluation.draw",
         "evaluation.boundaries",
     ),
     "pycocotools": ("inference.coco",),
+    "av": ("photos.video",),
 }
 
 

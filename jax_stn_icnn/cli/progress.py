@@ -6,6 +6,11 @@ from typing import Any
 from tqdm import tqdm
 
 _WITHOUT_TIME = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
+# Items per second, also where they are fewer than one.
+_WITH_TIME = (
+    "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+    "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+)
 
 
 class Progress:
@@ -50,7 +55,7 @@ class Progress:
         if num_faces and not self._first:
             self._first = self._count
             self._bar.close()
-            self._bar = tqdm(**self._options, initial=self._count)
+            self._bar = tqdm(**self._options, initial=self._count, bar_format=_WITH_TIME)
             return
         self._bar.update()
         if self._first:
