@@ -110,6 +110,6 @@ class FaceTracker:
 
 
 def _distance(one: np.ndarray, other: np.ndarray) -> float:
-    """Returns the mean distance of the corners of two frames, in sides of the second one."""
-    side = np.linalg.norm(other[1] - other[0])
+    """Returns the mean distance of the corners of two frames, in sides of the smaller one."""
+    side = min(np.linalg.norm(corners[1] - corners[0]) for corners in (one, other))
     return float(np.linalg.norm(one - other, axis=1).mean() / side)
