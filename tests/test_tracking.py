@@ -173,6 +173,16 @@ def test_results_have_the_numbers_of_their_faces(parser):
     assert [len(result.faces) for result in parser.track(pictures, largest=True)] == [1] * 6
 
 
+@pytest.mark.parametrize(("batch_size", "most"), [(1, 2), (4, 12)])
+def test_few_frames_wait(parser, batch_size, most):
+    """So that what is shown of a camera is not old."""
+    requested = []
+    pictures = (requested.append(i) or picture([(150, 120)]) for i in range(20))
+    for taken, _ in enumerate(parser.track(pictures, batch_size=batch_size)):
+        assert len(requested) - taken <= most
+    assert taken == 19
+
+
 @pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"max_faces": 0}])
 def test_invalid_arguments_are_named(parser, wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))} is"):

@@ -61,6 +61,9 @@ class Batching:
         shapes = self._reader.frame_shapes(self._batch_size)
         # One thread finishes the faces of a video, since each depends on the frames before.
         num_finishers = THREADS if tracker is None else 1
+        # Frames that wait are old when a camera's user sees them.
+        max_faces = 2 * self._batch_size if tracker else max(MAX_FACES, 2 * self._batch_size)
+        ahead = 0 if tracker and self._batch_size == 1 else THREADS
 
         def finish(photo: ReadPhoto) -> Any:
             result = self._finisher.finish_photo(photo)
@@ -83,7 +86,7 @@ class Batching:
                     face.result = finishers.submit(self._finisher.finish_face, face, fetched, row)
                 batch.clear()
 
-            for photo in run_ahead(readers, reads, ahead=THREADS):
+            for photo in run_ahead(readers, reads, ahead):
                 if tracker is not None:
                     self._reader.follow(photo, tracker)
                 photos.append(photo)
@@ -91,7 +94,7 @@ class Batching:
                     batch.append(face)
                     if len(batch) == self._batch_size:
                         run_networks()
-                while photos and (_is_done(photos[0]) or not self._has_room(photos)):
+                while photos and (_is_done(photos[0]) or not _has_room(photos, max_faces)):
                     if any(face.result is None for face in photos[0].faces):
                         run_networks()  # No other photo may be read to fill the batch.
                     yield finish(photos.popleft())
@@ -100,12 +103,13 @@ class Batching:
             while photos:
                 yield finish(photos.popleft())
 
-    def _has_room(self, photos: Iterable[ReadPhoto]) -> bool:
-        """Whether another photo may be read."""
-        num_faces = sum(max(len(photo.faces), 1) for photo in photos)
-        num_pixels = sum(photo.image[..., 0].size for photo in photos)
-        return num_faces < max(MAX_FACES, 2 * self._batch_size) and num_pixels < MAX_PIXELS
-
 
 def _is_done(photo: ReadPhoto) -> bool:
     return all(face.result is not None and face.result.done() for face in photo.faces)
+
+
+def _has_room(photos: Iterable[ReadPhoto], max_faces: int) -> bool:
+    """Whether another photo may be read."""
+    num_faces = sum(max(len(photo.faces), 1) for photo in photos)
+    num_pixels = sum(photo.image[..., 0].size for photo in photos)
+    return num_faces < max_faces and num_pixels < MAX_PIXELS

@@ -349,8 +349,8 @@ class FaceParser:
             detect: as in `__call__`.
             max_faces: as in `__call__`, for each frame.
             largest: as in `__call__`, for each frame.
-            batch_size: as in `stream`. With 1, results follow their frames by the fewest frames,
-                about three, which suits a camera.
+            batch_size: as in `stream`. With 1, at most two frames are requested before the result
+                of a frame, which suits a camera; more are faster.
 
         Yields:
             The results, in the order of the frames.

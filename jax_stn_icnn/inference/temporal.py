@@ -11,9 +11,10 @@ import numpy as np
 from jax_stn_icnn.faces import framing, resample
 
 _BLOCKS = 64  # along each side of a frame
-# Blocks whose mean of the three channels differs by more than this from the mean of the pictures
-# before, 0..255, have changed, as have their neighbours.
-_CHANGE = 8.0
+# A block has changed, as have its neighbours, if its brightness, 0..255, differs from the mean of
+# the pictures before by more than this many times the median difference of all blocks: about four
+# standard deviations of the noise, where most of the picture is still. Elsewhere the limits apply.
+_CHANGE, _CHANGE_LIMITS = 6, (3, 8)
 _MEMORY = 10  # pictures
 
 
@@ -45,7 +46,9 @@ class ScoreSmoother:
             self._ages = np.ones_like(picture)
             self._matrix, self._picture, self._scores = matrix, picture, scores
             return scores
-        changed = _with_neighbours(np.abs(picture - self._picture) > _CHANGE)
+        difference = np.abs(picture - self._picture)
+        limit = np.clip(_CHANGE * np.median(difference), *_CHANGE_LIMITS)
+        changed = _with_neighbours(difference > limit)
         self._ages = np.where(changed, 1, np.minimum(self._ages + 1, _MEMORY))
         weights = np.float32(1) / self._ages.astype(np.float32)
         self._picture = self._picture + weights * (picture - self._picture)
