@@ -63,7 +63,7 @@ def _blocks(document: Document):
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a writable folder with the files of the clone, and photos and a video of the pages."""
+    """Returns a writable folder with the files of the clone, and what the pages parse."""
     folder = tmp_path_factory.mktemp("clone")
     for path in DOCS.parent.iterdir():
         if not path.name.startswith(".") and path.name not in ("build", "runs", "data"):

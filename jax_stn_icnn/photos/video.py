@@ -55,11 +55,14 @@ class Video:
             self._file = self._av.open(str(path), options=_OPTIONS)
         except ValueError as error:
             raise PhotoError(f"{path} is not a video of a known format") from error
-        if not self._file.streams.video:
+        # Streams whose codec FFmpeg does not know have no context.
+        pictures = [stream for stream in self._file.streams.video if stream.codec_context]
+        if not pictures:
             self._file.close()
-            raise PhotoError(f"{path} is not a video: it has no pictures")
-        self._pictures = self._file.streams.video[0]
-        self.sound = next(iter(self._file.streams.audio), None)
+            raise PhotoError(f"{path} is not a video: it has no pictures that can be decoded")
+        self._pictures = max(pictures, key=lambda stream: stream.frames != 1)  # 1: a cover
+        sounds = [stream for stream in self._file.streams.audio if stream.codec_context]
+        self.sound = sounds[0] if sounds else None
         self.time_base: Fraction = self._pictures.time_base
         self.rate = self._pictures.average_rate or self._pictures.guessed_rate or Fraction(25)
         seconds = (self._file.duration or 0) / self._av.time_base
