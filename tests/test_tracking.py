@@ -44,6 +44,13 @@ class TestIdentities:
         for i, found in enumerate(numbers(pictures)):
             assert found == ([0] if i in hidden else [0, 1])
 
+    def test_a_hidden_person_does_not_take_the_number_of_the_visible_one(self):
+        """Who is where the hidden person is expected is more likely the one who was visible."""
+        pictures = [[face(100 + 10 * i), face(700 - 10 * i, 120)] for i in range(26)]
+        pictures += [[face(100 + 10 * i)] for i in range(26, 30)]
+        pictures += [[face(100 + 10 * 30, 120)]]
+        assert numbers(pictures)[-1] == [0]
+
     def test_a_new_face_has_a_new_number(self):
         assert numbers([[face(100)], [face(100), face(300)], [face(300)]]) == [[0], [0, 1], [1]]
         assert numbers([[face(100)], [face(500)]]) == [[0], [1]]  # a cut
