@@ -23,7 +23,6 @@ from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.photos.video import Video
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 6, 8, 3), np.uint8).repeat(8, 1).repeat(8, 2)
-OPTIONS = {"detect": False, "batch_size": 1}
 
 
 @pytest.fixture
@@ -31,7 +30,7 @@ def command(monkeypatch, small_parser):
     """Returns a function that runs the command with the small parser."""
     monkeypatch.setattr(cache, "enable_cache", lambda _: None)
     monkeypatch.setattr(FaceParser, "load", lambda path, **_: small_parser)
-    return lambda *given: main.main(["parse", *map(str, given), "--no-detect"])
+    return lambda *given: main.main(["parse", *map(str, given), "--no-detect", "--batch", "1"])
 
 
 def read(path, on_sound=lambda packet: None):
@@ -99,6 +98,7 @@ def parsed(small_parser, tmp_path_factory):
     odd = FRAMES[:, :47, :61]
     write_clip(clip, odd, times=[0, 1, 4, 5, 9], codec="ffv1", pixels="bgr0", sound="aac")
     options = ["--masks", "nose,lips", "--soft", "--cutout", "--per-face", "--no-detect"]
+    options += ["--batch", "1"]  # as the parser is compiled
     with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as printed:
         patch.setattr(cache, "enable_cache", lambda _: None)
         patch.setattr(FaceParser, "load", lambda path, **_: small_parser)

@@ -29,7 +29,8 @@ class Progress:
             label: text before the bar.
             leave: whether the bar remains when it is complete.
         """
-        self._options: dict[str, Any] = {"total": total, "unit": unit, "desc": label}
+        self._options: dict[str, Any] = {"total": total, "unit": unit}
+        self._options["desc"] = None if label is None else f"{label}: "
         self._options |= {"leave": leave, "disable": total in (0, 1)}
         self._count = self._first = self._faces = 0
         self._bar = tqdm(**self._options | {"leave": False}, bar_format=_WITHOUT_TIME)
