@@ -222,7 +222,7 @@ def test_numbers_of_drawn_people_who_cross(small_parser):
     """With YuNet, which does not find the face behind the other one."""
     pictures, middles = crossing()
     parser = FaceParser(small_parser.variables, small_parser.model, S, make_single_view_detector())
-    results = list(parser.track(pictures))
+    results = list(parser.track(pictures, batch_size=1))
     first = {face.track: int(face.landmarks[2, 0] > 160) for face in results[0].faces}
     assert sorted(first.values()) == [0, 1]
     for result, xs in zip(results, middles, strict=True):
