@@ -21,11 +21,15 @@ os.environ.setdefault("XLA_FLAGS", FLAGS)
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(DOCS.parent / "build" / "programs"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
-import pytest  # noqa: E402 (the flags come first)
+import numpy as np  # noqa: E402 (the flags come first)
+import pytest  # noqa: E402
+from PIL import Image  # noqa: E402
 from sybil import Document, Example, Sybil  # noqa: E402
 from sybil.evaluators.python import PythonEvaluator  # noqa: E402
 from sybil.parsers.markdown import SkipParser  # noqa: E402
 from sybil.parsers.markdown.lexers import RawFencedCodeBlockLexer  # noqa: E402
+
+from tests.video_clips import write_clip  # noqa: E402
 
 NOTEBOOKS = "notes/*/*.md"  # Records of past measurements; their commands take hours.
 _INFO = re.compile(r'(?P<language>\w*)(?: title="(?P<title>[^"]*)")?$\n?', re.MULTILINE)
@@ -59,13 +63,16 @@ def _blocks(document: Document):
 
 @pytest.fixture(scope="session")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a writable folder with the files of the clone and the photos of the pages."""
+    """Returns a writable folder with the files of the clone, and what the pages parse."""
     folder = tmp_path_factory.mktemp("clone")
     for path in DOCS.parent.iterdir():
         if not path.name.startswith(".") and path.name not in ("build", "runs", "data"):
             (folder / path.name).symlink_to(path)
     for name in ("photo.jpg", "group.jpg"):
         shutil.copy(DOCS / name, folder)
+    with Image.open(DOCS / "photo.jpg") as photo:
+        small = np.asarray(photo.convert("RGB").resize((256, 256)))
+    write_clip(folder / "clip.mp4", [small] * 3, sound="aac")
     return folder
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from video_clips import write_clip
 
 from jax_stn_icnn.cli import arguments as command_arguments
 from jax_stn_icnn.cli import main, settings
@@ -191,6 +192,26 @@ class TestAnyFileSystem:
             )
         assert_same(tmp_path / "fetched", tmp_path / "local")
 
+    def test_videos_are_parsed(self, stored, ckpt, tmp_path):
+        frames = np.random.default_rng(0).integers(0, 256, (4, 48, 64, 3), np.uint8)
+        write_clip(tmp_path / "clip.mp4", frames, sound="aac")
+        stored.put(str(tmp_path / "clip.mp4"), "/bucket/videos/clip.mp4")
+        stored.pipe("/bucket/videos/bad.mp4", b"no video")
+        url, out = "memory://bucket/videos", "memory://bucket/out"
+        system, jobs, _ = cluster.list_jobs([url], out, recursive=False)
+        bad, good = cluster.Worker(system, vars(arguments(ckpt, out))).parse(jobs)
+        assert "videos/bad.mp4 is not a video" in bad.error
+        assert good.num_faces == 4
+        assert [job.name for job in cluster.unfinished(jobs, out, Outputs(masks=("nose",)))] == [
+            "bad.mp4"
+        ]
+        found = {path.rsplit("/", 1)[-1] for path in stored.find("/bucket/out")}
+        assert found == {
+            f"clip.mp4.{end}" for end in ("overlay.mp4", "labels.mkv", "nose.mkv", "json")
+        }
+        cluster.write_coco(jobs, out)  # of the photos; there are none
+        assert json.loads(stored.cat_file("/bucket/out/coco.json"))["images"] == []
+
     def test_results_of_other_settings_are_not_mixed(self, stored, ckpt):
         out = "memory://bucket/out"
         for _ in range(2):
@@ -285,6 +306,14 @@ def run(monkeypatch, ckpt, tmp_path):
         }
 
     return run
+
+
+def test_a_video_is_a_task_of_its_own(run, monkeypatch):
+    tasks = []
+    monkeypatch.setattr(cluster.files, "is_video", lambda name: name in ("03", "07"))
+    run(2, lambda actor, names: tasks.append(names) or True, photos=12)
+    assert sorted(map(len, tasks)) == [1, 1, 2, 8]
+    assert ["03"] in tasks and ["07"] in tasks
 
 
 def test_a_photo_that_kills_actors_fails_alone(run):

@@ -1,12 +1,11 @@
 import os
 import socket
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn.cli import main, video
+from jax_stn_icnn.cli import main
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.photos import files
@@ -103,89 +102,3 @@ def test_an_unreadable_folder_is_named(special, monkeypatch):
     found = files.find_files([special], special / "out", recursive=True)
     assert [file.name.name for file in found.inputs] == ["good.png"]
     assert found.skipped == [f"{special / 'deep'} cannot be searched: Permission denied"]
-
-
-OPTIONS = {"detect": False, "batch_size": 1}
-
-
-def write_video(path):
-    frames = np.random.default_rng(0).integers(0, 256, (7, 48, 64, 3), np.uint8)
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.5, (64, 48))
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
-
-
-def test_the_result_of_a_video_is_a_video_of_overlays(command, tmp_path, small_parser, capsys):
-    write_video(tmp_path / "clip.avi")
-    (tmp_path / "bad.mp4").write_bytes(b"not a video")
-    out = tmp_path / "out"
-    assert command(tmp_path, "--out", out) == 1
-    captured = capsys.readouterr()
-    assert "bad.mp4 is not a video" in captured.err
-    assert "1 parsed, 0 already done, 1 failed" in captured.out
-    written = cv2.VideoCapture(str(out / "clip.avi.overlay.mp4"))
-    assert written.get(cv2.CAP_PROP_FPS) == 12.5
-    frames = []
-    while (read := written.read())[0]:
-        frames.append(read[1])
-    assert np.shape(frames) == (7, 48, 64, 3)
-    assert command(tmp_path, "--out", out) == 1
-    assert "0 parsed, 1 already done, 1 failed" in capsys.readouterr().out
-
-
-def test_an_incomplete_video_is_removed(small_parser, tmp_path, monkeypatch):
-    """On a full disk OpenCV's writer raises no error."""
-    write_video(tmp_path / "clip.avi")
-
-    real = cv2.VideoWriter
-
-    class Full:
-        fourcc = real.fourcc
-
-        def __init__(self, *given):
-            self.writer, self.space = real(*given), 3
-
-        def write(self, picture):
-            self.space -= 1
-            if self.space >= 0:
-                self.writer.write(picture)
-
-        def __getattr__(self, name):
-            return getattr(self.writer, name)
-
-    monkeypatch.setattr(video.cv2, "VideoWriter", Full)
-    with pytest.raises(OSError, match="3 of 7 frames"):
-        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", OPTIONS)
-    assert not list((tmp_path / "out").iterdir())
-
-
-@pytest.mark.parametrize(
-    ("rate", "written"),
-    [
-        (24000 / 1001, 23.976),
-        (70.123, 70.12),
-        (120000 / 1001, 119.88),
-        (999.96, 1000),
-        (0, 25),
-        (90_000, 25),
-        (float("nan"), 25),
-    ],
-)
-def test_a_video_of_any_rate_is_written(rate, written, tmp_path):
-    rate, path = video.writable_rate(rate), str(tmp_path / "video.mp4")
-    assert rate == written
-    assert cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), rate, (64, 48)).isOpened()
-
-
-def test_an_error_in_a_video_leaves_no_file(small_parser, tmp_path, monkeypatch):
-    write_video(tmp_path / "clip.avi")
-
-    def stream(frames, **_):
-        yield small_parser(next(frames), detect=False)
-        raise ValueError("a frame that cannot be parsed")
-
-    monkeypatch.setattr(small_parser, "stream", stream)
-    with pytest.raises(ValueError, match="cannot be parsed"):
-        video.parse_video(small_parser, tmp_path / "clip.avi", tmp_path / "out" / "clip", OPTIONS)
-    assert not list((tmp_path / "out").iterdir())

@@ -48,7 +48,7 @@ WITHIN = {
         "pooling",
         "smoothing",
     ),
-    "photos": ("colour", "metadata", "reading", "files"),
+    "photos": ("colour", "metadata", "reading", "files", "video"),
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
@@ -116,8 +116,11 @@ WITHIN = {
         "turning",
         "extension",
         "locating",
+        "temporal",
+        "tracking",
         "reading",
         "finishing",
+        "batching",
         "parser",
     ),
     "train": (
@@ -150,6 +153,7 @@ WITHIN = {
         "loading",
         "outcome",
         "progress",
+        "video_file",
         "video",
         "cluster",
         "demo",
@@ -174,11 +178,11 @@ ONLY_IN = {
     "cv2": (
         "faces.",
         "inference.polygons",
-        "cli.video",
         "evaluation.draw",
         "evaluation.boundaries",
     ),
     "pycocotools": ("inference.coco",),
+    "av": ("photos.video",),
 }
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jax_stn_icnn.inference import finishing
+from jax_stn_icnn.inference import batching, finishing
 from jax_stn_icnn.inference import parser as parser_module
-from jax_stn_icnn.inference.parser import MAX_FACES, THREADS, FaceParser
+from jax_stn_icnn.inference.batching import MAX_FACES, THREADS
+from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.inference.results import FaceResult
 from jax_stn_icnn.inference.threads import NICENESS, background_threads
 from jax_stn_icnn.photos.reading import PhotoError
@@ -162,17 +163,17 @@ class TestBounds:
         return max(len(reads) - taken for taken, _ in enumerate(results, 1))
 
     def test_few_photos_of_many_faces_are_in_memory(self, stream, monkeypatch):
-        monkeypatch.setattr(parser_module, "MAX_FACES", 12)
+        monkeypatch.setattr(batching, "MAX_FACES", 12)
         # Three photos have 15 faces; the others are read ahead.
         assert self.most_in_memory(*stream(range(50), faces=5)) <= 3 + THREADS
 
     def test_few_large_photos_are_in_memory(self, stream, monkeypatch):
-        monkeypatch.setattr(parser_module, "MAX_PIXELS", 250)
+        monkeypatch.setattr(batching, "MAX_PIXELS", 250)
         # Three photos have 300 pixels; the others are read ahead.
         assert self.most_in_memory(*stream(range(50))) <= 3 + THREADS
 
     def test_large_batches_are_full(self, stream, networks, monkeypatch):
-        monkeypatch.setattr(parser_module, "MAX_FACES", 4)
+        monkeypatch.setattr(batching, "MAX_FACES", 4)
         results, _ = stream(range(32), batch_size=8)
         assert [len(result.faces) for result in results] == [1] * 32
         assert networks.faces == [8] * 4

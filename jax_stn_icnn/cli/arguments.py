@@ -30,10 +30,14 @@ output files of photo.jpg, in the folder --out:
   photo.jpg.face0.labels.png  --per-face: labels and masks of each face
   coco.json                   --format coco: annotations of all photos
   settings.json               what the results depend on; other settings need another folder
-and of clip.mp4:
-  clip.mp4.overlay.mp4        the overlays, without sound
+and of clip.mp4 (extra: video):
+  clip.mp4.overlay.mp4        the overlays, with the sound; browsers play it
+  clip.mp4.labels.mkv         the class ids, a lossless video
+  clip.mp4.json               the faces of each frame, with the number of the person
+  clip.mp4.hair.mkv           --masks hair: black and white, lossless; likewise hair.soft.mkv
+  clip.mp4.cutout.webm        --cutout: people, with transparency around them
 
-Photos whose output files exist are not parsed again, unless they have changed. The exit status is
+Inputs whose output files exist are not parsed again, unless they have changed. The exit status is
 0 if all arguments were parsed, 1 if any failed, and 130 after Ctrl-C.
 """
 
@@ -95,7 +99,7 @@ def _add_inputs(parse: argparse.ArgumentParser) -> None:
     parse.add_argument("--out", required=True, metavar="DIR", help="folder for the results")
     parse.add_argument("--recursive", action="store_true", help="search folders recursively")
     parse.add_argument(
-        "--overwrite", action="store_true", help="parse photos again whose results exist"
+        "--overwrite", action="store_true", help="parse inputs again whose results exist"
     )
 
 
@@ -111,7 +115,7 @@ def _add_outputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--soft", action="store_true", help="also write --masks as soft masks")
     group.add_argument("--cutout", action="store_true", help="write people without background")
     group.add_argument(
-        "--per-face", action="store_true", help="also write labels and masks of each face"
+        "--per-face", action="store_true", help="also write labels and masks of each face (photos)"
     )
     group.add_argument(
         "--format",

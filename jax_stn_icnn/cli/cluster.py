@@ -1,19 +1,20 @@
 """Runs the command on a Ray cluster: one actor per accelerator, or per node without one.
 
 Photos and results may be in any file system that fsspec supports and all nodes reach; a local
-folder must be shared by all nodes. An actor is given a few photos at a time. When an actor dies,
-other actors get its unfinished photos; photos whose output files exist are not parsed again.
+folder must be shared by all nodes. An actor is given a few photos, or a video, at a time. When an
+actor dies, other actors get what it has not finished; inputs whose output files exist are not
+parsed again.
 """
 
 import argparse
 import tempfile
 from collections import Counter, deque
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jax_stn_icnn.cli import coco_file, settings, writer
+from jax_stn_icnn.cli import coco_file, settings, video, writer
 from jax_stn_icnn.cli.loading import load_parser, stream_options
 from jax_stn_icnn.cli.outcome import Outcome
 from jax_stn_icnn.cli.outputs import JSON, Outputs, is_result_name, make_result_test
@@ -33,7 +34,7 @@ ATTEMPTS = 3
 
 
 class Job(NamedTuple):
-    """A photo to parse.
+    """A photo or video to parse.
 
     Attributes:
         photo: its path in its file system.
@@ -44,6 +45,11 @@ class Job(NamedTuple):
     photo: str
     name: str
     fingerprint: str
+
+    @property
+    def is_video(self) -> bool:
+        """Whether the suffix is that of a video."""
+        return files.is_video(self.name)
 
 
 class Store(NamedTuple):
@@ -92,13 +98,7 @@ def list_jobs(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list
         local_out = Path(target.root) if target.is_local else None
         roots = [Path(store.root) for store in stores]
         found = files.find_files(roots, local_out, recursive, make_result_test())
-        videos = [file.path for file in found.inputs if file.is_video]
-        found.skipped.extend(f"{path} is a video: parse it without --ray" for path in videos)
-        jobs = [
-            Job(str(path), str(name), fingerprint)
-            for path, name, fingerprint in found.inputs
-            if path not in videos
-        ]
+        jobs = [Job(str(path), str(name), fingerprint) for path, name, fingerprint in found.inputs]
         return stores[0].system, jobs, found
     if len({_protocols(store.system) for store in stores}) > 1:
         raise ValueError(f"{', '.join(urls)} are in several file systems: parse them separately")
@@ -129,7 +129,7 @@ def _jobs_in(
     if system.isfile(root):
         return [Job(root, root.rsplit("/", 1)[-1], system.ukey(root))]
     paths = sorted(system.find(root, maxdepth=None if recursive else 1))
-    existing = set(paths)
+    existing, suffixes = set(paths), SUFFIXES + files.VIDEO_SUFFIXES
     result_folders = [path.removesuffix(settings.NAME) for path in paths if _is_settings(path)]
     jobs = []
     for path in paths:
@@ -137,7 +137,7 @@ def _jobs_in(
         name = path.removeprefix(root).lstrip("/")
         if out_root and path.startswith(f"{out_root}/"):
             continue
-        if not files.has_suffix(name, SUFFIXES, found.left_out):
+        if not files.has_suffix(name, suffixes, found.left_out):
             continue
         exists_beside = partial(_exists, existing, folder)
         if path.startswith(tuple(result_folders)) and is_result_name(file_name, exists_beside):
@@ -145,7 +145,7 @@ def _jobs_in(
         else:
             jobs.append(Job(path, name, system.ukey(path)))
     if not jobs:
-        found.errors.append(f"{url} contains no file named *{', *'.join(SUFFIXES)}")
+        found.errors.append(f"{url} contains no file named *{', *'.join(suffixes)}")
     return jobs
 
 
@@ -188,7 +188,7 @@ def write_coco(jobs: Sequence[Job], out: str) -> None:
     """
     system, root = Store.from_url(out)
     existing = set(system.find(root))
-    paths = ((job.name, f"{root}/{job.name}{JSON}") for job in jobs)
+    paths = ((job.name, f"{root}/{job.name}{JSON}") for job in jobs if not job.is_video)
     photos = ((name, system.cat_file(path)) for name, path in paths if path in existing)
     system.pipe_file(f"{root}/{coco_file.NAME}", coco_file.merge(photos))
 
@@ -250,10 +250,11 @@ def run(
     if not was_connected:
         ray.init(address=args.ray or None, log_to_driver=False)
     actors = ActorPool(ray, system, absolute_paths(args))
-    # Tasks: photos, and how many times they have been given to an actor.
-    pending = deque(
-        (list(jobs[i : i + JOBS_PER_TASK]), 1) for i in range(0, len(jobs), JOBS_PER_TASK)
-    )
+    # Tasks: photos or a video, and how many times they have been given to an actor.
+    photos = [job for job in jobs if not job.is_video]
+    tasks = [photos[i : i + JOBS_PER_TASK] for i in range(0, len(photos), JOBS_PER_TASK)]
+    tasks += [[job] for job in jobs if job.is_video]
+    pending = deque((task, 1) for task in tasks)
     try:
         num_actors = min(count_actors(ray), len(pending))
         for _ in range(num_actors):
@@ -368,17 +369,13 @@ class Worker:
                     local[job] = self._fetch(job, Path(folder, str(number)))
                 except OSError as error:
                     outcomes[job] = Outcome(error=f"{job.photo}: {error}")
-            results = self._parser.stream(local.values(), errors="yield", **stream_options(args))
-            for (job, path), result in zip(local.items(), results, strict=True):
-                try:
-                    if isinstance(result, Exception):
-                        raise result
-                    self._write(job, result)
-                    outcomes[job] = Outcome.of_photo(len(result.faces), path, job.photo)
-                except (OSError, ValueError, OpenCVError) as error:
-                    outcome = Outcome.of_error(error)
-                    text = str(error).replace(str(path), job.photo)
-                    outcomes[job] = outcome._replace(error=text)
+            photos = {job: path for job, path in local.items() if not job.is_video}
+            options = stream_options(args)
+            results = self._parser.stream(photos.values(), errors="yield", **options)
+            for (job, path), result in zip(photos.items(), results, strict=True):
+                outcomes[job] = self._outcome(job, path, partial(self._write_photo, result))
+            for job in local.keys() - photos:
+                outcomes[job] = self._outcome(job, local[job], self._write_video)
         return [outcomes[job] for job in jobs]
 
     def _fetch(self, job: Job, path: Path) -> Path:
@@ -388,18 +385,42 @@ class Worker:
         self._system.get_file(job.photo, str(path))
         return path
 
-    def _write(self, job: Job, result: PhotoResult) -> None:
+    def _outcome(
+        self, job: Job, path: Path, write: Callable[[Job, Path, Path], Outcome]
+    ) -> Outcome:
+        """Writes the files of a photo or video.
+
+        Args:
+            job: the photo or video.
+            path: its local path.
+            write: writes the files below a local path without suffixes, its last argument.
+        """
         root = self._out.root
-        if self._out.is_local:
-            writer.write_result(Path(root) / job.name, result, self._outputs, job.fingerprint)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            base = Path(folder) / job.name
-            writer.write_result(base, result, self._outputs, job.fingerprint)
-            for name in self._outputs.file_names(job.name, len(result.faces)):
-                target = f"{root}/{name}"
-                self._out.system.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
-                self._out.system.put_file(f"{folder}/{name}", target)
+        try:
+            if self._out.is_local:
+                outcome = write(job, path, Path(root) / job.name)
+            else:
+                with tempfile.TemporaryDirectory() as folder:
+                    outcome = write(job, path, Path(folder) / job.name)
+                    for name in self._outputs.file_names(job.name, outcome.num_faces or 0):
+                        target = f"{root}/{name}"
+                        self._out.system.makedirs(target.rsplit("/", 1)[0], exist_ok=True)
+                        self._out.system.put_file(f"{folder}/{name}", target)
+        except (OSError, ValueError, OpenCVError) as error:
+            outcome = Outcome.of_error(error)
+        return outcome.renamed(str(path), job.photo)
+
+    def _write_photo(
+        self, result: PhotoResult | OSError | ValueError, job: Job, path: Path, base: Path
+    ) -> Outcome:
+        if isinstance(result, Exception):
+            raise result
+        writer.write_result(base, result, self._outputs, job.fingerprint)
+        return Outcome.of_photo(len(result.faces), path, job.photo)
+
+    def _write_video(self, job: Job, path: Path, base: Path) -> Outcome:
+        options = stream_options(self._args)
+        return video.parse_video(self._parser, path, base, self._outputs, job.fingerprint, options)
 
 
 def _protocols(system: Any) -> tuple[str, ...]:

@@ -41,3 +41,8 @@ class Outcome(NamedTuple):
         if (number := count_frames(path)) > 1:
             notes.append(f"the file contains {number} pictures, of which the first is parsed")
         return cls(num_faces, note=f"{name}: {'; '.join(notes)}" if notes else None)
+
+    def renamed(self, before: str, after: str) -> "Outcome":
+        """Returns the same outcome with another name of the input in its texts."""
+        error, note = (text and text.replace(before, after) for text in (self.error, self.note))
+        return self._replace(error=error, note=note)

@@ -1,4 +1,4 @@
-"""The output files of the command: their names, and whether those of a photo are complete.
+"""The output files of the command: their names, and whether those of an input are complete.
 
 photo.jpg.labels.png         the labels, with a palette
 photo.jpg.overlay.jpg        the overlay with a legend
@@ -7,6 +7,12 @@ photo.jpg.hair.soft.png      the soft mask, with --soft
 photo.jpg.cutout.png         the person without the background, with --cutout
 photo.jpg.face0.labels.png   the labels and masks of one face, with --per-face
 photo.jpg.json               faces and classes; written last
+
+clip.mp4.overlay.mp4         the overlays as a video that browsers play, with the sound
+clip.mp4.labels.mkv          the labels as a lossless video of gray frames
+clip.mp4.hair.mkv            masks, likewise; also clip.mp4.hair.soft.mkv
+clip.mp4.cutout.webm         the persons without the background, a video with transparency
+clip.mp4.json                faces of each frame; written last
 """
 
 import argparse
@@ -20,14 +26,15 @@ from typing import Any, NamedTuple
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.cli import settings
 from jax_stn_icnn.label_sets import ids_in_data_set
+from jax_stn_icnn.photos.files import is_video
 
 LABELS, OVERLAY, CUTOUT, JSON = ".labels.png", ".overlay.jpg", ".cutout.png", ".json"
-VIDEO = ".overlay.mp4"
-_FIXED = (LABELS, OVERLAY, CUTOUT, VIDEO)
+VIDEO_OVERLAY, VIDEO_LABELS, VIDEO_CUTOUT = ".overlay.mp4", ".labels.mkv", ".cutout.webm"
+_FIXED = (LABELS, OVERLAY, CUTOUT, VIDEO_OVERLAY, VIDEO_LABELS, VIDEO_CUTOUT)
 
 
 class Outputs(NamedTuple):
-    """Which files the command writes for a photo.
+    """Which files the command writes for a photo or video.
 
     Attributes:
         masks: classes and groups of classes that get a mask.
@@ -62,9 +69,11 @@ class Outputs(NamedTuple):
         """Returns the names of the files, the JSON last.
 
         Args:
-            base: their name without suffixes.
-            num_faces: number of faces in the photo.
+            base: their name without suffixes: that of the input.
+            num_faces: number of faces in a photo; a video has no files of single faces.
         """
+        if is_video(base):
+            return [base + suffix for suffix in self.video_suffixes()] + [f"{base}{JSON}"]
         faces = [f"{base}.face{i}" for i in range(num_faces if self.per_face else 0)]
         names = [f"{base}{OVERLAY}"] + ([f"{base}{CUTOUT}"] if self.cutout else [])
         for place in (base, *faces):
@@ -73,31 +82,40 @@ class Outputs(NamedTuple):
             names += [f"{place}{mask_suffix(name, soft=True)}" for name in self.masks if self.soft]
         return [*names, f"{base}{JSON}"]
 
+    def video_suffixes(self) -> list[str]:
+        """Returns the suffixes of the videos that are written for a video."""
+        suffixes = [VIDEO_OVERLAY, VIDEO_LABELS] + ([VIDEO_CUTOUT] if self.cutout else [])
+        for name in self.masks:
+            suffixes.append(mask_suffix(name, extension="mkv"))
+            suffixes += [mask_suffix(name, soft=True, extension="mkv")] if self.soft else []
+        return suffixes
+
     def are_complete(
         self, base: str, fingerprint: str, metadata: bytes | None, exists: Callable[[str], bool]
     ) -> bool:
-        """Whether the files of a photo exist and are those of its present content.
+        """Whether the files of a photo or video exist and are those of its present content.
 
         Args:
             base: name of the files without suffixes.
-            fingerprint: fingerprint of the photo.
+            fingerprint: fingerprint of the input.
             metadata: content of the JSON file; None if it does not exist.
             exists: whether a file of a name exists.
         """
         try:
             stored: Any = json.loads(metadata or b"")
             is_current = stored["fingerprint"] == fingerprint
-            num_faces = len(stored["faces"])
+            num_faces = 0 if is_video(base) else len(stored["faces"])
         except (ValueError, TypeError, LookupError):  # none, or one of another program
             return False
-        if not is_current or (self.coco and "annotations" not in stored):
+        lacks_annotations = self.coco and not is_video(base) and "annotations" not in stored
+        if not is_current or lacks_annotations:
             return False
         return all(map(exists, self.file_names(base, num_faces)))
 
 
-def mask_suffix(name: str, soft: bool = False) -> str:
+def mask_suffix(name: str, soft: bool = False, extension: str = "png") -> str:
     """Returns the suffix of the mask of a class or group."""
-    return f".{name}.soft.png" if soft else f".{name}.png"
+    return f".{name}.soft.{extension}" if soft else f".{name}.{extension}"
 
 
 def is_result_name(name: str, exists: Callable[[str], bool]) -> bool:
@@ -111,7 +129,7 @@ def is_result_name(name: str, exists: Callable[[str], bool]) -> bool:
         return True
     # photo.jpg.hair.png, beside photo.jpg.json
     dots = [dot.start() for dot in re.finditer(r"\.", name)]
-    return name.endswith(".png") and any(exists(name[:dot] + JSON) for dot in dots[:-1])
+    return name.endswith((".png", ".mkv")) and any(exists(name[:dot] + JSON) for dot in dots[:-1])
 
 
 def make_result_test() -> Callable[[Path], bool]:

@@ -132,8 +132,6 @@ def _local_work(args: argparse.Namespace) -> Work:
 def _is_done(file: InputFile, out: Path, outputs: Outputs) -> bool:
     """Whether the output files of an input exist and are those of its present content."""
     base = out / file.name
-    if file.is_video:
-        return video.is_complete(base, file.path)
     try:
         metadata = base.with_name(base.name + JSON).read_bytes()
     except OSError:  # It does not exist; where it cannot, writing reports the error.
@@ -158,7 +156,9 @@ def _parse_files(
     for file in todo:
         if file.is_video:
             try:
-                yield Outcome(video.parse_video(parser, file.path, out / file.name, options))
+                yield video.parse_video(
+                    parser, file.path, out / file.name, outputs, file.fingerprint, options
+                )
             except (OSError, ValueError) as error:
                 yield Outcome.of_error(error)
 

@@ -6,6 +6,11 @@ from typing import Any
 from tqdm import tqdm
 
 _WITHOUT_TIME = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}"
+# Items per second, also where they are fewer than one.
+_WITH_TIME = (
+    "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} "
+    "[{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]"
+)
 
 
 class Progress:
@@ -24,7 +29,8 @@ class Progress:
             label: text before the bar.
             leave: whether the bar remains when it is complete.
         """
-        self._options: dict[str, Any] = {"total": total, "unit": unit, "desc": label}
+        self._options: dict[str, Any] = {"total": total, "unit": unit}
+        self._options["desc"] = None if label is None else f"{label}: "
         self._options |= {"leave": leave, "disable": total in (0, 1)}
         self._count = self._first = self._faces = 0
         self._bar = tqdm(**self._options | {"leave": False}, bar_format=_WITHOUT_TIME)
@@ -50,7 +56,7 @@ class Progress:
         if num_faces and not self._first:
             self._first = self._count
             self._bar.close()
-            self._bar = tqdm(**self._options, initial=self._count)
+            self._bar = tqdm(**self._options, initial=self._count, bar_format=_WITH_TIME)
             return
         self._bar.update()
         if self._first:

@@ -50,7 +50,7 @@ def _write_masks(base: Path, result: PhotoResult | FaceResult, outputs: Outputs)
         labels = result.labels_image()
     else:
         labels = Image.fromarray(result.labels_as(outputs.ids))
-        _, colours = _classes(result.anatomy, outputs.ids)
+        _, colours = named_classes(result.anatomy, outputs.ids)
         labels.putpalette(np.array(colours, np.uint8).tobytes())
     _save(labels, base, LABELS, _PNG)
     for name in outputs.masks:
@@ -60,7 +60,7 @@ def _write_masks(base: Path, result: PhotoResult | FaceResult, outputs: Outputs)
             _save(Image.fromarray(gray), base, mask_suffix(name, soft=True), {"format": "PNG"})
 
 
-def _classes(anatomy: Anatomy, ids: str | None) -> tuple[Sequence[str], Sequence[Any]]:
+def named_classes(anatomy: Anatomy, ids: str | None) -> tuple[Sequence[str], Sequence[Any]]:
     """Returns name and colour of each id in the labels."""
     if ids is None:
         return anatomy.classes, anatomy.colours
@@ -75,7 +75,7 @@ def _save(image: Image.Image, base: Path, suffix: str, options: dict[str, Any]) 
 def _metadata(base: Path, result: PhotoResult, outputs: Outputs) -> dict[str, Any]:
     """Returns the content of the JSON file; boxes are (x0, y0, x1, y1), as in `FaceResult`."""
     height, width = result.image.shape[:2]
-    classes, colours = _classes(result.anatomy, outputs.ids)
+    classes, colours = named_classes(result.anatomy, outputs.ids)
     metadata = {
         "photo": base.name,
         "width": width,

@@ -42,11 +42,18 @@ class PhotoFinisher:
             name: values[row].copy() if len(values) > 1 else values[0]
             for name, values in fetched.result().items()
         }
+        matrix = face.located.matrix
+        outputs["scores"] = _smooth(face, 0, matrix, outputs["scores"])
         wide_scores: tuple[np.ndarray, ...] = ()
         if len(face.frames) > 1:
             frame, wide = face.frames
-            wide_matrix = framing.wide_frame(face.located.matrix, len(frame), len(wide))
-            wide_scores = self._extension(face.photo, wide_matrix, outputs.pop("wide_scores"))
+            wide_matrix = framing.wide_frame(matrix, len(frame), len(wide))
+            scores = _smooth(face, 1, wide_matrix, outputs.pop("wide_scores"))
+            wide_scores = self._extension(face.photo, wide_matrix, scores)
+            if len(wide_scores) > 1:
+                blended, scores = wide_scores
+                far_matrix = framing.wide_frame(wide_matrix, len(wide))
+                wide_scores = blended, _smooth(face, 2, far_matrix, scores)
         return FaceResult.from_frame(
             **outputs,
             **face.located._asdict(),
@@ -54,6 +61,7 @@ class PhotoFinisher:
             anatomy=self._anatomy,
             photo_size=face.photo.shape[:2],
             exact_scores=self._exact_scores,
+            track=None if face.track is None else face.track.number,
         )
 
     def finish_photo(self, photo: ReadPhoto) -> PhotoResult | OSError | ValueError:
@@ -66,3 +74,17 @@ class PhotoFinisher:
         except OpenCVError as error:
             return named_error(photo.name, error)
         return PhotoResult(photo.image, faces, self._anatomy, pixels)
+
+
+def _smooth(face: ReadFace, level: int, matrix: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns scores of a frame, of a face that is followed smoothed over time.
+
+    Args:
+        face: the face.
+        level: 0 for the frame, 1 for the wide frame, 2 for the far frame.
+        matrix: pixels of that frame -> pixels of the photo.
+        scores: float32 (classes, side, side).
+    """
+    if face.track is None:
+        return scores
+    return face.track.smoothers[level](face.photo, matrix, scores)

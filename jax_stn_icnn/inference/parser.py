@@ -4,11 +4,10 @@
     networks                    device      batches of frames of several photos -> class scores
     resample, merge             threads     class scores -> labels of the photo's pixels
 
-`FaceParser._parse` connects these steps. Frames have the same size for all photos, so one compiled
+`Batching` connects these steps. Frames have the same size for all photos, so one compiled
 program serves them all; only frames are sent to the device.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -20,26 +19,20 @@ from PIL import Image
 
 from jax_stn_icnn.faces import detectors
 from jax_stn_icnn.faces.detectors import Detector
+from jax_stn_icnn.inference.batching import Batching
 from jax_stn_icnn.inference.devices import check_process, find_device, name_of
 from jax_stn_icnn.inference.extension import Extension
 from jax_stn_icnn.inference.finishing import PhotoFinisher
 from jax_stn_icnn.inference.locating import FaceLocator, Selection
 from jax_stn_icnn.inference.programs import LazyProgram, compile_networks
-from jax_stn_icnn.inference.reading import PhotoReader, ReadFace, ReadPhoto
+from jax_stn_icnn.inference.reading import PhotoReader, ReadPhoto
 from jax_stn_icnn.inference.results import PhotoResult
-from jax_stn_icnn.inference.threads import background_threads, run_ahead
+from jax_stn_icnn.inference.tracking import FaceTracker
 from jax_stn_icnn.inference.turning import RotationCheck
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 
 BATCH_SIZE = 4  # faces per call of the networks, where several photos are parsed
-THREADS = 2  # number of threads that read photos, and of threads that resample labels
-# Another photo is read only while the photos whose results have not been taken have fewer than
-# MAX_PIXELS pixels and fewer than MAX_FACES faces, or than the faces of two batches. A photo
-# without faces counts as one face. The scores of a face take 23 MB.
-MAX_PIXELS = 32_000_000
-MAX_FACES = 32
-MAX_BATCHES = 2  # on the device: one that runs, and one that waits
 
 Photo = str | Path | Image.Image
 Photos = list[Any] | tuple[Any, ...]
@@ -330,72 +323,71 @@ class FaceParser:
             OSError: a file cannot be opened.
             ValueError: a photo cannot be read, or an argument is invalid.
         """
+        selection = Selection.checked(None, None, detect, max_faces, largest)
+        if errors not in ("raise", "yield"):
+            raise ValueError(f"errors is {errors!r}, but must be raise or yield")
+        return self._parse(self._requests(photos, selection, batch_size), batch_size, errors)
+
+    def track(
+        self,
+        frames: Iterable[Any],
+        *,
+        detect: bool = True,
+        max_faces: int | None = None,
+        largest: bool = False,
+        batch_size: int = BATCH_SIZE,
+    ) -> Iterator[PhotoResult]:
+        """Parses the frames of a video or a camera, and follows the faces.
+
+        `FaceResult.track` is the number of a person, the same in all frames. Where the picture is
+        still, class scores are smoothed over the frames, so that noise does not move the borders of
+        labels; where it moves, labels are those of the frame alone.
+
+        Args:
+            frames: consecutive frames, each as a photo in `__call__`, requested only as results are
+                taken.
+            detect: as in `__call__`.
+            max_faces: as in `__call__`, for each frame.
+            largest: as in `__call__`, for each frame.
+            batch_size: as in `stream`. With 1, at most two frames are requested before the result
+                of a frame, which suits a camera; more are faster.
+
+        Yields:
+            The results, in the order of the frames.
+
+        Raises:
+            OSError: a file cannot be opened.
+            ValueError: a frame cannot be read, or an argument is invalid.
+        """
+        selection = Selection.checked(None, None, detect, max_faces, largest)
+        requests = self._requests(frames, selection, batch_size)
+        return self._parse(requests, batch_size, tracker=FaceTracker(self.frame_size))
+
+    def _requests(
+        self, photos: Iterable[Any], selection: Selection, batch_size: int
+    ) -> Iterator[Callable[[], ReadPhoto]]:
+        """Checks the arguments of a stream; returns calls that read the photos."""
         check_process()
         if isinstance(photos, Photo):
             raise ValueError(f"photos is one photo, {photos!r}, but must be photos: [{photos!r}]")
-        is_count = isinstance(batch_size, int | np.integer) and batch_size >= 1
-        if not is_count or errors not in ("raise", "yield"):
-            raise ValueError(
-                f"batch_size is {batch_size} and errors is {errors!r}, but they must be an integer "
-                "of at least 1, and raise or yield"
-            )
-        selection = Selection.checked(None, None, detect, max_faces, largest)
-        reads = (
+        if not (isinstance(batch_size, int | np.integer) and batch_size >= 1):
+            raise ValueError(f"batch_size is {batch_size}, but must be an integer of at least 1")
+        return (
             self._reader.request(photo, f"photo {i}", self.detector, selection)
             for i, photo in enumerate(photos)
         )
-        return self._parse(reads, batch_size, errors)
 
     def _parse(
-        self, reads: Iterable[Callable[[], ReadPhoto]], batch_size: int, errors: str = "raise"
+        self,
+        reads: Iterable[Callable[[], ReadPhoto]],
+        batch_size: int,
+        errors: str = "raise",
+        tracker: FaceTracker | None = None,
     ) -> Iterator[Any]:
-        """Yields the results of photos in order.
-
-        Args:
-            reads: calls of `PhotoReader.read`, requested only as results are taken.
-            batch_size: as in `stream`.
-            errors: as in `stream`.
-        """
-        photos: deque[ReadPhoto] = deque()  # read, but their results have not been taken
-        batch: list[ReadFace] = []  # faces of these photos for the next call of the networks
-        on_device: deque[Any] = deque()  # outputs of the last calls
-        shapes = self._reader.frame_shapes(batch_size)
-
-        def finish(photo: ReadPhoto) -> PhotoResult | OSError | ValueError:
-            result = self._finisher.finish_photo(photo)
-            if isinstance(result, Exception) and errors == "raise":
-                raise result
-            return result
-
-        with background_threads(THREADS) as readers, background_threads(THREADS) as finishers:
-
-            def run_networks() -> None:
-                if len(on_device) == MAX_BATCHES:
-                    jax.block_until_ready(on_device.popleft())
-                frames = [np.zeros(shape, np.uint8) for shape in shapes]
-                for row, face in enumerate(batch):
-                    for array, frame in zip(frames, face.frames, strict=True):
-                        array[row] = frame
-                on_device.append(self._program(batch_size)(self._variables, *frames))
-                fetched = finishers.submit(jax.device_get, on_device[-1])
-                for row, face in enumerate(batch):
-                    face.result = finishers.submit(self._finisher.finish_face, face, fetched, row)
-                batch.clear()
-
-            for photo in run_ahead(readers, reads, ahead=THREADS):
-                photos.append(photo)
-                for face in photo.faces:
-                    batch.append(face)
-                    if len(batch) == batch_size:
-                        run_networks()
-                while photos and (_is_done(photos[0]) or not _has_room(photos, batch_size)):
-                    if any(face.result is None for face in photos[0].faces):
-                        run_networks()  # No other photo may be read to fill the batch.
-                    yield finish(photos.popleft())
-            if batch:
-                run_networks()
-            while photos:
-                yield finish(photos.popleft())
+        """Yields the results of photos in order; the arguments are those of `Batching.results`."""
+        program = partial(self._program(batch_size), self._variables)
+        batching = Batching(self._reader, program, self._finisher, batch_size)
+        return batching.results(reads, errors, tracker)
 
     def _program(self, batch_size: int) -> LazyProgram:
         if batch_size not in self._programs:
@@ -403,14 +395,3 @@ class FaceParser:
             compile = partial(compile_networks, self.model, self._variables, *shapes)
             self._programs.setdefault(batch_size, LazyProgram(compile))  # Threads may be here.
         return self._programs[batch_size]
-
-
-def _is_done(photo: ReadPhoto) -> bool:
-    return all(face.result is not None and face.result.done() for face in photo.faces)
-
-
-def _has_room(photos: Iterable[ReadPhoto], batch_size: int) -> bool:
-    """Whether another photo may be read."""
-    num_faces = sum(max(len(photo.faces), 1) for photo in photos)
-    num_pixels = sum(photo.image[..., 0].size for photo in photos)
-    return num_faces < max(MAX_FACES, 2 * batch_size) and num_pixels < MAX_PIXELS

@@ -13,6 +13,7 @@ from jax_stn_icnn.faces import framing, resample
 from jax_stn_icnn.faces.detectors import Detector
 from jax_stn_icnn.inference.locating import FaceLocator, LocatedFace, Selection
 from jax_stn_icnn.inference.results import FaceResult
+from jax_stn_icnn.inference.tracking import FaceTracker, Track
 from jax_stn_icnn.photos.reading import PhotoError, to_rgb
 
 
@@ -24,6 +25,7 @@ class ReadFace:
     frames: tuple[np.ndarray, ...]  # the frame, uint8 (S, S, 3); possibly the wide frame
     photo: np.ndarray  # uint8 (height, width, 3)
     result: Future[FaceResult] | None = None  # None until its batch is on the device
+    track: Track | None = None  # None in photos
 
 
 @dataclasses.dataclass
@@ -91,6 +93,15 @@ class PhotoReader:
         except (ValueError, resample.OpenCVError) as error:
             return _failed(name, named_error(name, error))
         return ReadPhoto(name, image, faces, located.neighbors)
+
+    def follow(self, photo: ReadPhoto, tracker: FaceTracker) -> None:
+        """Gives the faces of a video's next picture their tracks and their steady frames."""
+        tracks = tracker.follow([face.located for face in photo.faces])
+        for face, track in zip(photo.faces, tracks, strict=True):
+            face.track = track
+            if track.matrix is not face.located.matrix:
+                face.located = face.located._replace(matrix=track.matrix)
+                face.frames = self._crop(photo.image, track.matrix)
 
     def _crop(self, image: np.ndarray, matrix: np.ndarray) -> tuple[np.ndarray, ...]:
         """Returns a face's frame, and its wide frame at the size of the coarse image."""

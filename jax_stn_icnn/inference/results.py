@@ -48,6 +48,8 @@ class FaceResult(Labelled):
         matrix: pixels of the frame -> pixels of the photo, (2, 3).
         photo_size: (height, width) of the photo.
         anatomy: the classes and parts.
+        track: in results of `FaceParser.track`, the number of the person: the same in all pictures
+            of the video; None in those of photos.
     """
 
     box: Box
@@ -61,6 +63,7 @@ class FaceResult(Labelled):
     anatomy: Anatomy = dataclasses.field(repr=False)
     _pixels: Pixels = dataclasses.field(repr=False)
     _index: int = dataclasses.field(default=0, repr=False)  # among the owners of the pixels
+    track: int | None = None
 
     @classmethod
     def from_frame(
@@ -77,6 +80,7 @@ class FaceResult(Labelled):
         landmarks: np.ndarray | None = None,
         score: float | None = None,
         exact_scores: bool = False,
+        track: int | None = None,
     ) -> "FaceResult":
         """Resamples the networks' outputs for a frame to the photo.
 
@@ -95,6 +99,7 @@ class FaceResult(Labelled):
             score: as in the class.
             exact_scores: whether to store the scores as they are; by default they are rounded to
                 multiples of 1/255 and compressed. Labels are those of the exact scores.
+            track: as in the class.
 
         Returns:
             The result of the face.
@@ -125,6 +130,7 @@ class FaceResult(Labelled):
             photo_size=photo_size,
             anatomy=anatomy,
             _pixels=Pixels(photo_size, area, CompactArray.of(label_map), (stored,)),
+            track=track,
         )
 
     @property

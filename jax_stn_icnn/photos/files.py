@@ -40,7 +40,7 @@ class InputFile(NamedTuple):
     @property
     def is_video(self) -> bool:
         """Whether the suffix is that of a video."""
-        return self.path.suffix.lower() in VIDEO_SUFFIXES
+        return is_video(self.path.name)
 
 
 class InputFiles(NamedTuple):
@@ -106,6 +106,11 @@ def find_files(
                 "folders"
             )
     return found._replace(inputs=inputs)
+
+
+def is_video(name: str) -> bool:
+    """Whether a file name has the suffix of a video."""
+    return Path(name).suffix.lower() in VIDEO_SUFFIXES
 
 
 def has_suffix(name: str, suffixes: Sequence[str], left_out: Counter[str]) -> bool:
