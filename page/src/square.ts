@@ -37,7 +37,7 @@ export class Square {
     this.place((photo.width - this.side) / 2, (photo.height - this.side) / 2);
     this.show(true);
     this.view.focus({ preventScroll: true });
-    this.stage.scrollIntoView({ block: "nearest" });
+    for (const part of [this.bar, this.stage]) part.scrollIntoView({ block: "nearest" });
   }
 
   /** Takes the square away. */

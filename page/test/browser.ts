@@ -110,11 +110,18 @@ export class Visit {
   /** Waits for what the page says last of a photo; gives it. */
   async parsed(): Promise<string> {
     await this.page.waitForFunction(
-      () => /Took|could not/.test(document.querySelector(".photo")?.textContent ?? ""),
+      () => /Took|could not be parsed/.test(document.querySelector(".photo")?.textContent ?? ""),
       null,
       { timeout: 120_000 },
     );
     return (await this.page.locator("#status").textContent()) ?? "";
+  }
+
+  /** Gives the page a photo, and waits for what it says last of it; gives that. */
+  async parse(file: string): Promise<string> {
+    await this.forget();
+    await this.choose(file);
+    return this.parsed();
   }
 
   /** Takes away what the page says, so that `parsed` waits for what it says next. */

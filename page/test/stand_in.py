@@ -45,7 +45,7 @@ def main() -> None:
     }
     facts = _prepare().facts(metadata, path)
     (OUT / "network.json").write_text(json.dumps(facts) + "\n")
-    for name, size, value in (("dark", (400, 600), 0), ("large", (2500, 5000), 200)):
+    for name, size, value in (("dark", (400, 600), 0), ("large", (300, 4200), 200)):
         Image.fromarray(np.full(size, value, np.uint8)).save(OUT / f"{name}.png")
 
 
