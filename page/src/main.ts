@@ -191,6 +191,7 @@ function showPhoto({ pixels, full }: Photo): void {
     document.querySelector<HTMLElement>("#again button")?.focus({ preventScroll: true });
   }
   stage.scrollIntoView({ block: "nearest" });
+  messages.showFailure();
 }
 
 function showFaces(found: readonly Face[]): void {

@@ -52,6 +52,7 @@ export class Messages {
   complain(text: string): void {
     this.error.textContent = text;
     this.error.hidden = false;
+    this.error.scrollIntoView({ block: "nearest" });
   }
 
   /** Takes the complaint away. */
@@ -65,5 +66,11 @@ export class Messages {
     element("reason", HTMLParagraphElement).textContent =
       `The network could not be loaded: ${reason}.`;
     this.failure.hidden = false;
+    this.showFailure();
+  }
+
+  /** Brings a failure into view. */
+  showFailure(): void {
+    this.failure.scrollIntoView({ block: "nearest" });
   }
 }

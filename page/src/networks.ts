@@ -205,7 +205,7 @@ async function readAll(
 
 async function get(url: string): Promise<Response> {
   const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url} answers ${response.status}`);
+  if (!response.ok) throw new Error(`the server gives ${response.status} for ${url}`);
   return response;
 }
 

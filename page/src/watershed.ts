@@ -26,8 +26,13 @@ export function watershed(photo: Picture<Uint8Array>, markers: Int32Array): Int3
   const colour = (at: number) =>
     ((Math.floor(at / width) - 1) * photo.width + (at % width) - 1) * 3;
   const difference = (one: number, other: number) => {
+    const { data } = photo;
     const [a, b] = [colour(one), colour(other)];
-    return Math.max(...[0, 1, 2].map((c) => Math.abs(photo.data[a + c] - photo.data[b + c])));
+    return Math.max(
+      Math.abs(data[a] - data[b]),
+      Math.abs(data[a + 1] - data[b + 1]),
+      Math.abs(data[a + 2] - data[b + 2]),
+    );
   };
   const neighbours = [-1, 1, -width, width];
   const queues: number[][] = Array.from({ length: 256 }, () => []);
@@ -45,9 +50,13 @@ export function watershed(photo: Picture<Uint8Array>, markers: Int32Array): Int3
       continue;
     }
     const at = queues[level][heads[level]++];
-    const around = new Set(neighbours.map((step) => regions[at + step]).filter((r) => r > 0));
-    regions[at] = around.size === 1 ? [...around][0] : LINE;
-    if (regions[at] === LINE) continue;
+    let region = 0;
+    for (const step of neighbours) {
+      const other = regions[at + step];
+      if (other > 0) region = region === 0 || region === other ? other : LINE;
+    }
+    regions[at] = region;
+    if (region === LINE) continue;
     for (const step of neighbours) {
       if (regions[at + step] !== 0) continue;
       const cost = difference(at, at + step);

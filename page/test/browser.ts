@@ -164,11 +164,13 @@ export class Visit {
     };
   }
 
-  /** Whether an element lies within the window. */
+  /** Whether an element lies within the window, and nothing over it. */
   async inView(selector: string): Promise<boolean> {
     return this.page.locator(selector).evaluate((element) => {
       const { left, top, right, bottom } = element.getBoundingClientRect();
-      return left >= 0 && top >= 0 && right <= innerWidth + 0.5 && bottom <= innerHeight + 0.5;
+      const inside = left >= -1 && top >= -1 && right <= innerWidth + 1 && bottom <= innerHeight + 1;
+      const front = document.elementFromPoint((left + right) / 2, (top + bottom) / 2);
+      return inside && element.contains(front);
     });
   }
 }

@@ -59,6 +59,7 @@ async function chooseFaces(name: string): Promise<void> {
   await page.getByRole("radio", { name: "Face 2" }).check();
   const one = await solid();
   assert.ok(one > 0 && one < all / 2, `${one} of ${all} pixels belong to face 2`);
+  assert.ok(await visit.inView("#stage"), "at the end of the panel");
   await page.screenshot({ path: `${SCREENS}/${name}-group.png` });
   await checkAccess();
   await page.getByRole("button", { name: "Remove face 2" }).click();
@@ -157,6 +158,7 @@ for (const [name, options] of Object.entries(WINDOWS)) {
         await page.getByRole("button", { name: "Try it with this photo" }).click();
         await page.locator("#stage").waitFor();
         assert.ok(await failure.isVisible(), "the error stays");
+        assert.ok((await visit.inView("#failure")) && (await visit.inView("#stage")));
         assert.equal(await showsProgress(), false);
         if (file === "yunet.onnx") {
           await page.screenshot({ path: `${SCREENS}/${name}-failure.png` });
@@ -183,6 +185,7 @@ for (const [name, options] of Object.entries(WINDOWS)) {
       const error = page.getByRole("alert").filter({ hasText: "notes.txt is not a picture" });
       await error.waitFor();
       assert.ok(await showsProgress(), "the progress is shown");
+      assert.ok((await visit.inView("#error")) && (await visit.inView("#stage")));
       await page.screenshot({ path: `${SCREENS}/${name}-error.png` });
       go();
       assert.match(await visit.parsed(), /^One face/);
