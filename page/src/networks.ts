@@ -63,15 +63,14 @@ export class Networks {
     ort.env.wasm.wasmPaths = { mjs: new URL(gpu ? gpuGlue : cpuGlue, self.location.href).href };
     const processor = { executionProviders: ["wasm"] };
     const card = { executionProviders: ["webgpu", "wasm"] };
-    const chosen = gpu ? card : processor;
     const networks = new Networks(
       ort,
       await ort.InferenceSession.create(detector, processor),
-      await ort.InferenceSession.create(parser, chosen),
-      // Its arrays are in the parser's file.
+      await ort.InferenceSession.create(parser, gpu ? card : processor),
+      // Its arrays are in the parser's file. The trial below does not include it.
       far
         ? await ort.InferenceSession.create(far, {
-            ...chosen,
+            ...processor,
             externalData: [{ path: "network.onnx", data: parser }],
           })
         : null,

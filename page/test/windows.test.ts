@@ -144,7 +144,11 @@ for (const [name, options] of Object.entries(WINDOWS)) {
     for (const file of ["network.onnx", "*.wasm", "yunet.onnx", "worker-*.js"]) {
       test(`${file} is not found at first`, async () => {
         const route = `**/${file}`;
-        await page.route(route, (request) => request.fulfill({ status: 404 }));
+        await page.route(route, async (request) => {
+          // Without its worker, the page does not begin to load anything.
+          if (!file.startsWith("worker")) await page.locator("#progress").waitFor();
+          await request.fulfill({ status: 404 });
+        });
         await visit.open();
         const failure = page.getByRole("alert").filter({ hasText: "could not be loaded" });
         await failure.waitFor();
