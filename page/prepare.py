@@ -2,23 +2,34 @@
 
     python prepare.py
 
-The network, exported by `stn-icnn export`; its metadata as JSON, which a browser reads more easily
-than the ONNX file; and YuNet, changed to accept images of any size.
+The network, exported by `stn-icnn export`; the part of it that parses far frames, if the weights
+are trained for wide frames; the metadata as JSON, which a browser reads more easily than the ONNX
+file; and YuNet, changed to accept images of any size.
 """
 
 import json
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from jax_stn_icnn import ops
 from jax_stn_icnn.faces import detectors
+from jax_stn_icnn.io import jaxpr_to_onnx
+from jax_stn_icnn.io.weights import Weights, load_weights, weights_file
+from jax_stn_icnn.ops.platform import use_platform
 
 PUBLIC = Path(__file__).parent / "public"
+# In place of the package's colours, which are those of skin and hair, and so hardly show over them.
+COLOURS = {"skin": (255, 80, 140), "hair": (80, 0, 255)}
+# Arrays of fewer bytes are stored in both networks.
+SHARED_BYTES = 1024
 
 
 def main() -> None:
@@ -29,14 +40,76 @@ def main() -> None:
     network = onnx.load(path)
     metadata = {entry.key: json.loads(entry.value) for entry in network.metadata_props}
     onnx.save(_for_webgpu(network), path)
-    facts = {name: metadata[name] for name in ("classes", "colours", "frame_size")}
-    facts |= {
+    far = PUBLIC / "far.onnx"
+    far.unlink(missing_ok=True)
+    if "wide_frame" in metadata:
+        weights = load_weights(weights_file(None))
+        far.write_bytes(_sharing(_for_webgpu(_far_network(weights)), path).SerializeToString())
+    (PUBLIC / "network.json").write_text(json.dumps(facts(metadata, path)) + "\n")
+    onnx.save(_any_size(onnx.load(detectors.yunet_file())), PUBLIC / "yunet.onnx")
+
+
+def facts(metadata: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Returns what the page needs to know about a network.
+
+    Args:
+        metadata: of the network, as `stn-icnn export` writes them.
+        path: the network's file.
+    """
+    classes, colours = metadata["classes"], metadata["colours"]
+    return {
+        "classes": classes,
+        "colours": [COLOURS.get(*pair) for pair in zip(classes, colours, strict=True)],
+        "frame_size": metadata["frame_size"],
         "wide_frame": metadata.get("wide_frame"),
         "bytes": path.stat().st_size,
         "trial": _trial(path),
     }
-    (PUBLIC / "network.json").write_text(json.dumps(facts) + "\n")
-    onnx.save(_any_size(onnx.load(detectors.yunet_file())), PUBLIC / "yunet.onnx")
+
+
+def _far_network(weights: Weights) -> onnx.ModelProto:
+    """Returns `STNiCNN.extend` as ONNX: the part of the network that parses far frames."""
+    config = weights.model.config
+    size, classes = config.coarse_image_size, len(config.anatomy.global_ids)
+
+    def extend(wide_scores: jax.Array, far_frames: jax.Array) -> Any:
+        far = ops.to_float(far_frames)
+        return weights.model.apply(weights.variables, wide_scores, far, method="extend")
+
+    inputs = {
+        "wide_scores": jax.ShapeDtypeStruct((1, classes, *size), np.float32),
+        "far_frames": jax.ShapeDtypeStruct((1, *size, 3), np.uint8),
+    }
+    with use_platform("onnx"):
+        return jaxpr_to_onnx.convert(
+            extend, inputs, output_names=("blended", "far_scores"), metadata={}
+        )
+
+
+def _sharing(part: onnx.ModelProto, path: Path) -> onnx.ModelProto:
+    """Refers to the arrays in another network's file in place of storing them again.
+
+    Args:
+        part: a part of the network, changed in place.
+        path: the file of the network.
+
+    Raises:
+        ValueError: the networks have hardly any array in common.
+    """
+    content = path.read_bytes()
+    own = shared = 0
+    for array in part.graph.initializer:
+        values = numpy_helper.to_array(array).tobytes()
+        start = content.find(values) if len(values) >= SHARED_BYTES else -1
+        if start < 0:
+            own += len(values)
+            continue
+        shared += len(values)
+        onnx.external_data_helper.set_external_data(array, path.name, start, len(values))
+        array.ClearField("raw_data")
+    if own > shared:
+        raise ValueError(f"of the part's arrays, {own} bytes are not in {path}, and {shared} are")
+    return part
 
 
 def _for_webgpu(network: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,7 +1,7 @@
 /** A photo from the visitor's camera. */
 
 import { button, element } from "./elements.ts";
-import { PhotoError, pixelsOf, type Photo } from "./photo.ts";
+import { PhotoError, photoOf, type Photo } from "./photo.ts";
 
 /** Shows what the camera sees; gives the photo that is taken, or null if the visitor leaves. */
 export async function takePhoto(): Promise<Photo | null> {
@@ -21,7 +21,7 @@ export async function takePhoto(): Promise<Photo | null> {
         "click",
         () => {
           // Before the first picture there is nothing to take.
-          if (viewfinder.videoWidth > 0) resolve({ name: "camera", pixels: pixelsOf(viewfinder) });
+          if (viewfinder.videoWidth > 0) resolve(photoOf(viewfinder, "camera"));
         },
         { signal: end.signal },
       );

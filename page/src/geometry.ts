@@ -66,6 +66,27 @@ export function frameAroundLandmarks(landmarks: Landmarks, frameSize: number): M
   return frame(centre, [(axis[0] / length) * side, (axis[1] / length) * side], frameSize);
 }
 
+/** The box of the upright face in a frame, the inverse of `frameAroundBox`. */
+export function boxOfFrame(matrix: Matrix, frameSize: number): Box {
+  const half = (frameSize - 1) / 2;
+  const [x, y] = apply(matrix, [half, half]);
+  const side = (Math.hypot(matrix[0], matrix[3]) * frameSize) / SIDE;
+  const [reach, down] = [(side - 1) / 2, UP * side];
+  return [x - reach, y + down - reach, x + reach, y + down + reach];
+}
+
+/** The part of a frame that a face fills, from forehead to chin: the ends of columns and rows. */
+export function faceInFrame(frameSize: number): Area {
+  const [half, middle] = [frameSize / SIDE / 2, frameSize / 2];
+  const centre = middle + (UP / SIDE) * frameSize;
+  return {
+    left: Math.round(middle - half),
+    top: Math.round(centre - half),
+    right: Math.round(middle + half),
+    bottom: Math.round(centre + half),
+  };
+}
+
 /** The wide frame of a frame: wide frame -> photo. */
 export function wideFrame(
   matrix: Matrix,

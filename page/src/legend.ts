@@ -51,9 +51,9 @@ export class Legend {
   }
 }
 
-/** A class's name for people: `brow_1`, which is on the viewer's left, becomes "left brow". */
+/** A class's name for people: `brow_1`, which is on the picture's left, becomes "left brow". */
 export function nameInWords(name: string): string {
   const [, base, side] = /^(.*?)(?:_([12]))?$/.exec(name) ?? [];
-  const words = base.replaceAll("_", " ");
+  const words = base === "cloth" ? "clothes" : base.replaceAll("_", " ");
   return side ? `${side === "1" ? "left" : "right"} ${words}` : words;
 }

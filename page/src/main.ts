@@ -2,9 +2,12 @@
 
 import { takePhoto } from "./camera.ts";
 import { button, element } from "./elements.ts";
-import { apply, type Box } from "./geometry.ts";
-import { merged, type Face } from "./labels.ts";
+import { Faces } from "./faces.ts";
+import { apply, boxOfFrame, type Box } from "./geometry.ts";
+import type { Face } from "./labels.ts";
 import { Legend, nameInWords } from "./legend.ts";
+import { Messages } from "./messages.ts";
+import { Parse } from "./parse.ts";
 import { Parser } from "./parser.ts";
 import { contextOf, PhotoError, readPhoto, type Photo } from "./photo.ts";
 import * as pictures from "./pictures.ts";
@@ -14,23 +17,32 @@ import { Square } from "./square.ts";
 
 const photoCanvas = element("photo", HTMLCanvasElement);
 const overlayCanvas = element("overlay", HTMLCanvasElement);
+const stage = element("stage", HTMLDivElement);
 const file = element("file", HTMLInputElement);
 const opacity = element("opacity", HTMLInputElement);
-const progress = element("progress", HTMLProgressElement);
-const status = element("status", HTMLParagraphElement);
-const errorText = element("error", HTMLParagraphElement);
 
+const messages = new Messages(() => {
+  messages.busy("Loading the network");
+  parser.restart();
+});
 const legend = new Legend(paint);
-const square = new Square(parseMarked, () => button("mark").focus());
-const parser = new Parser({ loading, loaded, unusable, step: busy });
+const facesList = new Faces(photoCanvas, showLabels, removeFace);
+const square = new Square(parseMarked, () => button("mark").focus({ preventScroll: true }));
+const parser = new Parser({
+  loading: (done, total) => messages.loading(done, total),
+  loaded,
+  unusable: (reason) => messages.fail(reason),
+  step: (text) => messages.busy(text),
+});
 
 /** The network, once it is loaded. */
 let network: { readonly runsOn: string; readonly classes: Classes; readonly since: number } | null;
 network = null;
 let photo: Photo | null = null;
-let faces: readonly Face[] = [];
+let parsed: Parse | null = null;
 /** Faces that the visitor marked, and that are not parsed yet. */
 let marked: readonly Box[] = [];
+/** The classes of the photo's pixels, or of those of the chosen face. */
 let labels: Uint8Array = new Uint8Array();
 
 // Ways in.
@@ -65,8 +77,8 @@ function takeFile(chosen: File | undefined): void {
 }
 
 async function sample(): Promise<Photo> {
-  const response = await fetch("astronaut.jpg");
-  if (!response.ok) throw new PhotoError("The sample could not be loaded.");
+  const response = await fetch("astronaut.jpg").catch(() => null);
+  if (!response?.ok) throw new PhotoError("The sample could not be loaded.");
   return readPhoto(await response.blob(), "astronaut.jpg");
 }
 
@@ -77,14 +89,15 @@ async function take(coming: Promise<Photo | null>): Promise<void> {
     taken = await coming;
   } catch (error) {
     if (!(error instanceof PhotoError)) throw error;
-    return fail(error.message);
+    return messages.complain(error.message);
   }
   if (!taken) return;
   square.leave();
   photo = taken;
-  faces = [];
+  parsed = null;
   marked = [];
-  showPhoto(taken.pixels);
+  facesList.show([]);
+  showPhoto(taken);
   await parse(null);
 }
 
@@ -94,21 +107,29 @@ async function take(coming: Promise<Photo | null>): Promise<void> {
 async function parse(boxes: readonly Box[] | null): Promise<void> {
   if (!photo) return;
   const asked = performance.now();
-  errorText.hidden = true;
-  busy(network ? "Looking at the photo" : "Loading the network");
+  messages.forgive();
+  messages.busy(network ? "Looking at the photo" : "Loading the network");
   try {
     const found = await parser.parse(photo.pixels, boxes);
     if (!found || !network) return;
     const seconds = (performance.now() - Math.max(asked, network.since)) / 1000;
-    faces = [...(boxes ? facesOutside(boxes) : []), ...found];
     marked = [];
-    showParse(network.classes);
-    rest(`${inWords(faces.length)} Took ${seconds.toFixed(1)} s on ${network.runsOn}.`);
-    if (faces.length === 0) startMarking();
+    const empty = (boxes?.length ?? 0) - found.length;
+    showFaces([...(boxes ? facesOutside(found) : []), ...found]);
+    const note = boxes && empty > 0 ? ` ${noFaceInWords(empty)}` : "";
+    messages.rest(
+      `${inWords(faces().length)}${note} Took ${seconds.toFixed(1)} s on ${network.runsOn}.`,
+    );
+    if (faces().length === 0 && !boxes) startMarking();
   } catch (error) {
     marked = [];
-    fail(`The photo could not be parsed: ${(error as Error).message}.`);
+    messages.rest("");
+    messages.complain(`The photo could not be parsed: ${(error as Error).message}.`);
   }
+}
+
+function faces(): readonly Face[] {
+  return parsed?.faces ?? [];
 }
 
 function parseMarked(box: Box): void {
@@ -117,11 +138,18 @@ function parseMarked(box: Box): void {
   void parse(marked);
 }
 
-/** The faces whose middle lies in none of the boxes: those inside are parsed anew. */
-function facesOutside(boxes: readonly Box[]): Face[] {
-  return faces.filter(({ matrix, side }) => {
-    const [x, y] = apply(matrix, [(side - 1) / 2, (side - 1) / 2]);
-    return !boxes.some(([x0, y0, x1, y1]) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
+function removeFace(face: number): void {
+  showFaces(faces().filter((_, i) => i !== face));
+  messages.rest(inWords(faces().length));
+}
+
+/** The faces whose middle is not in the square of a face that was parsed anew. */
+function facesOutside(anew: readonly Face[]): Face[] {
+  const squares = anew.map(({ layers: [{ matrix, scores }] }) => boxOfFrame(matrix, scores.width));
+  return faces().filter(({ layers: [{ matrix, scores }] }) => {
+    const middle = (scores.width - 1) / 2;
+    const [x, y] = apply(matrix, [middle, middle]);
+    return !squares.some(([x0, y0, x1, y1]) => x >= x0 && x <= x1 && y >= y0 && y <= y1);
   });
 }
 
@@ -130,36 +158,58 @@ function inWords(count: number): string {
   return count === 1 ? "One face." : `${count} faces.`;
 }
 
+function noFaceInWords(count: number): string {
+  return count === 1 ? "There is no face in the square." : `There is none in ${count} squares.`;
+}
+
 function startMarking(): void {
   if (photo) square.start(photo.pixels);
 }
 
 // What is shown.
 
-function showPhoto(pixels: ImageData): void {
+function showPhoto({ pixels, full }: Photo): void {
   const fromWelcome = element("welcome", HTMLElement).contains(document.activeElement);
   element("welcome", HTMLElement).hidden = true;
-  for (const id of ["stage", "again"]) element(id, HTMLElement).hidden = false;
+  stage.hidden = element("again", HTMLElement).hidden = false;
+  document.body.classList.add("showing");
   for (const canvas of [photoCanvas, overlayCanvas]) {
     canvas.width = pixels.width;
     canvas.height = pixels.height;
   }
-  const ratio = String(pixels.width / pixels.height);
-  element("stage", HTMLElement).style.setProperty("--ratio", ratio);
+  stage.style.setProperty("--ratio", String(pixels.width / pixels.height));
   contextOf(photoCanvas).putImageData(pixels, 0, 0);
   photoCanvas.ariaLabel = "The photo";
+  const smaller = element("smaller", HTMLParagraphElement);
+  smaller.hidden = full.width === pixels.width && full.height === pixels.height;
+  smaller.textContent =
+    `The photo has ${full.width} × ${full.height} pixels, more than some browsers can hold. ` +
+    `The downloads have ${pixels.width} × ${pixels.height}.`;
   showPanel(false);
-  if (fromWelcome) document.querySelector<HTMLElement>("#again button")?.focus();
+  // Where the focus goes the window would scroll, away from the photo.
+  if (fromWelcome) {
+    document.querySelector<HTMLElement>("#again button")?.focus({ preventScroll: true });
+  }
+  stage.scrollIntoView({ block: "nearest" });
+  messages.showFailure();
 }
 
-function showParse(known: Classes): void {
-  if (!photo) return;
-  labels = merged(faces, photo.pixels);
+function showFaces(found: readonly Face[]): void {
+  if (!photo || !network) return;
+  parsed = new Parse(photo.pixels, found, network.classes.classes);
+  facesList.show(found);
+  showLabels();
+}
+
+/** Shows the labels of the chosen face, or of all. */
+function showLabels(): void {
+  if (!parsed || !network) return;
+  labels = parsed.labelsOf(facesList.chosen);
   const found = pictures.classesIn(labels);
-  legend.show(found, known);
-  const names = found.map((id) => nameInWords(known.classes[id])).join(", ");
+  legend.show(found, network.classes);
+  const names = found.map((id) => nameInWords(network?.classes.classes[id] ?? "")).join(", ");
   photoCanvas.ariaLabel = `The photo. ${names ? `In it: ${names}` : "No part of a face in it"}.`;
-  showPanel(found.length > 0);
+  showPanel(faces().length > 0);
   paint();
 }
 
@@ -178,45 +228,12 @@ function colouring(): pictures.Pixels {
   return pictures.overlay(labels, network?.classes.colours ?? [], legend.on);
 }
 
-function busy(text: string): void {
-  status.textContent = text;
-  progress.hidden = false;
-  progress.ariaLabel = text;
-  progress.removeAttribute("value"); // How long it takes is not known.
-  progress.removeAttribute("title");
-}
-
-function rest(text: string): void {
-  status.textContent = text;
-  progress.hidden = true;
-}
-
-function fail(text: string): void {
-  errorText.textContent = text;
-  errorText.hidden = false;
-  if (network) rest("");
-}
-
-// What the network says.
-
-function loading(done: number, total: number): void {
-  if (status.textContent !== "Loading the network") busy("Loading the network");
-  progress.value = done / total;
-  progress.title = `${(done / 1e6).toFixed(0)} of ${(total / 1e6).toFixed(0)} MB`;
-  if (done === total) busy("Starting the network");
-}
-
 function loaded(runsOn: string, known: Classes): void {
   network = { runsOn, classes: known, since: performance.now() };
-  element("reach", HTMLParagraphElement).textContent = known.wide_frame
-    ? "Hair, neck and clothes are labelled as far as a wide square around each face reaches."
+  element("reach", HTMLSpanElement).textContent = known.wide_frame
+    ? "Hair, neck and clothes are labelled also far from the face."
     : "The labels end at the square around each face, which may cut hair, neck and clothes.";
-  if (!photo) rest("Ready.");
-}
-
-function unusable(reason: string): void {
-  rest("");
-  fail(`The network could not be loaded: ${reason}. Load this page again, perhaps later.`);
+  if (!photo) messages.rest("Ready.");
 }
 
 // The panel.
@@ -229,16 +246,15 @@ button("show-all").addEventListener("click", () => legend.switchAll(true));
 button("show-none").addEventListener("click", () => legend.switchAll(false));
 button("mark").addEventListener("click", startMarking);
 
-const downloads: Record<string, (of: Photo, known: Classes) => pictures.Pixels> = {
-  overlay: ({ pixels }) =>
-    pictures.blended(pixels.data, colouring(), opacity.valueAsNumber / 100),
+const downloads: Record<string, (pixels: ImageData, parsed: Parse) => pictures.Pixels> = {
+  overlay: ({ data }) => pictures.blended(data, colouring(), opacity.valueAsNumber / 100),
   mask: () => pictures.mask(labels, legend.on),
-  cutout: ({ pixels }, known) => pictures.cutout(pixels.data, labels, known.classes),
+  cutout: ({ data }, parse) =>
+    pictures.cutout(data, parse.opacities(legend.on, facesList.chosen)),
 };
 for (const [kind, draw] of Object.entries(downloads)) {
   button(`save-${kind}`).addEventListener("click", () => {
-    if (photo && network) {
-      void save(draw(photo, network.classes), photo.pixels, `${photo.name}-${kind}`);
-    }
+    if (!photo || !parsed) return;
+    void save(draw(photo.pixels, parsed), photo.pixels, `${photo.name}-${kind}`);
   });
 }

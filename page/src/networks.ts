@@ -3,14 +3,14 @@
  * graphics card where the browser offers it, else on the processor.
  */
 
-import type { InferenceSession, OnnxValue } from "onnxruntime-web";
+import type { InferenceSession, OnnxValue, Tensor } from "onnxruntime-web";
 import gpuGlue from "onnxruntime-web/ort-wasm-simd-threaded.jspi.mjs?url";
 import gpuRuntime from "onnxruntime-web/ort-wasm-simd-threaded.jspi.wasm?url";
 import cpuGlue from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import cpuRuntime from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 
-import type { Landmarks } from "./geometry.ts";
-import type { FrameParse } from "./labels.ts";
+import { wideFrame, type Landmarks, type Matrix, type Size } from "./geometry.ts";
+import { reachesEdge, type Layer } from "./labels.ts";
 import type { Classes } from "./protocol.ts";
 import { fromPlanes, type Picture } from "./resample.ts";
 import * as yunet from "./yunet.ts";
@@ -30,6 +30,8 @@ export class Networks {
     private readonly ort: Ort,
     private readonly detector: InferenceSession,
     private readonly parser: InferenceSession,
+    /** The part of the parser for far frames, if there are wide frames. */
+    private readonly far: InferenceSession | null,
     readonly classes: Classes,
     /** In words. */
     readonly runsOn: string,
@@ -42,11 +44,13 @@ export class Networks {
       [
         [gpu ? gpuRuntime : cpuRuntime, gpu ? __GPU_RUNTIME_BYTES__ : __CPU_RUNTIME_BYTES__],
         [new URL("network.onnx", folder).href, classes.bytes],
-        [new URL("yunet.onnx", folder).href, 0], // Too small to count.
+        // Too small to count.
+        [new URL("yunet.onnx", folder).href, 0],
+        ...(classes.wide_frame ? [[new URL("far.onnx", folder).href, 0] as const] : []),
       ],
       onProgress,
     );
-    const [runtime, parser, detector] = files;
+    const [runtime, parser, detector, far] = files;
     const ort: Ort = gpu
       ? await import("onnxruntime-web/jspi")
       : await import("onnxruntime-web/wasm");
@@ -63,8 +67,15 @@ export class Networks {
       ort,
       await ort.InferenceSession.create(detector, processor),
       await ort.InferenceSession.create(parser, gpu ? card : processor),
+      // Its arrays are in the parser's file. The trial below does not include it.
+      far
+        ? await ort.InferenceSession.create(far, {
+            ...processor,
+            externalData: [{ path: "network.onnx", data: parser }],
+          })
+        : null,
       classes,
-      gpu ? "the graphics card" : threads === 1 ? "one thread" : `${threads} threads`,
+      gpu ? "the graphics card" : "the processor",
     );
     await networks.try();
     return networks;
@@ -105,36 +116,49 @@ export class Networks {
   }
 
   /**
-   * Parses a frame: a face that fills a square as it does in CelebAMask-HQ.
+   * Parses a face.
    *
-   * @param wide the wide frame of the face, for a network that takes one.
+   * @param matrix its frame, in which it fills a square as it does in CelebAMask-HQ.
+   * @param crop gives the pixels of the photo in a square of some size.
+   * @returns the scores of the frame, and of the frames around it as far as they are needed.
    */
   async parse(
-    frame: Picture<Uint8Array>,
-    wide: Picture<Uint8Array> | null,
-  ): Promise<FrameParse> {
+    matrix: Matrix,
+    photo: Size,
+    crop: (matrix: Matrix, size: number) => Uint8Array,
+  ): Promise<Layer[]> {
     const { frame_size: side, wide_frame: place, classes } = this.classes;
-    const found = await this.run(frame.data, wide && wide.data);
+    const around = place && wideFrame(matrix, side, place);
+    const found = await this.run(crop(matrix, side), around && crop(around, place.size));
     const data = floats(found.scores);
-    return {
-      labels: bytes(found.labels),
-      scores: { width: side, height: side, channels: data.length / side ** 2, data },
-      wide: place && {
-        place,
-        scores: fromPlanes(floats(found.wide_scores), { width: place.size, height: place.size }),
-        ids: place.classes.map((name) => classes.indexOf(name)),
-      },
+    const scores = { width: side, height: side, channels: data.length / side ** 2, data };
+    const frame = { scores, matrix, ids: classes.map((_, id) => id) };
+    if (!place || !around || !this.far) return [frame];
+    const ids = place.classes.map((name) => classes.indexOf(name));
+    const layer = (values: OnnxValue, matrix: Matrix): Layer => {
+      const size = { width: place.size, height: place.size };
+      return { scores: fromPlanes(floats(values), size), matrix, ids };
     };
+    const wide = layer(found.wide_scores, around);
+    if (!reachesEdge(wide, photo)) return [frame, wide];
+    const farther = wideFrame(around, place.size, place);
+    const extended = await this.far.run({
+      wide_scores: found.wide_scores,
+      far_frames: this.pixels(crop(farther, place.size)),
+    });
+    return [frame, layer(extended.blended, around), layer(extended.far_scores, farther)];
   }
 
   /** Runs the parser's network on the pixels of a frame and a wide frame. */
   private run(frame: Uint8Array, wide: Uint8Array | null): Promise<InferenceSession.ReturnType> {
-    const tensor = (data: Uint8Array) => {
-      const side = Math.sqrt(data.length / 3);
-      return new this.ort.Tensor("uint8", data, [1, side, side, 3]);
-    };
-    const frames = tensor(frame);
-    return this.parser.run(wide ? { frames, wide_frames: tensor(wide) } : { frames });
+    const frames = this.pixels(frame);
+    return this.parser.run(wide ? { frames, wide_frames: this.pixels(wide) } : { frames });
+  }
+
+  /** A square of pixels as the networks take it. */
+  private pixels(data: Uint8Array): Tensor {
+    const side = Math.sqrt(data.length / 3);
+    return new this.ort.Tensor("uint8", data, [1, side, side, 3]);
   }
 }
 
@@ -180,16 +204,11 @@ async function readAll(
 
 async function get(url: string): Promise<Response> {
   const response = await fetch(url);
-  if (!response.ok) throw new Error(`${url} answers ${response.status}`);
+  if (!response.ok) throw new Error(`the server gives ${response.status} for ${url}`);
   return response;
 }
 
 function floats(value: OnnxValue): Float32Array {
   if (!(value.data instanceof Float32Array)) throw new Error("The network gives no floats.");
-  return value.data;
-}
-
-function bytes(value: OnnxValue): Uint8Array {
-  if (!(value.data instanceof Uint8Array)) throw new Error("The network gives no bytes.");
   return value.data;
 }

@@ -1,6 +1,6 @@
 /** A visitor's file as pixels, or an error in words. */
 
-import { round } from "./geometry.ts";
+import { round, type Size } from "./geometry.ts";
 
 /** The longer side of the largest photo that every browser can hold as pixels. */
 const LONGEST = 4096;
@@ -8,6 +8,8 @@ const LONGEST = 4096;
 export interface Photo {
   readonly name: string;
   readonly pixels: ImageData;
+  /** The size of the file's picture, which is larger if the photo was made smaller. */
+  readonly full: Size;
 }
 
 /** What keeps a photo from being parsed, said to the visitor. */
@@ -25,27 +27,27 @@ export async function readPhoto(file: Blob, name: string): Promise<Photo> {
     throw new PhotoError(await whyNot(file, name));
   }
   try {
-    return { name: name.replace(/\.[^.]*$/, "") || "photo", pixels: pixelsOf(bitmap) };
+    return photoOf(bitmap, name.replace(/\.[^.]*$/, "") || "photo");
   } finally {
     bitmap.close();
   }
 }
 
 /** The pixels of a picture, over white. */
-export function pixelsOf(picture: ImageBitmap | HTMLVideoElement): ImageData {
-  const [fullWidth, fullHeight] =
+export function photoOf(picture: ImageBitmap | HTMLVideoElement, name: string): Photo {
+  const full =
     picture instanceof HTMLVideoElement
-      ? [picture.videoWidth, picture.videoHeight]
-      : [picture.width, picture.height];
-  const factor = Math.max(Math.max(fullWidth, fullHeight) / LONGEST, 1);
-  const width = Math.max(round(fullWidth / factor), 1);
-  const height = Math.max(round(fullHeight / factor), 1);
+      ? { width: picture.videoWidth, height: picture.videoHeight }
+      : { width: picture.width, height: picture.height };
+  const factor = Math.max(Math.max(full.width, full.height) / LONGEST, 1);
+  const width = Math.max(round(full.width / factor), 1);
+  const height = Math.max(round(full.height / factor), 1);
   const context = contextOf(new OffscreenCanvas(width, height));
   context.fillStyle = "white";
   context.fillRect(0, 0, width, height);
   context.imageSmoothingQuality = "high";
   context.drawImage(picture, 0, 0, width, height);
-  return context.getImageData(0, 0, width, height);
+  return { name, pixels: context.getImageData(0, 0, width, height), full };
 }
 
 /** What draws on a canvas; some browsers have none for a large one. */

@@ -7,9 +7,6 @@ import type { Classes } from "./protocol.ts";
 
 export type Pixels = Uint8ClampedArray<ArrayBuffer>;
 
-/** What a cut-out leaves away, beside the background. */
-const NOT_HEAD: readonly string[] = ["background", "neck", "necklace", "cloth"];
-
 /** The colours of the classes that are on; elsewhere it is transparent. */
 export function overlay(
   labels: Uint8Array,
@@ -31,15 +28,13 @@ export function mask(labels: Uint8Array, on: ReadonlySet<number>): Pixels {
   return looked(labels, table);
 }
 
-/** The photo where face and hair are; elsewhere it is transparent. */
-export function cutout(
-  photo: Uint8ClampedArray,
-  labels: Uint8Array,
-  classes: Classes["classes"],
-): Pixels {
-  const head = classes.map((name) => !NOT_HEAD.includes(name));
+/** The photo with opacities; where these are 0, so is the colour. */
+export function cutout(photo: Uint8ClampedArray, alpha: Uint8Array): Pixels {
   const pixels = new Uint8ClampedArray(photo);
-  for (let i = 0; i < labels.length; i++) if (!head[labels[i]]) pixels.fill(0, i * 4, i * 4 + 4);
+  alpha.forEach((opacity, i) => {
+    if (opacity === 0) pixels.fill(0, i * 4, i * 4 + 3);
+    pixels[i * 4 + 3] = opacity;
+  });
   return pixels;
 }
 

@@ -1,7 +1,8 @@
 /** What the page and its worker say to each other. */
 
-import type { Box, Size, WideFrame } from "./geometry.ts";
+import type { Box, WideFrame } from "./geometry.ts";
 import type { Face } from "./labels.ts";
+import type { Rgba } from "./resample.ts";
 
 /** What the network was made for: `network.json`, which the build writes. */
 export interface Classes {
@@ -20,10 +21,10 @@ export interface Classes {
   };
 }
 
-/** A photo to be parsed: red, green, blue and opacity of each pixel. */
+/** A photo to be parsed. */
 export interface Request {
   readonly id: number;
-  readonly photo: Size & { readonly data: Uint8ClampedArray };
+  readonly photo: Rgba;
   /** Where its faces are, each from forehead to chin; null asks the detector. */
   readonly boxes: readonly Box[] | null;
 }

@@ -14,6 +14,22 @@ export interface Picture<Data extends Uint8Array | Float32Array = Uint8Array | F
   readonly channels: number;
 }
 
+/** Red, green, blue and opacity of each pixel. */
+export interface Rgba extends Size {
+  readonly data: Uint8ClampedArray;
+}
+
+/** Red, green and blue of a picture that also has opacities. */
+export function opaque({ width, height, data }: Rgba): Picture<Uint8Array> {
+  const rgb = new Uint8Array(width * height * 3);
+  for (let from = 0, to = 0; from < data.length; from += 4) {
+    rgb[to++] = data[from];
+    rgb[to++] = data[from + 1];
+    rgb[to++] = data[from + 2];
+  }
+  return { width, height, channels: 3, data: rgb };
+}
+
 /** The picture of planes, one for each channel. */
 export function fromPlanes(planes: Float32Array, size: Size): Picture<Float32Array> {
   const pixels = size.width * size.height;

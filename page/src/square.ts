@@ -36,7 +36,8 @@ export class Square {
     this.side = Math.min(photo.width, photo.height) / 2;
     this.place((photo.width - this.side) / 2, (photo.height - this.side) / 2);
     this.show(true);
-    this.view.focus();
+    this.view.focus({ preventScroll: true });
+    for (const part of [this.bar, this.stage]) part.scrollIntoView({ block: "nearest" });
   }
 
   /** Takes the square away. */
@@ -74,7 +75,7 @@ export class Square {
     }
     window.addEventListener("pointermove", move, { signal: end.signal });
     down.preventDefault(); // No text is selected meanwhile.
-    this.view.focus();
+    this.view.focus({ preventScroll: true });
   }
 
   private press(event: KeyboardEvent): void {

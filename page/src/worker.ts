@@ -1,10 +1,10 @@
 /** The work beside the page, which so goes on answering: a photo in, the parses of its faces out. */
 
-import { frameAroundBox, frameAroundLandmarks, wideFrame, type Matrix } from "./geometry.ts";
-import { faceOfFrame, type Face } from "./labels.ts";
+import { frameAroundBox, frameAroundLandmarks, type Matrix } from "./geometry.ts";
+import { faceOfLayers, showsFace, type Face } from "./labels.ts";
 import { hasGpu, Networks } from "./networks.ts";
 import type { Reply, Request } from "./protocol.ts";
-import { pull, type Picture } from "./resample.ts";
+import { opaque, pull } from "./resample.ts";
 
 // The worker's file lies in a folder of the page's.
 const folder = new URL("..", self.location.href).href;
@@ -22,7 +22,13 @@ networks.catch((error: unknown) => say({ kind: "unusable", message: text(error) 
 async function answer(request: Request): Promise<void> {
   try {
     const faces = await parse(request);
-    if (faces) say({ kind: "parsed", id: request.id, faces });
+    if (!faces) return;
+    const buffers = faces.flatMap(({ labels, layers }) =>
+      [labels, ...layers.map(({ scores }) => scores.data)].map(({ buffer }) => buffer),
+    );
+    self.postMessage({ kind: "parsed", id: request.id, faces } satisfies Reply, {
+      transfer: buffers as ArrayBuffer[],
+    });
   } catch (error) {
     say({ kind: "failed", id: request.id, message: text(error) });
   }
@@ -30,11 +36,11 @@ async function answer(request: Request): Promise<void> {
 
 /** Parses the faces of a photo; null if another photo was asked for meanwhile. */
 async function parse({ id, photo, boxes }: Request): Promise<Face[] | null> {
-  const picture = withoutOpacity(photo);
+  const picture = opaque(photo);
   const loaded = await networks;
-  const { frame_size: side, wide_frame: wide } = loaded.classes;
+  const { frame_size: side, classes } = loaded.classes;
   const crop = (matrix: Matrix, size: number) =>
-    pull(picture, matrix, { width: size, height: size }, [0, 0, 0]) as Picture<Uint8Array>;
+    pull(picture, matrix, { width: size, height: size }, [0, 0, 0]).data as Uint8Array;
   say({ kind: "step", id, text: "Looking for faces" });
   const places: Matrix[] = boxes
     ? boxes.map((box) => frameAroundBox(box, side))
@@ -44,8 +50,9 @@ async function parse({ id, photo, boxes }: Request): Promise<Face[] | null> {
     if (id !== latest) return null;
     const which = places.length > 1 ? `face ${i + 1} of ${places.length}` : "the face";
     say({ kind: "step", id, text: `Parsing ${which}` });
-    const around = wide && crop(wideFrame(matrix, side, wide), wide.size);
-    faces.push(faceOfFrame(await loaded.parse(crop(matrix, side), around), matrix, photo));
+    const layers = await loaded.parse(matrix, photo, crop);
+    // A visitor may mark anything; the detector has its own threshold.
+    if (!boxes || showsFace(layers[0], classes)) faces.push(faceOfLayers(layers, photo));
   }
   return faces;
 }
@@ -66,16 +73,6 @@ async function start(gpu: boolean): Promise<Networks> {
   );
   say({ kind: "loaded", runsOn: loaded.runsOn, classes: loaded.classes });
   return loaded;
-}
-
-function withoutOpacity({ width, height, data }: Request["photo"]): Picture<Uint8Array> {
-  const rgb = new Uint8Array(width * height * 3);
-  for (let from = 0, to = 0; from < data.length; from += 4) {
-    rgb[to++] = data[from];
-    rgb[to++] = data[from + 1];
-    rgb[to++] = data[from + 2];
-  }
-  return { width, height, channels: 3, data: rgb };
 }
 
 function say(reply: Reply): void {

@@ -26,18 +26,40 @@ interface Cases {
   readonly scores: {
     readonly scores: Stored;
     readonly wide_scores: Stored;
+    readonly far_scores: Stored;
     readonly place: WideFrame;
     readonly ids: readonly number[];
     readonly matrices: Readonly<Record<string, Matrix>>;
     /** By kind of the parse, then by name of the matrix; of all faces together: `merged`. */
-    readonly labels: Readonly<Record<"square" | "wide", Readonly<Record<string, Stored>>>>;
+    readonly labels: Readonly<Record<"square" | "wide" | "far", Readonly<Record<string, Stored>>>>;
+  };
+  readonly overlapping: {
+    readonly photo: Stored;
+    readonly labels: Stored;
+    readonly matrices: readonly Matrix[];
+    readonly classes: readonly string[];
+    /** 255 is background. */
+    readonly owners: Stored;
+    readonly extended: Stored;
   };
   readonly detector: {
     readonly input: Stored;
     readonly outputs: Readonly<Record<string, Stored>>;
     readonly landmarks: readonly Landmarks[];
   };
-  readonly parses: Readonly<Record<string, { readonly faces: number; readonly labels: Stored }>>;
+  readonly parses: Readonly<Record<string, PhotoCase>>;
+}
+
+/** Python's parse of a photo. */
+interface PhotoCase {
+  readonly faces: number;
+  /** How many frames each face has. */
+  readonly frames: readonly number[];
+  readonly labels: Stored;
+  /** The face of each pixel, 255 for background. */
+  readonly owners: Stored;
+  /** The opacities of a cut-out of the hair. */
+  readonly hair: Stored;
 }
 
 // The compiled tests lie two folders deeper than their sources.

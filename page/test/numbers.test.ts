@@ -3,8 +3,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { frameAroundBox, frameAroundLandmarks, wideFrame } from "../src/geometry.ts";
-import { faceOfFrame, merged } from "../src/labels.ts";
+import {
+  frameAroundBox, frameAroundLandmarks, wideFrame, type Matrix,
+} from "../src/geometry.ts";
+import { faceOfLayers, merge, reachesEdge, showsFace, type Layer } from "../src/labels.ts";
+import { assignOwners, extendOwners } from "../src/owners.ts";
 import * as pictures from "../src/pictures.ts";
 import { fromPlanes, pull, type Picture } from "../src/resample.ts";
 import { landmarksOf, prepare } from "../src/yunet.ts";
@@ -42,32 +45,91 @@ const scores: Picture<Float32Array> = {
   channels,
   data: floats(cases.scores.scores),
 };
-const labels = Uint8Array.from({ length: rows * columns }, (_, i) => {
-  const own = scores.data.subarray(i * channels, (i + 1) * channels);
-  return own.indexOf(Math.max(...own));
-});
-const around = fromPlanes(floats(cases.scores.wide_scores), {
-  width: place.size,
-  height: place.size,
-});
+const size = { width: place.size, height: place.size };
+const around = fromPlanes(floats(cases.scores.wide_scores), size);
+const farther = fromPlanes(floats(cases.scores.far_scores), size);
 const photo = { width: 190, height: 150 };
+const all = cases.overlapping.classes.map((_, id) => id);
 
-for (const [kind, wide] of [["square", null], ["wide", { place, scores: around, ids }]] as const) {
+/** The frame at a matrix, and those around it. */
+function layersAt(matrix: Matrix, outer: readonly Picture<Float32Array>[]): Layer[] {
+  const layers: Layer[] = [{ scores, matrix, ids: all }];
+  for (const each of outer) {
+    const inner = layers[layers.length - 1];
+    const outside = wideFrame(inner.matrix, inner.scores.width, place);
+    layers.push({ scores: each, matrix: outside, ids });
+  }
+  return layers;
+}
+
+for (const [kind, outer] of [
+  ["square", []], ["wide", [around]], ["far", [around, farther]],
+] as const) {
   const stored = cases.scores.labels[kind];
   const faces = Object.values(matrices).map((matrix) =>
-    faceOfFrame({ labels, scores, wide }, matrix, photo),
+    faceOfLayers(layersAt(matrix, outer), photo),
   );
   Object.keys(matrices).forEach((name, i) => {
     test(`classes in the photo's pixels, ${kind}, ${name}`, () => {
-      const share = agreement(merged([faces[i]], photo), bytes(stored[name]));
+      const share = agreement(merge([faces[i]], photo).labels, bytes(stored[name]));
       assert.ok(share > 0.995, `${share} agree`);
     });
   });
   test(`of several faces the nearest counts, ${kind}`, () => {
-    const share = agreement(merged(faces, photo), bytes(stored["merged"]));
+    const share = agreement(merge(faces, photo).labels, bytes(stored["merged"]));
     assert.ok(share > 0.995, `${share} agree`);
   });
 }
+
+test("whether labels reach an edge of the wide frame within the photo", () => {
+  // Two channels of 8 x 8 pixels: background, and something where the function says so.
+  const layer = (something: (x: number, y: number) => boolean): Layer => {
+    const data = Float32Array.from({ length: 128 }, (_, i) => {
+      const pixel = i >> 1;
+      return Number(something(pixel % 8, pixel >> 3) === (i % 2 === 1));
+    });
+    return {
+      scores: { width: 8, height: 8, channels: 2, data }, matrix: [1, 0, 0, 0, 1, 0], ids: [0, 1],
+    };
+  };
+  const photo = { width: 8, height: 8 };
+  assert.equal(reachesEdge(layer((x, y) => x > 0 && x < 7 && y > 0 && y < 7), photo), false);
+  assert.equal(reachesEdge(layer((x, y) => y === 7 && x > 1 && x < 5), photo), false);
+  assert.equal(reachesEdge(layer((x, y) => y === 7 && x > 1 && x < 6), photo), true);
+  assert.equal(reachesEdge(layer((_, y) => y === 7), { width: 8, height: 7 }), false);
+});
+
+test("whether a frame shows a face", () => {
+  const classes = ["background", "skin", "hair"];
+  const layer = (id: number, radius: number): Layer => {
+    const data = Float32Array.from({ length: 64 * 64 * 3 }, (_, i) => {
+      const pixel = Math.floor(i / 3);
+      const inside = Math.hypot((pixel % 64) - 32, Math.floor(pixel / 64) - 35) < radius;
+      return Number(i % 3 === (inside ? id : 0));
+    });
+    return {
+      scores: { width: 64, height: 64, channels: 3, data }, matrix: [1, 0, 0, 0, 1, 0],
+      ids: [0, 1, 2],
+    };
+  };
+  assert.equal(showsFace(layer(1, 15), classes), true);
+  assert.equal(showsFace(layer(1, 5), classes), false);
+  assert.equal(showsFace(layer(2, 15), classes), false);
+});
+
+test("the owners of the pixels of people who overlap", () => {
+  const { overlapping } = cases;
+  const [height, width] = overlapping.photo.shape;
+  const photo = { width, height, channels: 3, data: bytes(overlapping.photo) };
+  const labels = bytes(overlapping.labels);
+  const owners = assignOwners(photo, labels, overlapping.matrices, 512, overlapping.classes);
+  const share = agreement(Uint8Array.from(owners), bytes(overlapping.owners), (i) => labels[i] > 0);
+  assert.ok(share > 0.99, `${share} agree`);
+  const stored = Int16Array.from(bytes(overlapping.owners), (owner) => (owner << 24) >> 24);
+  const extended = Uint8Array.from(extendOwners(stored, photo));
+  const alike = agreement(extended, bytes(overlapping.extended));
+  assert.ok(alike > 0.995, `${alike} of the extended ones agree`);
+});
 
 test("what goes into the detector", () => {
   const input = prepare(group);
@@ -108,8 +170,8 @@ test("what is shown and downloaded", () => {
     [0, 0, 255, 0],
   );
   assert.deepEqual(
-    [...pictures.cutout(sight, map, ["background", "skin", "cloth", "hair"])],
-    [0, 0, 0, 0, 8, 8, 8, 255, 0, 0, 0, 0, 6, 6, 6, 255],
+    [...pictures.cutout(sight, Uint8Array.of(0, 100, 0, 255))],
+    [0, 0, 0, 0, 8, 8, 8, 100, 0, 0, 0, 0, 6, 6, 6, 255],
   );
   assert.deepEqual(
     [...pictures.blended(sight, over, 0.5)],

@@ -10,7 +10,6 @@ import importlib.util
 import json
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import cv2
 import numpy as np
@@ -19,14 +18,17 @@ from PIL import Image
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.anatomy import NINETEEN
 from jax_stn_icnn.faces import detectors, framing, resample
+from jax_stn_icnn.faces.owners import assign_owners, extend_owners
 from jax_stn_icnn.inference.merging import merge_faces
 from jax_stn_icnn.inference.results import FaceResult
 from jax_stn_icnn.photos.reading import to_rgb
 from jax_stn_icnn.wide_frame import WIDE_DOWN, WIDE_SIDE
+from tfds_builders.synthetic_faces.group import draw_group
 
 PAGE = Path(__file__).parents[1]
 OUT = Path(__file__).with_name(".reference")
 STRIDES = (8, 16, 32)
+_LANDMARKS = ("eye_1", "eye_2", "nose", "upper_lip", "lower_lip")
 
 
 def main() -> None:
@@ -39,6 +41,7 @@ def main() -> None:
         "group": _array("group", group),
         "frames": _frames(group, landmarks),
         "scores": _scores(),
+        "overlapping": _overlapping(),
         "detector": _detector(group, landmarks),
         "parses": _parses({"sample": to_rgb(PAGE / "public" / "astronaut.jpg"), "group": group}),
     }
@@ -90,7 +93,7 @@ def _scores() -> dict[str, Any]:
     """Resamples scores to a photo by several matrices, and merges the faces."""
     rng, size = np.random.default_rng(0), (150, 190)
     scores = _noise(rng, len(NINETEEN.classes), 64)
-    wide_scores = _noise(rng, len(NINETEEN.global_ids), 48)
+    wide_scores, far_scores = (_noise(rng, len(NINETEEN.global_ids), 48) for _ in range(2))
     places = {
         "finer": _matrix((1.9, 0.3), (80, 60)),
         "coarser": _matrix((0.4, -0.1), (40, 90)),
@@ -98,7 +101,8 @@ def _scores() -> dict[str, Any]:
         "beyond": _matrix((2.0, -1.0), (185, 140)),
     }
     labels = {}
-    for kind, around in (("square", ()), ("wide", (wide_scores,))):
+    kinds = {"square": (), "wide": (wide_scores,), "far": (wide_scores, far_scores)}
+    for kind, around in kinds.items():
         faces = [
             FaceResult.from_frame(
                 scores=scores,
@@ -118,11 +122,39 @@ def _scores() -> dict[str, Any]:
     return {
         "scores": _array("scores", np.moveaxis(scores, 0, -1)),
         "wide_scores": _array("wide-scores", wide_scores),
+        "far_scores": _array("far-scores", far_scores),
         "place": _place(wide_scores.shape[-1]),
         "ids": NINETEEN.global_ids,
         "matrices": {name: matrix.ravel().tolist() for name, matrix in places.items()},
         "labels": labels,
     }
+
+
+def _overlapping() -> dict[str, Any]:
+    """Returns the owners of the pixels of drawn people who overlap."""
+    drawn = draw_group(0, size=(320, 480))
+    matrices = [_drawn_frame(np.where(drawn.owner == i, drawn.label, 0)) for i in range(8)]
+    owners = assign_owners(drawn.image, drawn.label, matrices, 512, NINETEEN)
+    return {
+        "photo": _array("overlapping", drawn.image),
+        "labels": _array("overlapping-labels", drawn.label),
+        "matrices": [matrix.ravel().tolist() for matrix in matrices],
+        "classes": NINETEEN.classes,
+        "owners": _array("overlapping-owners", owners.astype(np.uint8)),
+        "extended": _array("overlapping-extended", extend_owners(owners).astype(np.uint8)),
+    }
+
+
+def _drawn_frame(labels: np.ndarray) -> np.ndarray:
+    """Returns the frame of a drawn face, by the middles of its eyes, nose and lips."""
+    x, y = (
+        [np.nonzero(np.isin(labels, NINETEEN.ids([name])))[axis].mean() for name in _LANDMARKS]
+        for axis in (1, 0)
+    )
+    points = np.stack([x, y], axis=1)
+    eyes, lips = points[1] - points[0], points[3:].mean(axis=0)
+    corners = lips - eyes / 3, lips + eyes / 3
+    return framing.frame_from_landmarks(np.array([*points[:3], *corners]), 512)
 
 
 def _noise(rng: np.random.Generator, channels: int, side: int) -> np.ndarray:
@@ -162,15 +194,22 @@ def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
 
 
 def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
-    """Returns the parser's labels, without far frames, which the page does not parse."""
+    """Returns the parser's labels, the owners of the pixels, and the opacities of a cut-out."""
     # The page detects faces in a single view.
     parser = FaceParser.load(detector=detectors.make_single_view_detector())
     found = {}
     for name, photo in photos.items():
-        # Unlike an assignment, the patch fails if there is no such attribute.
-        with mock.patch.object(parser._finisher, "_extension", lambda *args: (args[2],)):
-            parse = parser(photo)
-        found[name] = {"faces": len(parse.faces), "labels": _array(f"parse-{name}", parse.labels)}
+        parse = parser(photo)
+        owners = np.full(photo.shape[:2], 255, np.uint8)
+        for index, face in enumerate(parse.faces):
+            owners[face.labels > 0] = index
+        found[name] = {
+            "faces": len(parse.faces),
+            "frames": [len(face.frames) for face in parse.faces],
+            "labels": _array(f"parse-{name}", parse.labels),
+            "owners": _array(f"owners-{name}", owners),
+            "hair": _array(f"hair-{name}", parse.cutout("hair")[..., 3]),
+        }
     return found
 
 
