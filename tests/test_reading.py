@@ -52,6 +52,16 @@ def permuted_profile():
     return data
 
 
+def test_libtiff_prints_nothing(capfd):
+    data = bytearray(encoded(Image.fromarray(gradient()), "TIFF", compression="tiff_lzw"))
+    data[10:30] = bytes(20)  # of the pixels
+    for silence, printed in ((lambda: None, True), (reading.silence_libtiff, False)):
+        silence()
+        with pytest.raises(OSError, match="decoder error"):
+            Image.open(io.BytesIO(data)).load()
+        assert ("LZWDecode" in capfd.readouterr().err) == printed
+
+
 def png(width, height, body=b""):
     """An 8 bit RGB PNG whose header has a given size."""
 

@@ -206,7 +206,7 @@ def write_settings(out: str, current: str) -> None:
     system, root = Store.from_url(out)
     path = f"{root}/{settings.NAME}"
     if system.exists(path):
-        settings.check(out, system.cat_file(path).decode(), current)
+        settings.check(out, system.cat_file(path), current)
     else:
         system.makedirs(root, exist_ok=True)
         system.pipe_file(path, current.encode())

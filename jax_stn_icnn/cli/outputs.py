@@ -88,7 +88,8 @@ class Outputs(NamedTuple):
             stored: Any = json.loads(metadata or b"")
             is_current = stored["fingerprint"] == fingerprint
             num_faces = len(stored["faces"])
-        except (ValueError, TypeError, LookupError):  # none, or one of another program
+        # None, or one of another program
+        except (ValueError, TypeError, LookupError, RecursionError):
             return False
         if not is_current or (self.coco and "annotations" not in stored):
             return False

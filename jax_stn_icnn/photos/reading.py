@@ -5,6 +5,7 @@ white, the orientation in EXIF is applied, colours are converted to sRGB, and da
 ignored. Of an animation or a file of several pictures the first is read.
 """
 
+import ctypes
 import io
 import math
 import os
@@ -12,11 +13,11 @@ import stat
 import struct
 import threading
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 
 from jax_stn_icnn.photos.colour import to_srgb
 from jax_stn_icnn.photos.metadata import repaired
@@ -108,6 +109,16 @@ def count_frames(path: str | os.PathLike[str]) -> int:
                 return getattr(image, "n_frames", 1)
         except _DECODING_ERRORS:
             return 1
+
+
+def silence_libtiff() -> None:
+    """Keeps libtiff in Pillow from printing on standard error what it finds in damaged files.
+
+    Pillow raises the same errors as before.
+    """
+    # Its symbols are found through Pillow's library, unless that contains it.
+    with suppress(AttributeError):
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _read(path: str | os.PathLike[str]) -> np.ndarray:
