@@ -1,4 +1,7 @@
-"""The kinds of inputs that `mutations.py` mutates: how they are made, changed and read."""
+"""The kinds of inputs that `mutations.py` mutates: how they are made, changed and read.
+
+Checkpoints contain times and random names, so that their cases are not the same in each run.
+"""
 
 import io
 import json
@@ -292,7 +295,9 @@ KINDS: dict[str, Kind] = {
         make_archives, change_archive, read_archive, (ArchiveError, PrepareError, OSError), lines=3
     ),
     "weights": Kind(make_weights, change_weights, read_weights, (ValueError, OSError), lines=12),
-    "checkpoints": Kind(make_checkpoints, change_files, read_checkpoints, (ValueError, OSError)),
+    "checkpoints": Kind(
+        make_checkpoints, change_files, read_checkpoints, (ValueError, OSError), lines=3
+    ),
     "cache entries": Kind(make_entries, change_file, read_entry, ()),
     "configs": Kind(make_configs, change_file, read_config, (ValueError,), lines=12),
 }

@@ -17,7 +17,6 @@ import shutil
 import sys
 import tempfile
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing.connection import Connection
@@ -30,7 +29,7 @@ from benchmarks.mutated_inputs import KINDS, Kind
 from benchmarks.mutation_operations import Files
 from benchmarks.process import peak_bytes
 from jax_stn_icnn.compilation.cache import enable_cache
-from jax_stn_icnn.photos.reading import silence_libtiff
+from jax_stn_icnn.photos.reading import silence_decoders
 
 if sys.platform != "win32":
     import resource
@@ -130,8 +129,7 @@ def _serve(
     enable_cache("")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     tempfile.tempdir = tempfile.mkdtemp(dir=parent)
-    warnings.filterwarnings("ignore", module="PIL")  # as `stn-icnn parse` does
-    silence_libtiff()
+    silence_decoders()  # as `stn-icnn parse` does
     for name, kind in kinds.items():  # imports libraries
         for files in samples[name]:
             if (outcome := examine(kind, files, parent / "case", log)).name != "result":

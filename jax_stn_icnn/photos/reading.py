@@ -7,11 +7,13 @@ ignored. Of an animation or a file of several pictures the first is read.
 
 import ctypes
 import io
+import logging
 import math
 import os
 import stat
 import struct
 import threading
+import warnings
 import zlib
 from contextlib import nullcontext, suppress
 from typing import Any, BinaryIO
@@ -111,12 +113,11 @@ def count_frames(path: str | os.PathLike[str]) -> int:
             return 1
 
 
-def silence_libtiff() -> None:
-    """Keeps libtiff in Pillow from printing on standard error what it finds in damaged files.
-
-    Pillow raises the same errors as before.
-    """
-    # Its symbols are found through Pillow's library, unless that contains it.
+def silence_decoders() -> None:
+    """Keeps Pillow and libtiff from printing about damaged files; their errors are still raised."""
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    # The symbols of libtiff are found through Pillow's library, unless that contains it.
     with suppress(AttributeError):
         ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 

@@ -22,6 +22,7 @@ from jax_stn_icnn.train.state import TrainState
 CHECKPOINTS = "checkpoints"
 # The file in a checkpoint with the checksums of the others, in the format of `sha256sum`.
 CHECKSUMS = "SHA256SUMS"
+METADATA = "_CHECKPOINT_METADATA"  # Orbax's file in a checkpoint
 NUM_LATEST = 2  # number of latest checkpoints that are not deleted
 _OTHER_BYTES = 2**20  # more than a checkpoint needs besides the arrays
 
@@ -37,6 +38,7 @@ class Checkpoints:
         """Opens the checkpoints of a run's directory, which may have none yet."""
         self._directory = (workdir / CHECKPOINTS).absolute()
         self._saving = 0  # the step that is being saved
+        _remove_damaged_metadata(self._directory)
         # Orbax logs the errors that it raises, with a traceback for each of its threads.
         logging.getLogger("absl").addFilter(_is_no_error_of_orbax)
         self._manager = ocp.CheckpointManager(
@@ -215,6 +217,21 @@ class Checkpoints:
             for path in self._directory.glob(f"{self._saving}.*"):
                 shutil.rmtree(path, ignore_errors=True)
             raise OSError(*_reason(error), str(self.path(self._saving))) from error
+
+
+def _remove_damaged_metadata(directory: Path) -> None:
+    """Removes Orbax's own metadata of checkpoints if they cannot be read.
+
+    They contain times, without which Orbax warns. The manager cannot be opened if they are damaged.
+    """
+    if jax.process_index() == 0 and directory.exists():
+        for checkpoint in ocp.path.step.standard_name_format().find_all(directory):
+            try:
+                checkpoint.commit_timestamp_nsecs  # noqa: B018 (reads the metadata)
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                (directory / str(checkpoint.step) / METADATA).unlink()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("metadata of checkpoints read")
 
 
 def _damage(folder: Path) -> str:

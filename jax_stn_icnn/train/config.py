@@ -192,9 +192,13 @@ def check(config: ConfigDict) -> None:
 
 def _source_problems(config: ConfigDict) -> list[str]:
     """Returns a line for each wrong field of `dataset.sources`."""
+    sources = _section(config, "dataset").get("sources")
+    if not isinstance(sources, Mapping):
+        return [
+            "dataset.sources is missing" if sources is None else "dataset.sources is no section"
+        ]
     problems = []
-    sources = _section(config, "dataset").get("sources", {})
-    for name, source in sources.items() if isinstance(sources, Mapping) else ():
+    for name, source in sources.items():
         prefix = f"dataset.sources.{name}"
         if not isinstance(source, Mapping):
             problems.append(f"{prefix} is {source!r}, but must contain {', '.join(SOURCE_FIELDS)}")
