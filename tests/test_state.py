@@ -79,6 +79,20 @@ def test_a_checkpoint_is_restored_without_orbax_metadata(content, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, make_state(3))
 
 
+@pytest.mark.parametrize("pattern", ["record/*", "state/_METADATA"])
+def test_a_damaged_checkpoint_without_checksums_is_named(pattern, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make_state(3), make_iterator(), {}, 0.5)
+    checkpoints.wait()
+    (tmp_path / CHECKPOINTS / "3" / CHECKSUMS).unlink()
+    for path in (tmp_path / CHECKPOINTS / "3").glob(pattern):
+        path.write_bytes(b"{")
+    with pytest.raises(ValueError, match=f"^{tmp_path}/checkpoints/3 cannot be restored"):
+        checkpoints.read_record(3)
+        checkpoints.restore(3, make_state(0))
+    checkpoints.close()
+
+
 def empty(path):
     path.write_bytes(b"")
 

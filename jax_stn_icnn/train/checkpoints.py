@@ -24,6 +24,8 @@ CHECKPOINTS = "checkpoints"
 CHECKSUMS = "SHA256SUMS"
 METADATA = "_CHECKPOINT_METADATA"  # Orbax's file in a checkpoint
 NUM_LATEST = 2  # number of latest checkpoints that are not deleted
+# What Orbax raises for damaged files.
+_READING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _OTHER_BYTES = 2**20  # more than a checkpoint needs besides the arrays
 
 
@@ -137,9 +139,14 @@ class Checkpoints:
             )
 
     def read_record(self, step: int) -> dict[str, Any]:
-        """Returns the record of the checkpoint of a step."""
+        """Returns the record of the checkpoint of a step.
+
+        Raises:
+            ValueError: It is damaged, which only checkpoints without checksums can be here.
+        """
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["record"]
+        with self._damage_errors(step):
+            return self._manager.restore(step, args=args)["record"]
 
     def restore(
         self, step: int, shapes: TrainState, iterator: grain.DatasetIterator | None = None
@@ -154,12 +161,16 @@ class Checkpoints:
 
         Returns:
             The state, on the host.
+
+        Raises:
+            ValueError: As for `read_record`, or the state has other shapes.
         """
         empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
         items: dict[str, Any] = {"state": ocp.args.StandardRestore(empty)}
         if iterator is not None:
             items["data"] = grain.checkpoint.CheckpointRestore(iterator)
-        return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+        with self._damage_errors(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
 
     def preempted(self, step: int) -> bool:
         """Returns whether all processes are to stop after a step, since one received SIGTERM."""
@@ -218,6 +229,18 @@ class Checkpoints:
                 shutil.rmtree(path, ignore_errors=True)
             raise OSError(*_reason(error), str(self.path(self._saving))) from error
 
+    @contextlib.contextmanager
+    def _damage_errors(self, step: int) -> Iterator[None]:
+        """Raises a ValueError of one line that names the checkpoint if it cannot be read."""
+        try:
+            yield
+        except (OSError, *_READING_ERRORS) as error:
+            reason = str(error).partition("\n")[0][:300]
+            raise ValueError(
+                f"{self.path(step)} cannot be restored ({type(error).__name__}: {reason}): remove "
+                "it to continue from the one before"
+            ) from error
+
 
 def _remove_damaged_metadata(directory: Path) -> None:
     """Removes Orbax's own metadata of checkpoints if they cannot be read.
@@ -228,7 +251,7 @@ def _remove_damaged_metadata(directory: Path) -> None:
         for checkpoint in ocp.path.step.standard_name_format().find_all(directory):
             try:
                 checkpoint.commit_timestamp_nsecs  # noqa: B018 (reads the metadata)
-            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+            except _READING_ERRORS:
                 (directory / str(checkpoint.step) / METADATA).unlink()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices("metadata of checkpoints read")
