@@ -95,11 +95,11 @@ def _restore(ckpt: Path) -> tuple[ConfigDict, dict[str, Any], STNiCNN]:
     run_config = path.parent / CONFIG
     if _CONFIG.value is not None:
         config = _CONFIG.value
+        configs.check(config)
     elif run_config.exists():
         config = configs.read(run_config)
     else:
         raise FileNotFoundError(f"{run_config} does not exist: set --config to the weights' config")
-    configs.check(config)
     anatomy = configs.model_config(config).anatomy
     if anatomy.name != loaded.model.config.anatomy.name:
         raise ValueError(

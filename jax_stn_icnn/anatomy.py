@@ -10,7 +10,7 @@ viewer's left, side 2 on the viewer's right, whatever a data set calls left.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 
 # Side of the paper's square window on CelebAMask-HQ, to which `Part.window` refers, in pixels.
 SQUARE = 127
@@ -52,7 +52,8 @@ class Anatomy:
         colours: RGB 0..255 of each class.
 
     Raises:
-        ValueError: A name is unknown or used twice.
+        ValueError: A field is of another type, a name is unknown or used twice, a color is not in
+            0..255, or a window is empty.
     """
 
     name: str
@@ -63,7 +64,10 @@ class Anatomy:
     colours: tuple[Colour, ...]
 
     def __post_init__(self) -> None:
-        """Validates the names."""
+        """Validates types, names and numbers."""
+        for field, kind in get_type_hints(Anatomy).items():
+            if not _has_type(getattr(self, field), kind):
+                raise ValueError(f"anatomy {self.name!r}: {field} must be of the type {kind}")
         if not self.parts:
             raise ValueError(f"anatomy {self.name!r} has no part with a window, but needs one")
         used = [name for part in self.parts for name in part.classes]
@@ -84,6 +88,13 @@ class Anatomy:
             raise ValueError(
                 f"anatomy {self.name!r} has {len(self.classes)} classes, "
                 f"but {len(self.colours)} colours"
+            )
+        if not all(0 <= value <= 255 for colour in self.colours for value in colour):
+            raise ValueError(f"anatomy {self.name!r}: colours must be in 0..255")
+        if wrong := [part for part in self.parts if not all(0 < n <= 512 for n in part.window)]:
+            raise ValueError(
+                f"anatomy {self.name!r}: the window of {wrong[0].name} is {wrong[0].window}, but "
+                "must have 1..512 pixels a side"
             )
         for network in {part.network for part in self.parts}:
             kinds = {(len(p.classes), p.window) for p in self.parts if p.network == network}
@@ -206,6 +217,18 @@ class Anatomy:
             (_odd(part.window[0] * side / SQUARE), _odd(part.window[1] * side / SQUARE))
             for part in self.parts
         )
+
+
+def _has_type(value: Any, kind: Any) -> bool:
+    """Whether a value has a type: str, int, bool, a tuple of types, or a `NamedTuple`."""
+    if kind in (str, int, bool):
+        return type(value) is kind
+    if not isinstance(value, tuple):
+        return False
+    kinds = get_args(kind) or tuple(get_type_hints(kind).values())
+    if kinds[1:] == (...,):
+        return all(_has_type(item, kinds[0]) for item in value)
+    return len(value) == len(kinds) and all(map(_has_type, value, kinds))
 
 
 def _odd(length: float) -> int:

@@ -97,6 +97,11 @@ def test_fitted_windows_are_odd_and_in_proportion(side):
             "the parts of network 'brow'",
         ),
         ({"parts": (NINE.parts[0]._replace(classes=("background",)),)}, "is the background"),
+        ({"name": 9}, "anatomy 9: name must be of the type <class 'str'>"),
+        ({"classes": list(NINE.classes)}, "classes must be of the type tuple"),
+        ({"parts": (NINE.parts[0]._replace(network=1.5),)}, "parts must be of the type tuple"),
+        ({"parts": (NINE.parts[0]._replace(window=(0, 9)),)}, r"the window of brow_1 is \(0, 9\)"),
+        ({"colours": ((0, 0, 256), *NINE.colours[1:])}, r"colours must be in 0\.\.255"),
     ],
 )
 def test_what_does_not_fit_together_is_named(changes, message):

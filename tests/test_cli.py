@@ -135,10 +135,11 @@ def test_results_of_other_settings_are_not_mixed(loads, folder, tmp_path, capsys
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_unreadable_settings_are_named(loads, folder, tmp_path, capsys):
+@pytest.mark.parametrize("content", [b"[1, 2", b"\xff", b"[" * 100_000])
+def test_unreadable_settings_are_named(content, loads, folder, tmp_path, capsys):
     out = tmp_path / "out"
     out.mkdir()
-    (out / "settings.json").write_text("[1, 2")
+    (out / "settings.json").write_bytes(content)
     assert main.main(["parse", str(folder / "a.png"), "--out", str(out), "--no-detect"]) == 1
     assert "settings.json that cannot be read: name another --out" in capsys.readouterr().err
 

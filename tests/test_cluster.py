@@ -1,6 +1,8 @@
 import argparse
 import json
 import os
+import re
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -124,6 +126,58 @@ def test_no_photo_is_lost_when_a_node_dies(two_nodes, ckpt, folder, tmp_path, ca
     assert "1 parsed, 59 already done, 1 failed" in capsys.readouterr().out
     changed = [path.name for path, when in times.items() if path.stat().st_mtime_ns != when]
     assert changed == ["00.png.json"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 2 MB, and a function that gives it another size."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("only root can mount a disk")
+    yield (
+        disk,
+        lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", str(disk)], check=True),
+    )
+    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def test_a_full_disk_ends_with_one_line_and_the_command_continues_later(
+    small_disk, two_nodes, ckpt, tmp_path, capfd
+):
+    disk, resize = small_disk
+    address, _ = two_nodes
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in range(40):
+        picture(seed).resize((480, 360)).save(folder / f"{seed:02d}.png")
+    options = ["--ckpt", str(ckpt), "--no-detect", "--masks", "nose"]
+    assert main.main(["parse", str(folder), "--out", str(tmp_path / "local"), *options]) == 0
+    capfd.readouterr()
+    command = ["parse", str(folder), "--out", str(disk / "out"), *options, "--ray", address]
+    assert main.main(command) == 1
+    printed = capfd.readouterr().err
+    assert printed.count("error: ") == 1 and "Traceback" not in printed
+    (line,) = re.findall("error: .*", printed)
+    match = re.search(rf"No space left on device: '{disk}/out/.*'; the results of (\d+)", line)
+    parsed = len(list((disk / "out").glob("*.png.json")))
+    assert 0 < int(match[1]) <= parsed < 40
+    assert "the same command continues" in line and not list(disk.rglob(".*"))
+    resize("50m")
+    assert main.main(command) == 0
+    assert f"{40 - parsed} parsed, {parsed} already done" in capfd.readouterr().out
+    assert_same(disk / "out", tmp_path / "local")
+
+
+def test_settings_on_a_full_disk_are_named_and_absent(small_disk):
+    disk, _ = small_disk
+    with pytest.raises(OSError), open(disk / "other", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(OSError, match=f"No space left on device: '{disk}/{settings.NAME}'"):
+        cluster.write_settings(str(disk), "{}")
+    assert os.listdir(disk) == ["other"]
 
 
 def test_an_unknown_class_is_an_error_before_the_cluster_starts(ckpt, folder, tmp_path, capsys):

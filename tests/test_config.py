@@ -173,6 +173,18 @@ def test_the_augmentation_has_the_flags_and_the_strengths():
     assert configs.make_augmentation(config) == AugmentConfig(mirror=True, blur=0.5)
 
 
+@pytest.mark.parametrize("name", ["dataset", "dataset.sources", "model", "photo", "joint"])
+@pytest.mark.parametrize("value", [None, 3, [], "text"])
+def test_a_value_instead_of_a_section_is_named(name, value):
+    config = make()
+    *path, field = name.split(".")
+    section = config[path[0]] if path else config
+    with section.unlocked(), section.ignore_type():
+        section[field] = value
+    with pytest.raises(ValueError, match=rf"{name} is (not a field|no section|missing)"):
+        configs.check(config)
+
+
 def test_a_long_list_of_problems_is_cut():
     config = make(**{f"field_{i}": i for i in range(30)})
     with pytest.raises(ValueError) as caught:
@@ -181,11 +193,16 @@ def test_a_long_list_of_problems_is_cut():
     assert lines[0] == "  field_0 is not a field" and lines[10:] == ["  and 20 more"]
 
 
-@pytest.mark.parametrize("content", ["", "{", "[1]", "\0" * 40])
+@pytest.mark.parametrize("content", ["", "{", "[1]", "\0" * 40, "[" * 100_000])
 def test_a_damaged_file_of_a_config_is_named(content, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(content)
     with pytest.raises(ValueError, match=f"{path} is damaged"):
+        configs.read(path)
+    path.write_text(json.dumps({"seed": -1}))
+    with pytest.raises(
+        ValueError, match=f"{path}: the config is wrong:\n  dataset.sources is missing"
+    ):
         configs.read(path)
     path.write_text(configs.to_json(make()))
     assert configs.differences(configs.read(path), json.loads(path.read_text())) == []

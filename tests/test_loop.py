@@ -23,7 +23,7 @@ from jax_stn_icnn.io import efficientnet, weights
 from jax_stn_icnn.train import config as configs
 from jax_stn_icnn.train import loop
 from jax_stn_icnn.train.checkpoints import CHECKPOINTS, CHECKSUMS, Checkpoints
-from jax_stn_icnn.train.logs import METRICS
+from jax_stn_icnn.train.logs import METRICS, Logs
 from jax_stn_icnn.train.step import compile_train_step
 from jax_stn_icnn.train.transfer import load_variables
 
@@ -352,6 +352,13 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_restored(
     assert "resumes after step 3" in output and "Traceback" not in errors
     expected = undisturbed(FakeSteps, config)
     jax.tree.map(np.testing.assert_array_equal, final_state(config, tmp_path), expected)
+
+
+@pytest.mark.parametrize("content", ["{\n", "[]\n", "{}\n", "[" * 100_000 + "\n"])
+def test_a_damaged_log_is_named(content, tmp_path):
+    (tmp_path / METRICS).write_text(content)
+    with pytest.raises(ValueError, match=f"^{tmp_path}/{METRICS} is damaged"):
+        Logs(tmp_path, 0)
 
 
 def test_a_second_run_in_the_same_directory_is_refused(steps, tmp_path):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -227,6 +228,24 @@ def test_zip_reader_with_more_members_than_the_end_record_can_count(tmp_path):
     reader = ZipReader(path)
     assert sum(1 for _ in reader) == 66_001
     assert reader.read("last") == b"content"
+
+
+@pytest.mark.parametrize("size", [10, 2**31])
+def test_zip_reader_decompresses_no_more_than_the_directory_says(size, tmp_path):
+    """A megabyte of zip file may contain a gigabyte of zeros."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(10**8))
+    data = path.read_bytes()
+    at = data.rindex(b"PK\1\2") + 24
+    path.write_bytes(data[:at] + size.to_bytes(4, "little") + data[at + 4 :])
+    reader = ZipReader(path)
+    tracemalloc.start()
+    with pytest.raises(ZipDamagedError):
+        reader.read("zeros")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10**6
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])

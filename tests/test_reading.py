@@ -52,6 +52,18 @@ def permuted_profile():
     return data
 
 
+def test_decoders_print_nothing_about_damaged_files(capfd):
+    data = bytearray(encoded(Image.fromarray(gradient()), "TIFF", compression="tiff_lzw"))
+    data[10:30] = bytes(20)  # of the pixels
+    with pytest.raises(OSError, match="decoder error"):
+        Image.open(io.BytesIO(data)).load()
+    assert "LZWDecode" in capfd.readouterr().err
+    reading.silence_decoders()
+    with pytest.raises(OSError, match="decoder error"):
+        Image.open(io.BytesIO(data)).load()
+    assert capfd.readouterr().err == ""
+
+
 def png(width, height, body=b""):
     """An 8 bit RGB PNG whose header has a given size."""
 

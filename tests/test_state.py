@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from jax_stn_icnn.train.checkpoints import CHECKPOINTS, CHECKSUMS, Checkpoints
+from jax_stn_icnn.train.checkpoints import CHECKPOINTS, CHECKSUMS, METADATA, Checkpoints
 from jax_stn_icnn.train.state import TrainState
 
 
@@ -61,6 +61,35 @@ def test_an_incomplete_checkpoint_is_ignored(tmp_path):
     (half / "state").mkdir(parents=True)
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.latest_step == 3
+    checkpoints.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[1]", b'{"init_timestamp_nsecs": [1]}', b"9" * 5000, b"[" * 10**5]
+)
+def test_a_checkpoint_is_restored_without_orbax_metadata(content, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make_state(3), make_iterator(), {}, 0.5)
+    checkpoints.close()
+    (tmp_path / CHECKPOINTS / "3" / METADATA).write_bytes(content)
+    checkpoints, iterator = Checkpoints(tmp_path), make_iterator()
+    assert checkpoints.remove_damaged() == []
+    restored = checkpoints.restore(3, make_state(0), iterator)
+    checkpoints.close()
+    jax.tree.map(np.testing.assert_array_equal, restored, make_state(3))
+
+
+@pytest.mark.parametrize("pattern", ["record/*", "state/_METADATA"])
+def test_a_damaged_checkpoint_without_checksums_is_named(pattern, tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(make_state(3), make_iterator(), {}, 0.5)
+    checkpoints.wait()
+    (tmp_path / CHECKPOINTS / "3" / CHECKSUMS).unlink()
+    for path in (tmp_path / CHECKPOINTS / "3").glob(pattern):
+        path.write_bytes(b"{")
+    with pytest.raises(ValueError, match=f"^{tmp_path}/checkpoints/3 cannot be restored"):
+        checkpoints.read_record(3)
+        checkpoints.restore(3, make_state(0))
     checkpoints.close()
 
 

@@ -105,6 +105,8 @@ def test_other_files_are_named(tmp_path, file):
         ({"model": None}, r"w\.safetensors: the metadata have no 'model'"),
         ({"frame_size": None}, r"w\.safetensors: the metadata have no 'frame_size'"),
         ({"frame_size": "much"}, r"w\.safetensors: "),
+        ({"frame_size": "100000000"}, r"w\.safetensors: frame_size is 100000000, but must be"),
+        ({"frame_size": "[" * 100_000}, r"w\.safetensors: maximum recursion depth"),
         ({"model": "{"}, r"w\.safetensors: "),
         ({"model": '{"anatomy": "twelve"}'}, r"w\.safetensors: .*'twelve'"),
         ({"model": '{"patch_size": 30}'}, r"w\.safetensors: .*\s+patch_size is 30, but must be"),
@@ -113,6 +115,13 @@ def test_other_files_are_named(tmp_path, file):
 def test_wrong_metadata_are_named(file, changes, message):
     change_metadata(file, **changes)
     with pytest.raises(ValueError, match=message):
+        weights.load_weights(file)
+
+
+def test_variables_of_another_type_are_named(file, variables):
+    integers = jax.tree.map(lambda leaf: leaf.astype(np.int32), variables)
+    weights.save_weights(file, integers, CONFIG, FRAME)
+    with pytest.raises(ValueError, match=r"w\.safetensors: .* is int32, but must be float16 or"):
         weights.load_weights(file)
 
 

@@ -23,6 +23,7 @@ _LOCAL = struct.Struct("<4s5H3L2H")
 _ZIP64_EXTRA = 0x0001
 _SEE_ZIP64 = 0xFFFFFFFF
 _STORED, _DEFLATED = 0, 8
+_MAX_SIZE = 2**29  # bytes of a member, which is read as a whole
 _ENTRY = np.dtype(
     [("offset", "<u8"), ("packed", "<u8"), ("size", "<u8"), ("crc", "<u4"), ("method", "<u2")]
 )
@@ -80,15 +81,19 @@ class ZipReader:
             raise ZipDamagedError("is not at the offset that the central directory gives")
         *_, name_length, extra_length = _LOCAL.unpack(local)
         offset += _LOCAL.size + name_length + extra_length
+        size = int(entry["size"])
+        if size > _MAX_SIZE:
+            raise ZipDamagedError(f"has {size} bytes, but may have {_MAX_SIZE}")
         data = self._file.read(offset, int(entry["packed"]))
         if entry["method"] == _DEFLATED:
             try:
-                data = zlib.decompress(data, -zlib.MAX_WBITS)
+                # No more than one byte too many, whatever the compressed data contains.
+                data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
             except zlib.error as error:
                 raise ZipDamagedError(f"has damaged compressed data ({error})") from error
         elif entry["method"] != _STORED:
             raise ZipDamagedError(f"has the unsupported compression method {entry['method']}")
-        if len(data) != entry["size"] or zlib.crc32(data) != entry["crc"]:
+        if len(data) != size or zlib.crc32(data) != entry["crc"]:
             raise ZipDamagedError("does not match its CRC-32 checksum")
         return data
 

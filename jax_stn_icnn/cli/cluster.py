@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jax_stn_icnn.atomic import remove_partial_files, write_atomically
 from jax_stn_icnn.cli import coco_file, settings, video, writer
 from jax_stn_icnn.cli.loading import load_parser, stream_options
 from jax_stn_icnn.cli.outcome import Outcome
@@ -74,6 +75,26 @@ class Store(NamedTuple):
     def is_local(self) -> bool:
         """Whether the file system is that of this machine."""
         return "file" in _protocols(self.system)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file in the folder, on this machine atomically.
+
+        Args:
+            name: path of the file, relative to the folder, which must exist.
+            data: its content.
+
+        Raises:
+            OSError: the file cannot be written; on this machine the error names it.
+        """
+        if self.is_local:
+            write_atomically(Path(self.root, name), lambda file: file.write(data))
+        else:
+            self.system.pipe_file(f"{self.root}/{name}", data)
+
+    def remove_partial_files(self) -> None:
+        """Removes what killed processes of this machine have left in the folder, if it is local."""
+        if self.is_local:
+            remove_partial_files(Path(self.root))
 
 
 def list_jobs(urls: Sequence[str], out: str, recursive: bool) -> tuple[Any, list[Job], InputFiles]:
@@ -186,11 +207,12 @@ def write_coco(jobs: Sequence[Job], out: str) -> None:
         jobs: the photos.
         out: the output folder, a URL or a local path.
     """
-    system, root = Store.from_url(out)
+    store = Store.from_url(out)
+    system, root = store
     existing = set(system.find(root))
     paths = ((job.name, f"{root}/{job.name}{JSON}") for job in jobs if not job.is_video)
     photos = ((name, system.cat_file(path)) for name, path in paths if path in existing)
-    system.pipe_file(f"{root}/{coco_file.NAME}", coco_file.merge(photos))
+    store.write(coco_file.NAME, coco_file.merge(photos))
 
 
 def write_settings(out: str, current: str) -> None:
@@ -203,13 +225,15 @@ def write_settings(out: str, current: str) -> None:
     Raises:
         ValueError: the folder has results of other settings.
     """
-    system, root = Store.from_url(out)
+    store = Store.from_url(out)
+    system, root = store
     path = f"{root}/{settings.NAME}"
     if system.exists(path):
-        settings.check(out, system.cat_file(path).decode(), current)
+        settings.check(out, system.cat_file(path), current)
     else:
         system.makedirs(root, exist_ok=True)
-        system.pipe_file(path, current.encode())
+        store.remove_partial_files()
+        store.write(settings.NAME, current.encode())
 
 
 def absolute_paths(args: argparse.Namespace) -> argparse.Namespace:
@@ -296,6 +320,7 @@ def run(
         actors.kill()
         if not was_connected:
             ray.shutdown()
+            Store.from_url(args.out).remove_partial_files()  # of the workers, which have ended
 
 
 def count_actors(ray: Any) -> int:
@@ -349,6 +374,7 @@ class Worker:
         self._args = argparse.Namespace(**args)
         self._out = Store.from_url(self._args.out)
         self._outputs = Outputs.from_arguments(self._args)
+        self._out.remove_partial_files()  # of a worker that died on this node
         cache.enable_cache(None)
         self._parser = load_parser(self._args)
 

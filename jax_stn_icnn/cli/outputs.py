@@ -105,7 +105,8 @@ class Outputs(NamedTuple):
             stored: Any = json.loads(metadata or b"")
             is_current = stored["fingerprint"] == fingerprint
             num_faces = 0 if is_video(base) else len(stored["faces"])
-        except (ValueError, TypeError, LookupError):  # none, or one of another program
+        # None, or one of another program
+        except (ValueError, TypeError, LookupError, RecursionError):
             return False
         lacks_annotations = self.coco and not is_video(base) and "annotations" not in stored
         if not is_current or lacks_annotations:

@@ -7,7 +7,6 @@ stopped. `settings.json` records what the results depend on; other settings need
 import argparse
 import os
 import sys
-import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -31,6 +30,7 @@ from jax_stn_icnn.inference.threads import background_threads
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.photos import files
 from jax_stn_icnn.photos.files import InputFile, InputFiles
+from jax_stn_icnn.photos.reading import silence_decoders
 
 WRITERS = 2  # threads
 MAX_PENDING = 4  # results that wait for the writers
@@ -56,8 +56,7 @@ class Work(NamedTuple):
 def run(args: argparse.Namespace) -> int:
     """Parses photos and videos; returns the exit status."""
     cache.enable_cache(None)
-    # Pillow warns about damaged metadata, which costs no picture.
-    warnings.filterwarnings("ignore", module="PIL")
+    silence_decoders()
     try:
         if args.soft and not args.masks:
             raise ValueError("--soft writes --masks as soft masks: name some with --masks")
@@ -110,7 +109,7 @@ def _local_work(args: argparse.Namespace) -> Work:
     found = files.find_files(photos, out, args.recursive, make_result_test())
     current = settings.to_json(args)
     if (out / settings.NAME).exists():
-        settings.check(out, (out / settings.NAME).read_text(), current)
+        settings.check(out, (out / settings.NAME).read_bytes(), current)
     todo = [file for file in found.inputs if args.overwrite or not _is_done(file, out, outputs)]
     parser = load_parser(args) if todo else None
     if parser is not None:

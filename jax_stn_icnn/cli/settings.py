@@ -66,7 +66,7 @@ def store(folder: Path, current: str) -> None:
         OSError: the file cannot be written.
     """
     if (folder / NAME).exists():
-        check(folder, (folder / NAME).read_text(), current)
+        check(folder, (folder / NAME).read_bytes(), current)
     else:
         write_text(folder / NAME, current)
 
@@ -75,11 +75,11 @@ def is_settings_file(path: Path) -> bool:
     """Whether a file was written by the command."""
     try:
         return _DIGEST in json.loads(path.read_bytes())
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return False
 
 
-def check(folder: str | Path, stored: str, current: str) -> None:
+def check(folder: str | Path, stored: bytes, current: str) -> None:
     """Checks that the results in a folder have the current settings.
 
     Args:
@@ -93,7 +93,7 @@ def check(folder: str | Path, stored: str, current: str) -> None:
     advice = "name another --out, or remove its content"
     try:
         before = dict(json.loads(stored))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder} has a {NAME} that cannot be read: {advice}") from error
     after = json.loads(current)
     if changed := [name for name in after if before.get(name) != after[name]]:

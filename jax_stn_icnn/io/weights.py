@@ -16,7 +16,7 @@ import safetensors.numpy
 from flax import traverse_util
 
 from jax_stn_icnn.atomic import write_atomically
-from jax_stn_icnn.models.config import ModelConfig
+from jax_stn_icnn.models.config import MOST_PIXELS, ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
 
 FORMAT = "jax_stn_icnn/3"
@@ -112,15 +112,19 @@ def load_weights(path: str | Path) -> Weights:
     metadata, flat = _read(path)
     try:
         config = ModelConfig.from_dict(json.loads(metadata["model"]))
-        frame_size = int(json.loads(metadata["frame_size"]))
+        frame_size = json.loads(metadata["frame_size"])
     except KeyError as error:
         raise ValueError(f"{path}: the metadata have no {error}") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: {error}") from error
-    flat = {
-        name: array.astype(np.float32) if array.dtype == np.float16 else array
-        for name, array in flat.items()
-    }
+    if type(frame_size) is not int or not 2 <= frame_size <= MOST_PIXELS:
+        raise ValueError(
+            f"{path}: frame_size is {frame_size!r}, but must be a whole number in 2..{MOST_PIXELS}"
+        )
+    for name, array in flat.items():
+        if array.dtype not in (np.float16, np.float32):
+            raise ValueError(f"{path}: {name} is {array.dtype}, but must be float16 or float32")
+    flat = {name: array.astype(np.float32, copy=False) for name, array in flat.items()}
     variables = traverse_util.unflatten_dict(flat, sep="/")
     model = STNiCNN(config)
     check_entries(path, shapes(variables), shapes(variable_shapes(model)))

@@ -22,6 +22,11 @@ ATTENTION_HEADS = 4
 ATTENTION_KEY_RATIO = 4
 # The fine network's row that a bridge adds its features to.
 BRIDGE_ROW = 2
+# Upper limits of counts, far above those of real networks: with larger ones, a damaged file would
+# take all memory or time.
+MOST_PIXELS = 2**13  # of a side
+MOST_CHANNELS = 2**13
+MOST_LAYERS = 64
 # Input side over the side of the coarse segmentation of a coarse network with an encoder: one pixel
 # of the encoder's features at stride 4 stands for 2 x 2 pixels of the segmentation.
 ENCODER_COARSE_STRIDE = 2
@@ -143,24 +148,24 @@ class ModelConfig:
             "anatomy": (isinstance(self.anatomy, Anatomy), "an Anatomy"),
             "cropper": _one_of(self.cropper, CROPPERS),
             "patch_size": (
-                _is_count(self.patch_size, 3) and self.patch_size % 2 == 1,
-                "an odd number of at least 3, so that windows fall on whole pixels",
+                _is_count(self.patch_size, 3, MOST_PIXELS) and self.patch_size % 2 == 1,
+                f"an odd number in 3..{MOST_PIXELS}, so that windows fall on whole pixels",
             ),
             "windows": _one_of(self.windows, WINDOWS),
             "coarse_network": _one_of(self.coarse_network, COARSE_NETWORKS),
             "coarse_channels": _rows(self.coarse_channels),
             "coarse_size": (
-                _is_count(self.coarse_size, 32) and self.coarse_size % 16 == 0,
-                "a multiple of 16, at least 32",
+                _is_count(self.coarse_size, 32, MOST_PIXELS) and self.coarse_size % 16 == 0,
+                f"a multiple of 16 in 32..{MOST_PIXELS}",
             ),
-            "coarse_stride": _at_least(self.coarse_stride, 1),
-            "attention": _at_least(self.attention, 0),
+            "coarse_stride": _count(self.coarse_stride, 1),
+            "attention": _count(self.attention, 0),
             "edge_head": _flag(self.edge_head),
             "bridge": _flag(self.bridge),
             "flip_test": _flag(self.flip_test),
             "wide": _flag(self.wide),
             "fine_channels": _rows(self.fine_channels),
-            "interlinks": _at_least(self.interlinks, 1),
+            "interlinks": _count(self.interlinks, 1),
             "dtype": _one_of(self.dtype, DTYPES),
         }
         return [
@@ -250,12 +255,12 @@ def _to_anatomy(value: Any) -> Any:
         raise ValueError(f"anatomy must hold {names}: {error}") from error
 
 
-def _is_count(value: Any, lowest: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+def _is_count(value: Any, lowest: int, highest: int) -> bool:
+    return type(value) is int and lowest <= value <= highest
 
 
-def _at_least(value: Any, lowest: int) -> tuple[bool, str]:
-    return _is_count(value, lowest), f"a whole number of at least {lowest}"
+def _count(value: Any, lowest: int) -> tuple[bool, str]:
+    return _is_count(value, lowest, MOST_LAYERS), f"a whole number in {lowest}..{MOST_LAYERS}"
 
 
 def _one_of(value: Any, words: tuple[str, ...]) -> tuple[bool, str]:
@@ -269,6 +274,6 @@ def _flag(value: Any) -> tuple[bool, str]:
 def _rows(value: Any) -> tuple[bool, str]:
     fits = isinstance(value, tuple) and 2 <= len(value) <= 6
     return (
-        fits and all(_is_count(channels, 1) for channels in value),
-        "two to six whole numbers of at least 1, the channels of the network's rows",
+        fits and all(_is_count(channels, 1, MOST_CHANNELS) for channels in value),
+        f"two to six whole numbers in 1..{MOST_CHANNELS}, the channels of the network's rows",
     )

@@ -5,18 +5,21 @@ white, the orientation in EXIF is applied, colours are converted to sRGB, and da
 ignored. Of an animation or a file of several pictures the first is read.
 """
 
+import ctypes
 import io
+import logging
 import math
 import os
 import stat
 import struct
 import threading
+import warnings
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, _imaging
 
 from jax_stn_icnn.photos.colour import to_srgb
 from jax_stn_icnn.photos.metadata import repaired
@@ -108,6 +111,15 @@ def count_frames(path: str | os.PathLike[str]) -> int:
                 return getattr(image, "n_frames", 1)
         except _DECODING_ERRORS:
             return 1
+
+
+def silence_decoders() -> None:
+    """Keeps Pillow and libtiff from printing about damaged files; their errors are still raised."""
+    warnings.filterwarnings("ignore", module="PIL")
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
+    # The symbols of libtiff are found through Pillow's library, unless that contains it.
+    with suppress(AttributeError):
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)
 
 
 def _read(path: str | os.PathLike[str]) -> np.ndarray:

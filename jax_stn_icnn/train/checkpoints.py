@@ -22,7 +22,10 @@ from jax_stn_icnn.train.state import TrainState
 CHECKPOINTS = "checkpoints"
 # The file in a checkpoint with the checksums of the others, in the format of `sha256sum`.
 CHECKSUMS = "SHA256SUMS"
+METADATA = "_CHECKPOINT_METADATA"  # Orbax's file in a checkpoint
 NUM_LATEST = 2  # number of latest checkpoints that are not deleted
+# What Orbax raises for damaged files.
+_READING_ERRORS = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 _OTHER_BYTES = 2**20  # more than a checkpoint needs besides the arrays
 
 
@@ -37,6 +40,7 @@ class Checkpoints:
         """Opens the checkpoints of a run's directory, which may have none yet."""
         self._directory = (workdir / CHECKPOINTS).absolute()
         self._saving = 0  # the step that is being saved
+        _remove_damaged_metadata(self._directory)
         # Orbax logs the errors that it raises, with a traceback for each of its threads.
         logging.getLogger("absl").addFilter(_is_no_error_of_orbax)
         self._manager = ocp.CheckpointManager(
@@ -135,9 +139,14 @@ class Checkpoints:
             )
 
     def read_record(self, step: int) -> dict[str, Any]:
-        """Returns the record of the checkpoint of a step."""
+        """Returns the record of the checkpoint of a step.
+
+        Raises:
+            ValueError: It is damaged, which only checkpoints without checksums can be here.
+        """
         args = ocp.args.Composite(record=ocp.args.JsonRestore())
-        return self._manager.restore(step, args=args)["record"]
+        with self._damage_errors(step):
+            return self._manager.restore(step, args=args)["record"]
 
     def restore(
         self, step: int, shapes: TrainState, iterator: grain.DatasetIterator | None = None
@@ -152,12 +161,16 @@ class Checkpoints:
 
         Returns:
             The state, on the host.
+
+        Raises:
+            ValueError: As for `read_record`, or the state has other shapes.
         """
         empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), shapes)
         items: dict[str, Any] = {"state": ocp.args.StandardRestore(empty)}
         if iterator is not None:
             items["data"] = grain.checkpoint.CheckpointRestore(iterator)
-        return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+        with self._damage_errors(step):
+            return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
 
     def preempted(self, step: int) -> bool:
         """Returns whether all processes are to stop after a step, since one received SIGTERM."""
@@ -215,6 +228,33 @@ class Checkpoints:
             for path in self._directory.glob(f"{self._saving}.*"):
                 shutil.rmtree(path, ignore_errors=True)
             raise OSError(*_reason(error), str(self.path(self._saving))) from error
+
+    @contextlib.contextmanager
+    def _damage_errors(self, step: int) -> Iterator[None]:
+        """Raises a ValueError of one line that names the checkpoint if it cannot be read."""
+        try:
+            yield
+        except (OSError, *_READING_ERRORS) as error:
+            reason = str(error).partition("\n")[0][:300]
+            raise ValueError(
+                f"{self.path(step)} cannot be restored ({type(error).__name__}: {reason}): remove "
+                "it to continue from the one before"
+            ) from error
+
+
+def _remove_damaged_metadata(directory: Path) -> None:
+    """Removes Orbax's own metadata of checkpoints if they cannot be read.
+
+    They contain times, without which Orbax warns. The manager cannot be opened if they are damaged.
+    """
+    if jax.process_index() == 0 and directory.exists():
+        for checkpoint in ocp.path.step.standard_name_format().find_all(directory):
+            try:
+                checkpoint.commit_timestamp_nsecs  # noqa: B018 (reads the metadata)
+            except _READING_ERRORS:
+                (directory / str(checkpoint.step) / METADATA).unlink()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("metadata of checkpoints read")
 
 
 def _damage(folder: Path) -> str:

@@ -192,10 +192,15 @@ def check(config: ConfigDict) -> None:
 
 def _source_problems(config: ConfigDict) -> list[str]:
     """Returns a line for each wrong field of `dataset.sources`."""
+    sources = _section(config, "dataset").get("sources")
+    if not isinstance(sources, Mapping):
+        return [
+            "dataset.sources is missing" if sources is None else "dataset.sources is no section"
+        ]
     problems = []
-    for name, source in config.dataset.get("sources", {}).items():
+    for name, source in sources.items():
         prefix = f"dataset.sources.{name}"
-        if not isinstance(source, ConfigDict | Mapping):
+        if not isinstance(source, Mapping):
             problems.append(f"{prefix} is {source!r}, but must contain {', '.join(SOURCE_FIELDS)}")
             continue
         problems += [
@@ -233,7 +238,9 @@ def make_augmentation(config: ConfigDict) -> AugmentConfig:
 
 
 def _section(config: ConfigDict, name: str) -> dict[str, Any]:
-    return config[name].to_dict() if name in config else {}
+    """Returns a section as a dict; empty if there is none."""
+    section = config.get(name)
+    return section.to_dict() if isinstance(section, ConfigDict) else {}
 
 
 def _unlabelled_classes(config: ConfigDict, model: ModelConfig) -> list[str]:
@@ -345,20 +352,25 @@ def to_json(config: ConfigDict) -> str:
 
 
 def read(path: Path) -> ConfigDict:
-    """Returns the config in a file that `to_json` wrote.
+    """Returns the config in a file that `to_json` wrote, checked.
 
     Args:
         path: The file.
 
     Raises:
-        ValueError: The file is damaged.
+        ValueError: The file is damaged, or its config is wrong; the message names the file.
     """
     try:
-        return ConfigDict(dict(json.loads(path.read_text())))
-    except (TypeError, ValueError) as error:
+        config = ConfigDict(dict(json.loads(path.read_text())))
+    except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is damaged ({error}): the command that trained the run writes it again"
         ) from error
+    try:
+        check(config)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return config
 
 
 def differences(config: ConfigDict, saved: Mapping[str, Any]) -> list[str]:

@@ -32,9 +32,18 @@ class Logs:
             workdir: The run's directory.
             step: The step at which the run resumes; records of later steps, from a run that was
                 killed between its log and its checkpoint, are removed.
+
+        Raises:
+            ValueError: `metrics.jsonl` is damaged.
         """
         self._path = workdir / METRICS
-        lines = [line for line in _complete_lines(self._path) if json.loads(line)["step"] <= step]
+        try:
+            lines = _complete_lines(self._path)
+            lines = [line for line in lines if json.loads(line)["step"] <= step]
+        except (ValueError, TypeError, LookupError, RecursionError) as error:
+            raise ValueError(
+                f"{self._path} is damaged ({error}): restore it from a copy, or remove it"
+            ) from error
         write_text(self._path, "".join(lines))
         self._tensorboard, self._step = workdir / "tensorboard", step
 
