@@ -149,6 +149,7 @@ class TestRegistered:
             anatomy.register_data_set("helen", OWN)
 
 
+@pytest.mark.slow
 class TestAMadeUpOne:
     """From the loader to a file of weights and a photo."""
 

@@ -67,6 +67,7 @@ def test_channels_must_be_a_multiple():
         SelfAttention().init(jax.random.key(0), jnp.zeros((1, 24, 2, 2)))
 
 
+@pytest.mark.slow
 def test_a_unet_attends_in_its_lowest_rows_only():
     config = ModelConfig(anatomy=FIVE, coarse_network="unet", coarse_channels=(4, 16, 16))
     plain, attending = UNet(config), UNet(config.replace(attention=2))

@@ -159,6 +159,7 @@ def test_ranges(variant):
     np.testing.assert_array_equal(scale[~scaled], 1)
 
 
+@pytest.mark.slow
 def test_noise_level_and_independence():
     chosen = jnp.array([False, False, False, True])
     noise = np.asarray(
@@ -173,6 +174,7 @@ def test_noise_level_and_independence():
     assert not np.any(augment.random_noise(keys_of(1)[0], ~chosen, (8, 8)))
 
 
+@pytest.mark.slow
 def test_noise_touches_only_the_image():
     frame, label_map, region = batch_of()
     variant = np.ones(COUNT, np.int32)
@@ -236,6 +238,7 @@ def test_padding_stays_black_and_region_true():
     np.testing.assert_array_equal(warped[VARIANTS == 0], label_map[VARIANTS == 0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["eager", "vmap", "alone"])
 def test_jit_vmap_and_eager_agree(how):
     arguments = (keys_of(), *batch_of(), VARIANTS)
@@ -290,6 +293,7 @@ def test_random_variants_are_spread_evenly():
     np.testing.assert_allclose(np.bincount(variants, minlength=5) / 5000, 0.2, atol=0.023)
 
 
+@pytest.mark.slow
 def test_compiles_once_for_all_batches():
     chex.clear_trace_counter()
 

@@ -81,6 +81,7 @@ def random_variables_of(bridge):
     return jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape).astype(np.float32), shapes)
 
 
+@pytest.mark.slow
 def test_rows_are_weighted_at_the_position_of_their_pixels():
     sizes = [(16, 12), (8, 6), (4, 3), (2, 2)]
     rows = [jnp.ones((1, 2, *size)) for size in sizes]

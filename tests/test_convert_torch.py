@@ -75,6 +75,7 @@ def test_converts_every_network(cropper):
     np.testing.assert_array_equal(converted, kernel.transpose(2, 3, 1, 0))
 
 
+@pytest.mark.slow
 def test_all_differences_are_listed_in_one_error():
     checkpoint = original()
     del checkpoint["model1"]["input_conv.2.bias"]
@@ -117,6 +118,7 @@ class TestReading:
         }
         torch.save(as_tensors | {"step": 7, "epoch": 1, "best_error": 0.5}, path)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("cropper", ["small", "resnet18"])
     def test_command(self, torch, tmp_path, capsys, cropper):
         self.save(torch, tmp_path / "in.pth.tar", original(cropper))

@@ -121,6 +121,7 @@ def found():
     )
 
 
+@pytest.mark.slow
 def test_the_teacher_has_no_photometric_augmentation():
     batch = with_unlabelled(0)
     keys = jax.random.split(jax.random.key(0), BATCH)

@@ -52,6 +52,7 @@ def test_colours_are_the_distinct_colours_of_the_anatomy():
     assert len(set(NINE.colours)) == NINE.num_classes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows, height, width", [(1, 96, 96), (3, 96, 96), (2, 120, 96)])
 def test_parse_grid_has_a_row_per_face(tmp_path, rows, height, width):
     path = tmp_path / "grid.png"

@@ -68,6 +68,7 @@ def test_features_of_the_imagenet_weights_equal_those_of_pytorch(imagenet, dtype
         assert error.max() < largest * np.abs(expected).max(), stride
 
 
+@pytest.mark.slow
 def test_the_output_has_the_form_of_a_unets():
     network = EncoderNetwork(CONFIG.replace(edge_head=True, bridge=True, dtype="bfloat16"))
     output = jax.eval_shape(lambda v: network.apply(v, IMAGE, False), shapes(network))

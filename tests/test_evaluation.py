@@ -142,6 +142,7 @@ def test_counts_equal_a_plain_loop(model, variables, report):
     assert set(report.f1) == {"overall", "mean_of_eight", "mean"}
 
 
+@pytest.mark.slow
 def test_the_last_smaller_batch_counts(model, variables, report):
     """Batches of 2, 2 and 1 face give the report of one batch of 5; padding is not counted."""
     other = evaluate(model, variables, loader(*drawn_faces(), 2), progress=False)
@@ -153,6 +154,7 @@ def test_the_last_smaller_batch_counts(model, variables, report):
     np.testing.assert_allclose(other.window_error, report.window_error, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_true_centres_crop_the_true_windows(model, variables, report):
     true = evaluate(model, variables, loader(*drawn_faces(), 5), progress=False, true_centres=True)
     assert report.window_error_px > 1
@@ -192,6 +194,7 @@ def test_padding_around_the_picture_is_background(model, variables):
     np.testing.assert_array_equal(face.truth, label_map[picture][0])
 
 
+@pytest.mark.slow
 def test_centroid_ignores_the_localizer(variables, report):
     """The centroid model receives variables that contain a localizer's."""
     centroid = PixelParser(ModelConfig(BROWS, cropper="centroid", patch_size=PATCH))
@@ -200,6 +203,7 @@ def test_centroid_ignores_the_localizer(variables, report):
     assert (other.window_error != report.window_error).any()
 
 
+@pytest.mark.slow
 def test_occluded_parts_have_their_own_window_error(model, variables, report):
     def occluded(seed):
         batches = loader(*drawn_faces(), 2)

@@ -48,6 +48,7 @@ def mirrored(global_logits):
     return np.asarray(global_logits)[:, swap, :, ::-1]
 
 
+@pytest.mark.slow
 def test_global_logits_are_the_mean_of_both_passes(outputs):
     (own, found), (other, _) = outputs
     second = mirrored(other.global_logits)

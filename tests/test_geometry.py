@@ -27,6 +27,7 @@ def test_targets_equal_the_original(golden):
     np.testing.assert_allclose(theta, z["theta_target"], rtol=0, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_absent_classes_take_no_part():
     frame = label_map_with(
         nose=(slice(4, 7), slice(10, 13)),
@@ -54,6 +55,7 @@ def test_class_centres_equal_the_mean_pixel_rounded_down():
             np.testing.assert_array_equal(centres[image, c], expected)
 
 
+@pytest.mark.slow
 def test_centres_of_a_large_frame_do_not_overflow():
     corner = jnp.zeros((1, 2048, 2048), jnp.uint8).at[0, 1024:, 1024:].set(5)
     np.testing.assert_array_equal(geometry.class_centres(corner).yx[0, 5], [1535, 1535])

@@ -167,6 +167,7 @@ def test_wrong_channels_are_named():
     assert CHANNELS == (8, 16, 24, 32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("train", "count"), [(False, INTERLINKS), (True, 0)])
 def test_interlinks_are_functions_but_not_in_training(train, count):
     image = jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)

@@ -248,6 +248,7 @@ def test_only_the_train_step_calls_pmap():
     assert callers <= {"train.step"}
 
 
+@pytest.mark.slow
 def test_a_start_of_training_imports_no_more_than_it_needs():
     late = ("matplotlib", "tensorboardX", "torch", "tensorflow")
     program = f"import sys, train; print([name for name in {late} if name in sys.modules])"

@@ -22,6 +22,7 @@ def test_small_equals_the_original(golden):
     np.testing.assert_allclose(theta, z["theta"], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOCALIZERS)
 def test_thetas_scale_and_shift_only(name):
     model = LOCALIZERS[name]()

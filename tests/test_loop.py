@@ -305,6 +305,7 @@ def test_a_run_writes_its_files(steps, tmp_path, capsys):
     assert f"fine 1/1  step {2 * STEPS}  loss" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_logged_loss_of_an_interrupted_epoch_is_that_of_an_undisturbed_one(steps, tmp_path):
     config = make_config(epochs=1, checkpoint_every_steps=1)
     train_interrupted(config, tmp_path / "run", steps, 3, kill)
@@ -319,6 +320,7 @@ def empty(path):
     path.write_bytes(b"")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version_resumes(undisturbed, steps, monkeypatch, tmp_path):
     config = make_config(checkpoint_every_steps=2)
     expected = undisturbed(FakeSteps, config)

@@ -42,6 +42,7 @@ def consensus_by_a_loop(probs, label_map, connected):
     return np.mean(terms)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("connected", [True, False])
 def test_mean_consensus_equals_a_loop(connected):
     logits = jax.random.normal(jax.random.key(0), (2, 12, 10, 4))
@@ -203,6 +204,7 @@ def test_the_edge_task_balances_edges_and_other_pixels():
     assert np.all(gradient != 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anatomy", [ELEVEN, NINETEEN], ids=lambda a: a.name)
 def test_global_cross_entropy_equals_its_definition(anatomy):
     rng = np.random.default_rng(0)

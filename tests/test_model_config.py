@@ -140,6 +140,7 @@ def test_croppers_are_the_localizers_and_centroid():
     assert {*LOCALIZERS, CENTROID} == set(CROPPERS)
 
 
+@pytest.mark.slow
 def test_the_config_alone_decides_the_output():
     """Two models of equal configs are one to JAX; options change the shapes that they should."""
     frame = jnp.zeros((1, 64, 64, 3))

@@ -35,6 +35,7 @@ def keys(*seeds):
     return jax.vmap(jax.random.key)(jnp.array(seeds))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", range(7))
 def test_only_the_chosen_parts_are_occluded_by_skin(count):
     frame, label_map = drawn_face()

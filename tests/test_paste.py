@@ -54,6 +54,7 @@ def test_paste_equals_its_definition_pixel_by_pixel():
 
 
 # From next to nothing to the patch's own scale, one tile each; up to twice and six times its scale.
+@pytest.mark.slow
 @pytest.mark.parametrize(("largest", "shear"), [(10 / 59, 0.0), (20 / 59, 0.1), (0.9, 0.1)])
 def test_tiles_equal_sampling_the_whole_frame(largest, shear):
     frame, patch, faces = (45, 60), (9, 11), 5
@@ -69,6 +70,7 @@ def test_tiles_equal_sampling_the_whole_frame(largest, shear):
     assert jnp.mean(jnp.any(in_tiles[..., 1:] > 0, axis=(1, 2))) > 0.5
 
 
+@pytest.mark.slow
 def test_faces_of_a_batch_are_pasted_by_their_own_windows():
     frame, patch = (45, 60), (9, 11)
     theta = random_theta(jax.random.key(7), (3, 6), scale=0.4, shear=0.0)
@@ -79,6 +81,7 @@ def test_faces_of_a_batch_are_pasted_by_their_own_windows():
         np.testing.assert_array_equal(together[i : i + 1], alone)
 
 
+@pytest.mark.slow
 def test_paste_has_a_gradient_for_scores_and_none_for_theta():
     theta = whole_pixel_theta([[[16.0, 16.0]] * 6], (33, 33), (9, 9))
     scores = part_scores(jax.random.key(0), 1, (9, 9))
@@ -89,6 +92,7 @@ def test_paste_has_a_gradient_for_scores_and_none_for_theta():
     np.testing.assert_array_equal(d_theta, jnp.zeros_like(theta))
 
 
+@pytest.mark.slow
 def test_paste_of_windows_outside_the_frame_is_background():
     theta = whole_pixel_theta([[[500.0, -300.0]] * 6], (32, 32), (9, 9))
     scores = ops.paste(part_scores(jax.random.key(0), 1, (9, 9)), theta, (32, 32))
@@ -101,6 +105,7 @@ def test_degenerate_theta_pastes_nothing_and_no_nan():
     chex.assert_tree_all_finite(pasted)
 
 
+@pytest.mark.slow
 def test_no_plane_of_the_frame_is_written_out_in_the_program():
     theta = whole_pixel_theta([[[16.0, 16.0]] * 6], (64, 48), (9, 9))
     scores = part_scores(jax.random.key(0), 1, (9, 9))

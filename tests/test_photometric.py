@@ -125,6 +125,7 @@ def test_without_strengths_the_array_is_the_same():
     assert photometric.random_photometric(keys, frames, region, geometric) is frames
 
 
+@pytest.mark.slow
 def test_an_example_depends_on_its_key_only():
     keys, frames, region = several(8)
     together = changed(keys, frames, region, ALL)
@@ -148,6 +149,7 @@ def test_the_message_names_impossible_strengths(given):
         AugmentConfig(**given)
 
 
+@pytest.mark.slow
 def test_rotation_and_zoom_widen_the_warp():
     keys, _, region = several(64)
     frames = jnp.broadcast_to(jnp.uint8(IMAGE), (64, *IMAGE.shape))

@@ -80,6 +80,7 @@ def small():
     return model, variables, jax.jit(model.apply)(variables, FRAME)
 
 
+@pytest.mark.slow
 def test_every_intermediate_has_its_shape(small):
     _, _, output = small
     assert output.coarse_probs.shape == (1, 128, 128, 9)
@@ -172,6 +173,7 @@ def test_bad_input_is_named(small):
         apply(FRAME, method="coarse_stage")
 
 
+@pytest.mark.slow
 class TestVariables:
     model = small_model(cropper="centroid")
 

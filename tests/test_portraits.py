@@ -14,6 +14,8 @@ from tfds_builders.synthetic_faces.group import draw_group
 from tfds_builders.synthetic_faces.person import Person
 from tfds_builders.synthetic_faces.portrait import draw_portrait
 
+pytestmark = pytest.mark.slow
+
 SIZE, COUNT = 160, 40
 IDS = {name: index for index, name in enumerate(PORTRAIT_CLASSES)}
 NOT_DRAWN = ("earring", "necklace")

@@ -388,6 +388,7 @@ def test_a_training_step_from_disk_is_the_same_to_the_bit_and_serves_all_seeds(
     assert np.all(found[1][1]["loss"] != found[2][1]["loss"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cropper", ["vgg9", "centroid"])
 def test_shapes_of_variables_are_those_of_a_parse(cropper, directory):
     model = small_model(cropper=cropper)

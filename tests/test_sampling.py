@@ -152,6 +152,7 @@ def test_nearest_rounds_halves_to_even():
     np.testing.assert_array_equal(patch.ravel(), np.round(np.arange(17) / 2))
 
 
+@pytest.mark.slow
 class TestSameUnderTransformations:
     """jit, vmap, several devices and low precision change nothing but rounding."""
 

@@ -58,6 +58,7 @@ def test_results_are_those_of_single_photos_in_the_same_order(parser):
         np.testing.assert_array_equal(result.labels, expected.labels)
 
 
+@pytest.mark.slow
 def test_the_result_of_a_face_does_not_depend_on_its_batch(parser):
     results = list(parser.stream(PHOTOS, batch_size=4))
     for i in (0, 2, 5):
@@ -162,6 +163,7 @@ class TestBounds:
     def most_in_memory(self, results, reads):
         return max(len(reads) - taken for taken, _ in enumerate(results, 1))
 
+    @pytest.mark.slow
     def test_few_photos_of_many_faces_are_in_memory(self, stream, monkeypatch):
         monkeypatch.setattr(batching, "MAX_FACES", 12)
         # Three photos have 15 faces; the others are read ahead.
@@ -183,6 +185,7 @@ class TestBounds:
         assert [len(result.faces) for result in results] == [11] * 3
         assert networks.faces == [4] * 8 + [1]
 
+    @pytest.mark.slow
     def test_a_face_result_does_not_keep_its_batch_in_memory(self, stream, networks):
         results, _ = stream([0], faces=4)
         face = next(results).faces[2]

@@ -15,6 +15,8 @@ from jax_stn_icnn.models.pipeline import variable_shapes
 from jax_stn_icnn.train.stages import NETWORKS
 from jax_stn_icnn.train.transfer import load_variables
 
+pytestmark = pytest.mark.slow
+
 FRAME = 32
 TINY = {"coarse_channels": (8, 16), "fine_channels": (8, 16), "coarse_size": 32, "cropper": "vgg9"}
 UNET = {"coarse_network": "unet", "coarse_stride": 2, "windows": "fitted"}

@@ -159,6 +159,7 @@ def windows_of(sizes, frame):
     return jnp.stack(rows, axis=-2)
 
 
+@pytest.mark.slow
 class TestMerging:
     frame = (40, 44)
     scores = part_scores(ELEVEN, SIZES)
@@ -195,6 +196,7 @@ class TestMerging:
             ops.paste(self.scores, self.theta, self.frame, ELEVEN, self.global_probs[:, 1:])
 
 
+@pytest.mark.slow
 class TestPipeline:
     model = small_model(
         anatomy=ELEVEN, cropper="vgg9", windows="fitted", coarse_network="unet", coarse_stride=2

@@ -177,6 +177,7 @@ class TestFiles:
         assert 0 < content.find(b"moov") < content.find(b"mdat")
 
 
+@pytest.mark.slow
 class TestRepetition:
     def test_only_a_changed_video_is_parsed_again(self, command, tmp_path, capsys):
         clip, out = tmp_path / "clip.mp4", tmp_path / "out"

@@ -101,6 +101,7 @@ class TestBlend:
         np.testing.assert_array_equal(found, found[::-1].T)
 
 
+@pytest.mark.slow
 class TestResult:
     def test_outside_the_frame_labels_are_those_of_the_wide_frame(self, parser, result):
         (face,) = result.faces
