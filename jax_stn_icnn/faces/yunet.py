@@ -20,6 +20,8 @@ _SMALLEST_IMAGE = 10  # In narrower strips YuNet returns false detections.
 # YuNet runs on a photo resized to at most this many pixels a side, as in its authors' evaluation.
 # There it detects faces from about 10 to 600 pixels.
 SIDE = 640
+# OpenCV prepares a network again for images of another size, which takes longer than a small view.
+_NUM_NETWORKS = 2  # one for photos, and one for views of faces
 
 
 class Detection(NamedTuple):
@@ -67,14 +69,21 @@ class YuNet:
         self._file = file
         if not file.is_file():
             raise FileNotFoundError(f"there is no file {file} for the face detector")
+        # By the size of the image, the most recently used one last.
+        self._networks = {(320, 320): self._create_network((320, 320))}
+
+    def _create_network(self, size: tuple[int, int]) -> Any:
+        """Returns a network for images of a size, (width, height)."""
         # OpenCV 5 warns that its engine for the CPU has no other targets; the CPU is what is used.
         log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)
         try:
-            self._network = cv2.FaceDetectorYN.create(
-                str(file), "", (320, 320), _MIN_CANDIDATE_SCORE, _OVERLAP
+            return cv2.FaceDetectorYN.create(
+                str(self._file), "", size, _MIN_CANDIDATE_SCORE, _OVERLAP
             )
         except cv2.error as error:
-            raise ValueError(f"{file} is not a YuNet network that OpenCV reads: {error}") from error
+            raise ValueError(
+                f"{self._file} is not a YuNet network that OpenCV reads: {error}"
+            ) from error
         finally:
             cv2.utils.logging.setLogLevel(log_level)
 
@@ -107,8 +116,8 @@ class YuNet:
         """
         if min(image.shape[:2]) < _SMALLEST_IMAGE:
             return []
-        self._network.setInputSize(image.shape[1::-1])
-        _, found = self._network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+        network = self._network_for(image.shape[1::-1])
+        _, found = network.detect(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         rows = np.reshape([] if found is None else found, (-1, 15)).astype(np.float64)
         return [
             Detection(
@@ -119,6 +128,17 @@ class YuNet:
             )
             for row in rows
         ]
+
+    def _network_for(self, size: tuple[int, int]) -> Any:
+        """Returns a network that is prepared for images of a size, (width, height)."""
+        network = self._networks.pop(size, None)
+        if network is None and len(self._networks) < _NUM_NETWORKS:
+            network = self._create_network(size)
+        elif network is None:
+            network = self._networks.pop(next(iter(self._networks)))
+            network.setInputSize(size)
+        self._networks[size] = network
+        return network
 
 
 def largest_first(faces: Iterable[Detection]) -> list[Detection]:
