@@ -103,7 +103,7 @@ async function take(coming: Promise<Photo | null>): Promise<void> {
 
 // What happens to a photo.
 
-/** Parses the photo's faces; boxes are where the visitor says that they are. */
+/** Parses the photo's faces; boxes are those that the visitor marked. */
 async function parse(boxes: readonly Box[] | null): Promise<void> {
   if (!photo) return;
   const asked = performance.now();

@@ -1,4 +1,4 @@
-/** What the page says beside the photo: what it does, what came out, and what went wrong. */
+/** The messages beside the photo: progress, results and errors. */
 
 import { button, element } from "./elements.ts";
 

@@ -34,7 +34,7 @@ export class Parser {
       if (worker === this.worker) this.hear(data);
     });
     worker.addEventListener("error", (event) => {
-      event.preventDefault(); // The page says it in its own words.
+      event.preventDefault(); // The page shows its own message.
       if (worker === this.worker) this.fail(event.message || "its program did not start");
     });
     this.worker = worker;

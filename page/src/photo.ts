@@ -12,11 +12,11 @@ export interface Photo {
   readonly full: Size;
 }
 
-/** What keeps a photo from being parsed, said to the visitor. */
+/** What keeps a photo from being parsed, shown to the visitor. */
 export class PhotoError extends Error {}
 
 /**
- * Decodes a picture, upright as its camera says, and lays it over white. One with a side of more
+ * Decodes a picture, upright by its EXIF orientation, and lays it over white. One with a side of more
  * than 4,096 pixels is made smaller.
  */
 export async function readPhoto(file: Blob, name: string): Promise<Photo> {

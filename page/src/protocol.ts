@@ -1,4 +1,4 @@
-/** What the page and its worker say to each other. */
+/** The messages between the page and its worker. */
 
 import type { Box, WideFrame } from "./geometry.ts";
 import type { Face } from "./labels.ts";

@@ -73,7 +73,7 @@ export class Site {
   }
 }
 
-/** A tab of the browser, with what it asked for and what its console says. */
+/** A tab of the browser, with its requests and console messages. */
 export class Visit {
   readonly requested: string[] = [];
   readonly messages: string[] = [];
@@ -93,7 +93,7 @@ export class Visit {
     await this.page.goto(this.address);
   }
 
-  /** Closes the tab, and checks what it has asked for, and said besides what is expected. */
+  /** Closes the tab, and checks its requests and unexpected console messages. */
   async leave(expected = /^$/): Promise<void> {
     await this.context.close();
     const own = [this.address, `blob:${this.address}`];
@@ -107,7 +107,7 @@ export class Visit {
     await this.page.locator("#file").setInputFiles(file);
   }
 
-  /** Waits for what the page says last of a photo; gives it. */
+  /** Waits for the last message about a photo; returns it. */
   async parsed(): Promise<string> {
     await this.page.waitForFunction(
       () => /Took|could not be parsed/.test(document.querySelector(".photo")?.textContent ?? ""),
@@ -117,14 +117,14 @@ export class Visit {
     return (await this.page.locator("#status").textContent()) ?? "";
   }
 
-  /** Gives the page a photo, and waits for what it says last of it; gives that. */
+  /** Gives the page a photo, and waits for the last message about it; returns that. */
   async parse(file: string): Promise<string> {
     await this.forget();
     await this.choose(file);
     return this.parsed();
   }
 
-  /** Takes away what the page says, so that `parsed` waits for what it says next. */
+  /** Removes the message, so that `parsed` waits for the next one. */
   async forget(): Promise<void> {
     await this.page.locator("#status").evaluate((line) => (line.textContent = ""));
   }

@@ -1,4 +1,4 @@
-/** What Python says, as `reference.py` has written it. */
+/** Python's results, as `reference.py` writes them. */
 
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";

@@ -82,7 +82,7 @@ for (const [kind, outer] of [
 }
 
 test("whether labels reach an edge of the wide frame within the photo", () => {
-  // Two channels of 8 x 8 pixels: background, and something where the function says so.
+  // Two channels of 8 x 8 pixels: background, and something where the function returns true.
   const layer = (something: (x: number, y: number) => boolean): Layer => {
     const data = Float32Array.from({ length: 128 }, (_, i) => {
       const pixel = i >> 1;
