@@ -113,7 +113,7 @@ def _network() -> onnx.ModelProto:
 
 
 def _far_network() -> onnx.ModelProto:
-    """Returns the network of far frames, which predicts the classes of the far frame."""
+    """Returns the network of far frames, whose outputs are the scores of the wide frame."""
     shape = (1, len(NINETEEN.global_ids), WIDE, WIDE)
     nodes = [
         helper.make_node("Identity", ["wide_scores"], [name]) for name in ("blended", "far_scores")
