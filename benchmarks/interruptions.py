@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 from PIL import Image
+from tqdm import tqdm
 
 from benchmarks.process import ROOT
 from configs import common
@@ -195,8 +196,9 @@ def measure(command: Command, out: Path) -> tuple[float, float]:
     return first, time.perf_counter() - start
 
 
-def interrupt(command: Command, kills: int, folder: Path, seed: int) -> str:
-    """Kills a command, checks the final files, and returns a line about them."""
+def interrupt(command: Command, folder: Path, seed: int, bar: "tqdm[Any]") -> str:
+    """Kills a command as often as the bar is long, checks the final files, and describes them."""
+    kills = bar.total
     chance = random.Random(seed)
     run(command.arguments(folder / "first"))  # compiles, so that the next run is like later ones
     first, last = measure(command, folder / "undisturbed")
@@ -211,6 +213,7 @@ def interrupt(command: Command, kills: int, folder: Path, seed: int) -> str:
             start = time.perf_counter()
             ended = run(command.arguments(out), moment)
             killed += not ended
+            bar.update(not ended)
             if ended and moment is not None:  # faster than the undisturbed command was
                 last = min(last, time.perf_counter() - start)
         found = command.read(out)
@@ -234,7 +237,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, command in make_commands(Path(folder)).items():
             if args[name]:
-                line = interrupt(command, args[name], Path(folder, name), args["seed"])
+                with tqdm(total=args[name], desc=name, unit="kill") as bar:
+                    line = interrupt(command, Path(folder, name), args["seed"], bar)
                 print(f"{name}: {line}", flush=True)
 
 

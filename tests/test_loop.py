@@ -277,6 +277,7 @@ def test_another_number_of_unlabelled_photos_is_refused(steps, tmp_path):
         image = np.random.default_rng(seed).integers(0, 256, (60, 50, 3), dtype=np.uint8)
         Image.fromarray(image).save(photos / f"{seed}.png")
     config = make_config("distill")
+    config.dataset.data_dir = str(tmp_path)  # exists, as after any data set was prepared
     config.dataset.unlabelled = str(photos)
     train_interrupted(config, tmp_path / "run", steps, 1, terminate)
     (photos / "4.png").unlink()  # Another number of images has another order.

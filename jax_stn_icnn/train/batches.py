@@ -168,9 +168,10 @@ class Data:
 
     def _open_unlabelled(self, text: str) -> tuple[Source, str]:
         """Opens images without labels: a split of a data set, or a folder of photos."""
-        name, _, split = text.partition("/")
+        name, _, split = text.partition("/")  # The name in an absolute path is empty.
         dataset = self._config.dataset
-        if split and (name in DATA_SETS or (Path(dataset.data_dir).expanduser() / name).is_dir()):
+        data_dir = Path(dataset.data_dir).expanduser()
+        if name and split and (name in DATA_SETS or (data_dir / name).is_dir()):
             data_set = self._find(name, "")
             return self._open(name, split, data_set), data_set.framing
         return FaceFolder(Path(text).expanduser(), dataset.frame_size), "face"
