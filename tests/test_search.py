@@ -137,7 +137,7 @@ class TestRotationCheck:
         assert check.check(photo, certain) is certain
 
     def test_certain_faces_do_not_need_the_network(self):
-        image = np.asarray(draw_face("test", 0).image)
+        image = np.asarray(draw_face("test", 3).image)
         check = RotationCheck(small_model(), {}, 64)  # without variables, so it cannot compile
         detector = detectors.make_detector("yunet")
         (face,) = detector.detect(image)
