@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -355,6 +357,33 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_restored(
     assert "resumes after step 3" in output and "Traceback" not in errors
     expected = undisturbed(FakeSteps, config)
     jax.tree.map(np.testing.assert_array_equal, final_state(config, tmp_path), expected)
+
+
+UNAWAITED = """
+import logging, sys
+from pathlib import Path
+from jax_stn_icnn.train.checkpoints import Checkpoints
+
+class Read:
+    def __init__(self, error):
+        self.error = error
+
+    def __del__(self):
+        raise self.error
+
+Checkpoints(Path(sys.argv[1])).close()
+log = logging.getLogger("asyncio")
+for error, message in (("Event loop is closed", "tensorstore_spec"), ("other", "other message")):
+    Read(RuntimeError(error))
+    log.error(message)
+"""
+
+
+def test_errors_of_reads_that_nobody_awaits_are_not_printed(tmp_path):
+    command = [sys.executable, "-c", UNAWAITED, str(tmp_path)]
+    errors = subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    assert "RuntimeError: other" in errors and "other message" in errors
+    assert "closed" not in errors and "tensorstore" not in errors
 
 
 @pytest.mark.parametrize("content", ["{\n", "[]\n", "{}\n", "[" * 100_000 + "\n"])

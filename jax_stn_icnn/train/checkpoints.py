@@ -2,10 +2,12 @@
 
 import contextlib
 import errno
+import functools
 import hashlib
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,8 +43,7 @@ class Checkpoints:
         self._directory = (workdir / CHECKPOINTS).absolute()
         self._saving = 0  # the step that is being saved
         _remove_damaged_metadata(self._directory)
-        # Orbax logs the errors that it raises, with a traceback for each of its threads.
-        logging.getLogger("absl").addFilter(_is_no_error_of_orbax)
+        _drop_repeated_errors()
         self._manager = ocp.CheckpointManager(
             self._directory,
             options=ocp.CheckpointManagerOptions(
@@ -288,5 +289,20 @@ def _reason(error: OSError | ValueError) -> tuple[int, str]:
     return (codes[0], os.strerror(codes[0])) if codes else (0, text.partition("[")[0].strip())
 
 
-def _is_no_error_of_orbax(record: logging.LogRecord) -> bool:
-    return not ("orbax" in record.pathname and record.levelno >= logging.ERROR)
+@functools.cache
+def _drop_repeated_errors() -> None:
+    """Drops messages about errors that are raised as well, or follow from one that is."""
+    # Orbax logs the errors that it raises, with a traceback for each of its threads.
+    logging.getLogger("absl").addFilter(
+        lambda record: not ("orbax" in record.pathname and record.levelno >= logging.ERROR)
+    )
+    # It reads all arrays at once. If one cannot be read, the others end later, in a loop that is
+    # closed, and with errors that nobody awaits.
+    logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
+    report = sys.unraisablehook
+
+    def report_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    sys.unraisablehook = report_others
