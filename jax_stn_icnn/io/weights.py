@@ -17,7 +17,7 @@ from flax import traverse_util
 
 from jax_stn_icnn.atomic import write_atomically
 from jax_stn_icnn.models.config import MOST_PIXELS, ModelConfig
-from jax_stn_icnn.models.pipeline import STNiCNN, variable_shapes
+from jax_stn_icnn.models.pipeline import STNiCNN, remember_shapes, variable_shapes
 
 FORMAT = "jax_stn_icnn/3"
 # Directory of the weights in the package, and the name of those that are loaded by default.
@@ -107,7 +107,8 @@ def load_weights(path: str | Path) -> Weights:
         ValueError: The file is not a weights file or is truncated, its variables are not those of
             its model, or it is in the package and its SHA-256 is not that of the published file.
     """
-    if Path(path).resolve().parent == PRETRAINED.resolve():
+    is_published = Path(path).resolve().parent == PRETRAINED.resolve()
+    if is_published:
         _check_sha256(Path(path))
     metadata, flat = _read(path)
     try:
@@ -127,6 +128,8 @@ def load_weights(path: str | Path) -> Weights:
     flat = {name: array.astype(np.float32, copy=False) for name, array in flat.items()}
     variables = traverse_util.unflatten_dict(flat, sep="/")
     model = STNiCNN(config)
+    if is_published:
+        remember_shapes(model, variables)
     check_entries(path, shapes(variables), shapes(variable_shapes(model)))
     return Weights(variables, model, frame_size, metadata.get("license", ""))
 

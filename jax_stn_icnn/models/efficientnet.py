@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jax_stn_icnn.models.layers import Conv, batch_norm
+from jax_stn_icnn.models.layers import Conv, ExistingParameters, batch_norm
 from jax_stn_icnn.ops.depthwise import convolve_depthwise
 from jax_stn_icnn.ops.strided import convolve_halved
 
@@ -52,7 +52,7 @@ STAGES = (
 LAST_AT_STRIDE = (0, 1, 2, 4, 6)
 
 
-class EfficientNetLite0(nn.Module):
+class EfficientNetLite0(ExistingParameters, nn.Module):
     """Features of an image at five scales.
 
     Attributes:
@@ -95,7 +95,7 @@ def relu6(x: jax.Array) -> jax.Array:
     return lax.clamp(jnp.zeros((), x.dtype), x, jnp.full((), 6, x.dtype))
 
 
-class Block(nn.Module):
+class Block(ExistingParameters, nn.Module):
     """An inverted residual: expansion, depthwise convolution, projection (Sandler et al., 2018).
 
     Attributes:

@@ -6,7 +6,7 @@ Section 2.1 and figure 1b of the paper. Each stage can be called alone, by `meth
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -387,6 +387,22 @@ def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
     return jax.device_get(program(np.uint32(seed)))
 
 
+# Shapes and types of the variables of the models of this process.
+_known_shapes: dict[STNiCNN, dict[str, Any]] = {}
+
+
+def remember_shapes(model: STNiCNN, variables: Mapping[str, Any]) -> None:
+    """Tells `variable_shapes` the shapes of a model, which it otherwise takes seconds to compute.
+
+    Args:
+        model: The model.
+        variables: Variables that certainly are those of the model.
+    """
+    _known_shapes[model] = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), dict(variables)
+    )
+
+
 def variable_shapes(model: STNiCNN) -> dict[str, Any]:
     """Returns the shapes and types of a model's variables, without computing them.
 
@@ -396,6 +412,8 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
     Returns:
         `{"params": ..., "batch_stats": ...}` of `jax.ShapeDtypeStruct`.
     """
+    if model in _known_shapes:
+        return _known_shapes[model]
 
     def shapes() -> dict[str, Any]:
         init = functools.partial(model.init, method=_call_every_network)
@@ -404,7 +422,8 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
 
     found = cached_value("shapes of variables", (model,), shapes)
     leaves = {name: jax.ShapeDtypeStruct(*shape_and_type) for name, shape_and_type in found.items()}
-    return traverse_util.unflatten_dict(leaves, sep="/")
+    _known_shapes[model] = traverse_util.unflatten_dict(leaves, sep="/")
+    return _known_shapes[model]
 
 
 def _call_every_network(model: STNiCNN) -> None:
