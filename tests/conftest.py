@@ -120,7 +120,8 @@ def small_parser():
     from jax_stn_icnn.inference.parser import FaceParser
 
     model = small_model()
-    parser = FaceParser(random_variables(model, seed=1), model, 64, exact_scores=True)
+    variables = random_variables(model, seed=1)
+    parser = FaceParser(variables, model, 64, exact_scores=True, quick_start=False)
     parser(np.zeros((64, 64, 3), np.uint8), detect=False)
     return parser
 

@@ -171,7 +171,7 @@ class TestAMadeUpOne:
             anatomy=MINE, cropper="vgg9", windows="fitted", coarse_network="unet", coarse_stride=2
         )
         weights.save_weights(tmp_path / "w", random_variables(model), model.config, 40)
-        parser = FaceParser.load(tmp_path / "w")
+        parser = FaceParser.load(tmp_path / "w", quick_start=False)
         assert parser.classes == MINE.classes
         photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
         parse = parser(photo, detect=False)

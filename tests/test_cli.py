@@ -359,13 +359,24 @@ def test_faces_are_selected(loads, folder, tmp_path, monkeypatch):
         return (loads.parser(photo, detect=False) for photo in photos)
 
     monkeypatch.setattr(loads.parser, "stream", stream)
-    command = ["parse", str(folder / "a.png"), "--out", str(tmp_path / "out")]
+    photos = [str(folder / "a.png"), str(folder / "c.bmp")]
+    command = ["parse", *photos, "--out", str(tmp_path / "out")]
     selection = ["--min-score", "0.9", "--min-face-size", "80", "--max-faces", "2"]
     assert main.main([*command, *selection]) == 0
     assert options[0]["max_faces"] == 2 and options[0]["detect"]
     assert loads.options[-1] == {"detector": "yunet", "min_score": 0.9, "min_face_size": 80}
     assert main.main([*command, *selection]) == 0
     assert main.main([*command, *selection[:-1], "3"]) == 1
+
+
+def test_one_photo_is_parsed_by_a_call(loads, folder, tmp_path, capsys, monkeypatch):
+    """It starts quicker than a stream."""
+    monkeypatch.setattr(loads.parser, "stream", lambda photos, **_: iter(()))
+    command = ["parse", "--out", str(tmp_path / "out"), "--no-detect"]
+    assert main.main([*command, str(folder / "a.png")]) == 0
+    assert (tmp_path / "out" / "a.png.json").exists()
+    assert main.main([*command, str(folder / "bad.jpg")]) == 1
+    assert capsys.readouterr().err.count("error:") == 1
 
 
 def test_the_progress_shows_no_time_before_the_first_face(capsys):

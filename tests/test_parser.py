@@ -14,8 +14,8 @@ from jax_stn_icnn import anatomy
 from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.faces import detectors, framing
-from jax_stn_icnn.inference import parser as parser_module
 from jax_stn_icnn.inference.parser import FaceParser
+from jax_stn_icnn.inference.programs import ModelProgram
 from jax_stn_icnn.io import weights
 from jax_stn_icnn.photos.reading import PhotoError
 from tfds_builders.synthetic_faces.face import draw_face
@@ -274,10 +274,10 @@ class TestInputs:
         assert small_parser([]) == []
 
     def test_one_program_parses_photos_of_all_sizes(self, small_parser, monkeypatch):
-        def compile_networks(*args):
+        def compile(program):
             raise AssertionError("compiled again")
 
-        monkeypatch.setattr(parser_module, "compile_networks", compile_networks)
+        monkeypatch.setattr(ModelProgram, "compile", compile)
         for size in [(1, 1), (9, 200), (S, S), (333, 100), (700, 701)]:
             result = small_parser(np.full((*size, 3), 77, np.uint8), detect=False)
             assert result.labels.shape == size and result.labels.dtype == np.uint8

@@ -20,7 +20,6 @@ from PIL import Image
 
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.faces.detectors import make_detector
-from jax_stn_icnn.inference import parser as parser_module
 from jax_stn_icnn.inference import programs
 from jax_stn_icnn.inference.parser import FaceParser
 from jax_stn_icnn.inference.results import FaceResult
@@ -41,6 +40,7 @@ def one_box(image):
 
 
 def make_parser(small_parser, detector=one_box, **options):
+    options = {"quick_start": False} | options
     return FaceParser(small_parser.variables, small_parser.model, S, detector, **options)
 
 
@@ -72,11 +72,13 @@ class TestThreads:
     ):
         compiled = []
 
-        def compile_networks(*args):
-            compiled.append(args)
-            return programs.compile_networks(*args)
+        compile = programs.ModelProgram.compile
 
-        monkeypatch.setattr(parser_module, "compile_networks", compile_networks)
+        def compile_and_count(program):
+            compiled.append(program)
+            return compile(program)
+
+        monkeypatch.setattr(programs.ModelProgram, "compile", compile_and_count)
         parser = make_parser(small_parser)
         found = in_threads([functools.partial(parser, PHOTOS[i % 4]) for i in range(8)])
         assert len(compiled) == 1
@@ -109,7 +111,7 @@ class TestThreads:
 
     def test_two_parsers_with_one_yunet(self, small_parser):
         yunet = make_detector("yunet")
-        photo = draw_face("test", 1).image
+        photo = draw_face("test", 3).image
         parsers = [make_parser(small_parser, yunet) for _ in range(2)]
         alone = make_parser(small_parser, "yunet")(photo)
         assert len(alone.faces) == 1 and 0.7 < alone.faces[0].score <= 1
@@ -132,7 +134,7 @@ class TestCopies:
         parser = copied(make_parser(small_parser, "yunet", **options))
         assert jax.tree.leaves(parser.variables)[0].devices() == {jax.devices("cpu")[1]}
         assert parser.model == small_parser.model and parser.frame_size == S
-        photo = draw_face("test", 1).image
+        photo = draw_face("test", 3).image
         assert len(parser.detector(photo)) == len(make_detector("yunet")(photo)) == 1
         assert len(parser.detector(cv2.resize(photo, None, fx=0.5, fy=0.5))) == 0
         assert parser._locator.min_score == 0.8
@@ -316,7 +318,9 @@ class TestDevice:
 
     @pytest.mark.slow
     def test_dtype(self, run, expected):
-        parser = FaceParser.load(run, detector=one_box, device="cpu", dtype="bfloat16")
+        parser = FaceParser.load(
+            run, detector=one_box, device="cpu", dtype="bfloat16", quick_start=False
+        )
         result = parser(PHOTOS[0])
         assert parser.model.config.dtype == "bfloat16"
         assert np.mean(result.labels == expected[0]) > 0.9
@@ -339,7 +343,8 @@ class TestAnnouncement:
         x = jax.numpy.full(3, 2.0)
 
         def compile(name):
-            return programs.make_program(name, double, model, x, x)(x, x)
+            program = programs.ModelProgram(name, double, model, x, (x,))
+            return program.compile()(x, x)
 
         yield compile
         jax.config.update("jax_compilation_cache_dir", before)

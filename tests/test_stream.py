@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from jax_stn_icnn.inference import batching, finishing
-from jax_stn_icnn.inference import parser as parser_module
 from jax_stn_icnn.inference.batching import MAX_FACES, THREADS
 from jax_stn_icnn.inference.parser import FaceParser
+from jax_stn_icnn.inference.programs import ModelProgram
 from jax_stn_icnn.inference.results import FaceResult
 from jax_stn_icnn.inference.threads import NICENESS, background_threads
 from jax_stn_icnn.photos.reading import PhotoError
@@ -130,7 +130,7 @@ class TestBounds:
     def networks(self, small_parser, monkeypatch):
         anatomy = small_parser.model.config.anatomy
         networks = FakeNetworks(anatomy.num_classes, len(anatomy.parts))
-        monkeypatch.setattr(parser_module, "compile_networks", lambda *_: networks)
+        monkeypatch.setattr(ModelProgram, "compile", lambda _: networks)
         return networks
 
     @pytest.fixture
@@ -213,7 +213,7 @@ class TestBounds:
         if step == "detector":
             monkeypatch.setattr(parser, "detector", fail)
         elif step == "networks":
-            monkeypatch.setattr(parser_module, "compile_networks", lambda *_: fail)
+            monkeypatch.setattr(ModelProgram, "compile", lambda _: fail)
         elif step == "from_frame":
             monkeypatch.setattr(FaceResult, step, fail)
         else:

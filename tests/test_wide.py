@@ -34,7 +34,8 @@ def covered(matrix, side, photo):
 @pytest.fixture(scope="module")
 def parser():
     model = small_model(anatomy=BROWS, wide=True, cropper="centroid", coarse_size=WIDE)
-    return FaceParser(random_variables(model, seed=2), model, S, exact_scores=True)
+    variables = random_variables(model, seed=2)
+    return FaceParser(variables, model, S, exact_scores=True, quick_start=False)
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ class TestResult:
             assert across.max() < 1.5 * elsewhere
 
     def test_without_the_wide_frame_everything_around_is_background(self, parser):
-        square = FaceParser(parser.variables, parser.model, S, wide=False)
+        square = FaceParser(parser.variables, parser.model, S, wide=False, quick_start=False)
         found = square(noise(0), boxes=[framing.box_from_frame(FRAME, S)])
         inner = resample.warp(
             np.ones((S, S), np.float32), resample.invert_matrix(FRAME), found.labels.shape

@@ -150,7 +150,10 @@ def _parse_files(
     """Parses photos, then videos; yields the outcome of each."""
     photos = [file for file in todo if not file.is_video]
     options = stream_options(args)
-    results = parser.stream((photo.path for photo in photos), errors="yield", **options)
+    if len(photos) == 1:
+        results = iter([_parse_photo(parser, photos[0].path, args)])
+    else:
+        results = parser.stream((photo.path for photo in photos), errors="yield", **options)
     yield from _write_results(zip(photos, results, strict=True), out, outputs)
     for file in todo:
         if file.is_video:
@@ -160,6 +163,16 @@ def _parse_files(
                 )
             except (OSError, ValueError) as error:
                 yield Outcome.of_error(error)
+
+
+def _parse_photo(
+    parser: FaceParser, path: Path, args: argparse.Namespace
+) -> PhotoResult | OSError | ValueError:
+    """Returns the result of one photo, which starts quicker than a stream, or its error."""
+    try:
+        return parser(path, detect=args.detect, max_faces=args.max_faces)
+    except (OSError, ValueError) as error:
+        return error
 
 
 def _write_results(

@@ -113,6 +113,12 @@ def cached_value(name: str, key: Sequence[Any], compute: Callable[[], Any]) -> A
     return value
 
 
+def is_cached(name: str, key: Sequence[Any], devices: Sequence[jax.Device]) -> bool:
+    """Whether `cached_program` would read a program from disk; its arguments are those."""
+    path = _path(name, [*key, [device.id for device in devices]])
+    return path is not None and path.exists()
+
+
 def cached_program(
     name: str,
     key: Sequence[Any],

@@ -9,33 +9,25 @@ import numpy as np
 
 from jax_stn_icnn import ops
 from jax_stn_icnn.faces import framing, resample
-from jax_stn_icnn.inference.programs import LazyProgram, make_program
+from jax_stn_icnn.inference.programs import ModelProgram, Program
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.wide import blend
 
 # Number of pixels along the edges of the wide frame from which classes leave it.
 _REACHING = 4
 
 
 class Extension:
-    """Parses far frames. The network is compiled for the first one; threads may share it."""
+    """Parses far frames; threads may share it."""
 
-    def __init__(self, model: STNiCNN, variables: Mapping[str, Any]):
+    def __init__(self, program: Program, variables: Mapping[str, Any]):
         """Stores the arguments.
 
         Args:
-            model: the networks, trained on wide and far frames.
+            program: that of `far_program`.
             variables: the variables of the model, on the device.
         """
-        self._variables = variables
-        size = model.config.coarse_image_size
-        scores = (1, len(model.config.anatomy.global_ids), *size)
-        inputs = (
-            jax.ShapeDtypeStruct(scores, np.float32),
-            jax.ShapeDtypeStruct((1, *size, 3), np.uint8),
-        )
-        self._program = LazyProgram(
-            partial(make_program, "far frame", _extend, model, variables, *inputs)
-        )
+        self._program, self._variables = program, variables
 
     def __call__(
         self, photo: np.ndarray, wide_matrix: np.ndarray, wide_scores: np.ndarray
@@ -60,6 +52,45 @@ class Extension:
         outputs = self._program(self._variables, wide_scores[None], frame[None])
         blended, far_scores = jax.device_get(outputs)
         return blended[0], far_scores[0]
+
+
+def far_program(model: STNiCNN, variables: Mapping[str, Any]) -> ModelProgram:
+    """Returns the program of an `Extension`.
+
+    Args:
+        model: the networks, trained on wide and far frames.
+        variables: the variables of the model, on the device.
+    """
+    size = model.config.coarse_image_size
+    scores = (1, len(model.config.anatomy.global_ids), *size)
+    inputs = (
+        jax.ShapeDtypeStruct(scores, np.float32),
+        jax.ShapeDtypeStruct((1, *size, 3), np.uint8),
+    )
+    return ModelProgram("far frame", _extend, model, variables, inputs)
+
+
+class FarFromParse:
+    """The program of an `Extension` by a program that parses frames, instead of its own one."""
+
+    def __init__(self, parse: Program, frame_shape: tuple[int, ...]):
+        """Stores the arguments.
+
+        Args:
+            parse: the program of `parse_frames` for one frame and its wide frame.
+            frame_shape: shape of the frames, (1, S, S, 3).
+        """
+        self._parse, self._frame = parse, np.zeros(frame_shape, np.uint8)
+
+    def __call__(self, variables: Mapping[str, Any], wide_probs: Any, far_frame: Any) -> Any:
+        """Returns `STNiCNN.extend` of frames, uint8, parsed as if they were wide frames."""
+        far_probs = self._parse(variables, self._frame, far_frame)["wide_scores"]
+        return _blend(wide_probs, far_probs), far_probs
+
+
+@jax.jit
+def _blend(wide_probs: jax.Array, far_probs: jax.Array) -> jax.Array:
+    return blend(wide_probs, far_probs, wide_probs.shape[2:])
 
 
 @partial(jax.jit, static_argnames="model")

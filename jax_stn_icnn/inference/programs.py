@@ -2,18 +2,19 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
-from jax_stn_icnn.compilation.compile import compile_program
+from jax_stn_icnn.compilation.cache import cached_program, is_cached, shapes_and_types
+from jax_stn_icnn.compilation.compile import compile_program, compile_unoptimized
 from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.geometry import windows_from_theta
+from jax_stn_icnn.models.layers import fold_norms
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.ops.platform import IMPLEMENTATIONS, current_implementations, use_platform
 
@@ -31,65 +32,133 @@ class LazyProgram:
         self._program: Program | None = None
         self._lock = threading.Lock()
 
-    def __call__(self, *inputs: Any) -> Any:
-        """Runs the program."""
+    @property
+    def is_ready(self) -> bool:
+        """Whether a call does not compile the program."""
+        return self._program is not None
+
+    def prepare(self) -> Program:
+        """Compiles the program, if that has not happened, and returns it."""
         with self._lock:
             if self._program is None:
                 self._program = self._compile()
-        return self._program(*inputs)
+            return self._program
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Runs the program."""
+        return self.prepare()(*inputs)
 
 
-def make_program(
-    name: str, function: Any, model: STNiCNN, variables: Mapping[str, Any], *inputs: Any
-) -> Program:
-    """Returns a function of a model compiled for inputs, from the cache on disk if possible.
+class QuickStart:
+    """Runs a program that is compiled in a fraction of the time until the optimized one is ready.
 
-    A compilation is announced as a line of the log.
-
-    Args:
-        name: name of the program, for the cache and the log.
-        function: a jitted function of `model`, which is static, of variables and of inputs.
-        model: the networks.
-        variables: the variables of the model, on the device.
-        *inputs: shapes and types of the other arguments.
-
-    Returns:
-        The compiled function of variables and inputs.
+    That is compiled in the background from the second call on, so that a process that parses one
+    photo does not wait for it. Threads may share it.
     """
-    (device,) = jax.tree.leaves(variables)[0].devices()
 
-    def lower() -> jax.stages.Lowered:
-        # A warning, because Python prints nothing below unless the program configures its log.
-        LOG.warning("Compiling the networks for %s (%s) ...", device.platform, name)
-        return prevent_inlining(function.lower(model, variables, *inputs), device.platform)
+    def __init__(self, quick: Program, optimized: LazyProgram, is_cached: Callable[[], bool]):
+        """Stores the two programs, and a function that tells whether the second is cached."""
+        self._quick, self._optimized, self._is_cached = quick, optimized, is_cached
+        self._calls = 0
+        self._lock = threading.Lock()
 
-    platform = device.platform if device.platform in IMPLEMENTATIONS else "gpu"
-    with use_platform(platform):
-        return cached_program(
-            name,
-            (model, current_implementations(), shapes_and_types((variables, inputs))),
-            lower,
-            # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
-            partial(compile_program, save_memory=True, platform=device.platform),
-            [device],
-        )
+    def __call__(self, *inputs: Any) -> Any:
+        """Runs one of the programs."""
+        with self._lock:
+            self._calls += 1
+            optimized = self._optimized.is_ready or (self._calls == 1 and self._is_cached())
+            if self._calls == 2 and not optimized:
+                threading.Thread(target=self._optimized.prepare).start()
+        return (self._optimized if optimized else self._quick)(*inputs)
 
 
-def compile_networks(
+class ModelProgram(NamedTuple):
+    """A function of a model, to be compiled for a device.
+
+    Attributes:
+        name: Name of the program, for the cache and the log.
+        function: A jitted function of `model`, which is static, of variables and of inputs.
+        model: The networks.
+        variables: The variables of the model, on the device.
+        inputs: Shapes and types of the other arguments.
+    """
+
+    name: str
+    function: Any
+    model: STNiCNN
+    variables: Mapping[str, Any]
+    inputs: Sequence[jax.ShapeDtypeStruct]
+
+    @property
+    def device(self) -> jax.Device:
+        """The device of the variables."""
+        (device,) = jax.tree.leaves(self.variables)[0].devices()
+        return device
+
+    @property
+    def platform(self) -> str:
+        """The platform whose implementations are compiled."""
+        platform = self.device.platform
+        return platform if platform in IMPLEMENTATIONS else "gpu"
+
+    def compile(self) -> Program:
+        """Returns the program compiled, from the cache on disk if possible.
+
+        A compilation is announced as a line of the log.
+        """
+
+        def lower() -> jax.stages.Lowered:
+            return prevent_inlining(self._lower(self.name), self.device.platform)
+
+        # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
+        compile = partial(compile_program, save_memory=True, platform=self.device.platform)
+        with use_platform(self.platform):
+            return cached_program(self.name, self._key(), lower, compile, [self.device])
+
+    def compile_quickly(self) -> Program:
+        """Returns a program for a CPU that is compiled in a third of the time, and is slower.
+
+        It is cached and announced as that of `compile`.
+        """
+        folded = jax.device_put(fold_norms(jax.device_get(dict(self.variables))), self.device)
+        quick = self._replace(variables=folded)
+        with use_platform("cpu_quick"):
+            program = cached_program(
+                quick.name,
+                quick._key(),
+                partial(quick._lower, f"{quick.name}, quickly"),
+                compile_unoptimized,
+                [quick.device],
+            )
+        return lambda _, *inputs: program(folded, *inputs)
+
+    def is_cached(self) -> bool:
+        """Whether `compile` reads the program from the cache on disk."""
+        with use_platform(self.platform):
+            return is_cached(self.name, self._key(), [self.device])
+
+    def _lower(self, description: str) -> jax.stages.Lowered:
+        # A warning: Python prints nothing below unless the program configures its log.
+        LOG.warning("Compiling the networks for %s (%s) ...", self.device.platform, description)
+        return self.function.lower(self.model, self.variables, *self.inputs)
+
+    def _key(self) -> tuple[Any, ...]:
+        shapes = shapes_and_types((self.variables, tuple(self.inputs)))
+        return self.model, current_implementations(), shapes
+
+
+def parse_program(
     model: STNiCNN, variables: Mapping[str, Any], *shapes: tuple[int, ...]
-) -> Program:
-    """Returns `parse_frames` compiled for frames of a shape, from the cache on disk if possible.
+) -> ModelProgram:
+    """Returns `parse_frames` for frames of a shape, a function of variables and these.
 
     Args:
         model: the networks.
         variables: the variables of the model, on the device.
         *shapes: shape of the frames, (batch, S, S, 3), and of the wide frames if they are parsed.
-
-    Returns:
-        A function of variables and frames, and of wide frames.
     """
     frames = [jax.ShapeDtypeStruct(shape, np.uint8) for shape in shapes]
-    return make_program("parse of a batch", parse_frames, model, variables, *frames)
+    return ModelProgram("parse of a batch", parse_frames, model, variables, frames)
 
 
 @partial(jax.jit, static_argnames="model")

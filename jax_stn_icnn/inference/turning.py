@@ -15,7 +15,7 @@ import numpy as np
 from jax_stn_icnn import ops
 from jax_stn_icnn.faces import framing, resample
 from jax_stn_icnn.faces.yunet import Detection
-from jax_stn_icnn.inference.programs import LazyProgram, make_program
+from jax_stn_icnn.inference.programs import LazyProgram, ModelProgram
 from jax_stn_icnn.models.pipeline import STNiCNN
 
 _BATCH = 4
@@ -55,9 +55,8 @@ class RotationCheck:
         parts = [[name for name in part if name in anatomy.classes] for part in _PARTS]
         self._ids = [anatomy.ids(part) for part in parts] if all(parts) else []
         frames = jax.ShapeDtypeStruct((_BATCH, frame_size, frame_size, 3), np.uint8)
-        self._program = LazyProgram(
-            partial(make_program, "coarse segmentation", _coarse_probs, model, variables, frames)
-        )
+        program = ModelProgram("coarse segmentation", _coarse_probs, model, variables, (frames,))
+        self._program = LazyProgram(program.compile)
 
     def check(self, image: np.ndarray, face: Detection) -> Detection | None:
         """Returns a face with the landmarks that agree best with the coarse segmentation.

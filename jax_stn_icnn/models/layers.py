@@ -1,15 +1,18 @@
 """Layers of all networks: convolution and BatchNorm, on channels-first arrays or BlockFeatures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
+from flax import traverse_util
 from jax import lax
 
 from jax_stn_icnn.ops import space_to_depth
 from jax_stn_icnn.ops.convolution import convolve, convolve_upsampled
+from jax_stn_icnn.ops.platform import current_implementations
 from jax_stn_icnn.ops.space_to_depth import BlockFeatures, Features, repeat_channels, zero_padding
 
 # Those of the original code. Its momentum of 0.1 weights the new value, Flax's the old one.
@@ -76,6 +79,8 @@ class Conv(ExistingParameters, nn.Module):
         Returns:
             (batch, features, height, width), or blocks.
         """
+        if below is not None and current_implementations().compiles_quickly:
+            x, below = jnp.concatenate([x, _upsample(below, x.shape[2:])], axis=1), None
         channels = _channels(x) + (0 if below is None else _channels(below))
         kernel, bias = self.weights(channels)
         if isinstance(x, BlockFeatures):
@@ -97,6 +102,11 @@ class Conv(ExistingParameters, nn.Module):
         if bias is not None:
             out = out.of((out.blocks + repeat_channels(bias, out.block)).astype(self.dtype))
         return zero_padding(out)
+
+
+def _upsample(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """Returns (batch, channels, *size): each pixel twice along both axes."""
+    return x.repeat(2, axis=2).repeat(2, axis=3)[:, :, : size[0], : size[1]]
 
 
 def _channels(x: Features) -> int:
@@ -133,13 +143,41 @@ class ConvNorm(nn.Module):
         Returns:
             The features, in the layout of `x`.
         """
+        is_folded = not (self.is_initializing() or self.has_variable("params", "norm"))
         x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
+        if is_folded:
+            return self.activation(x)
         if isinstance(x, BlockFeatures):
             x = BlockBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
             # The activation preserves the zeros that pad the blocks.
             return x.of(self.activation(x.blocks))
         x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
         return self.activation(x)
+
+
+def fold_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns variables for inference, each BatchNorm of a `ConvNorm` folded into its convolution.
+
+    The program of the networks then has a tenth fewer operations.
+
+    Args:
+        variables: `{"params": ..., "batch_stats": ...}` of any module, NumPy arrays.
+    """
+    params = traverse_util.flatten_dict(dict(variables["params"]))
+    statistics = traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
+    for *path, conv, name in list(params):
+        norm = (*path, "norm")
+        if (conv, name) != ("conv", "kernel") or (*norm, "mean") not in statistics:
+            continue
+        mean, var = (statistics.pop((*norm, key)) for key in ("mean", "var"))
+        factor = params.pop((*norm, "scale")) / np.sqrt(var + EPSILON)
+        kernel, bias = (*path, "conv", "kernel"), (*path, "conv", "bias")
+        params[kernel] = params[kernel] * factor
+        params[bias] = (params[bias] - mean) * factor + params.pop((*norm, "bias"))
+    return {
+        "params": traverse_util.unflatten_dict(params),
+        "batch_stats": traverse_util.unflatten_dict(statistics),
+    }
 
 
 def batch_norm(

@@ -21,18 +21,23 @@ class Implementations(NamedTuple):
         convolution: `matmul` or `xla`.
         depthwise: `shifts` or `xla`.
         space_to_depth: Whether networks compute on space-to-depth features.
+        compiles_quickly: Whether networks consist of few operations, which are compiled fast, but
+            compute more.
     """
 
     sampling: str
     convolution: str
     depthwise: str
     space_to_depth: bool
+    compiles_quickly: bool = False
 
 
 IMPLEMENTATIONS = {
     "cpu": Implementations("gather", "matmul", "shifts", False),
     "gpu": Implementations("gather", "xla", "xla", False),
     "tpu": Implementations("matmul", "xla", "xla", True),
+    # For programs that run a few times, until those for `cpu` are compiled.
+    "cpu_quick": Implementations("gather", "xla", "shifts", False, compiles_quickly=True),
     # ONNX runtimes have neither fast gathers nor cheap loops.
     "onnx": Implementations("matmul", "xla", "xla", False),
 }

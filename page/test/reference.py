@@ -196,7 +196,7 @@ def _detector(photo: np.ndarray, landmarks: np.ndarray) -> dict[str, Any]:
 def _parses(photos: dict[str, np.ndarray]) -> dict[str, Any]:
     """Returns the parser's labels, the owners of the pixels, and the opacities of a cut-out."""
     # The page detects faces in a single view.
-    parser = FaceParser.load(detector=detectors.make_single_view_detector())
+    parser = FaceParser.load(detector=detectors.make_single_view_detector(), quick_start=False)
     found = {}
     for name, photo in photos.items():
         parse = parser(photo)
