@@ -74,7 +74,7 @@ def measure(settings: Settings) -> list[Result]:
 
 def _parse_call(weights: str) -> Callable[[], Any]:
     """Returns a call that parses a photo, a drawn face."""
-    parser, photo = FaceParser.load(weights), draw_face("test", 0, FRAME).image
+    parser, photo = FaceParser.load(weights, quick_start=False), draw_face("test", 0, FRAME).image
     return lambda: parser(photo, detect=False)
 
 

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     cache.enable_cache(None)
     dataset = flags.FLAGS.config.dataset
     source = open_source(dataset.data_dir, dataset.name, flags.FLAGS.split)
-    parser = FaceParser.load(flags.FLAGS.ckpt)
+    parser = FaceParser.load(flags.FLAGS.ckpt, quick_start=False)
     anatomy = parser.model.config.anatomy
     counts = agreement(parser, [source[i]["image"] for i in range(len(source))])
     for name, score in metrics.f1_scores(counts, anatomy).items():

@@ -27,7 +27,7 @@ from jax_stn_icnn import FaceParser
 from jax_stn_icnn.cli import main as command
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.inference.parser import BATCH_SIZE
-from jax_stn_icnn.inference.programs import compile_networks
+from jax_stn_icnn.inference.programs import parse_program
 from tfds_builders.synthetic_faces.face import draw_face
 
 SIDES = 512, 3000  # of a photo's longer side, in pixels
@@ -107,7 +107,7 @@ def run_networks(batch: int, count: int) -> tuple[float, float]:
         sides.append(parser.model.config.coarse_image_size[0])
     frames = [random_frames(batch, side) for side in sides]
     shapes = [array.shape for array in frames]
-    program = compile_networks(parser.model, parser.variables, *shapes)
+    program = parse_program(parser.model, parser.variables, *shapes).compile()
     jax.block_until_ready(program(parser.variables, *frames))
     loaded = time.perf_counter()
     for _ in range(count):

@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     cache.enable_cache(None)
     photos = list(read_photos(FLAGS.photos))
     for wide in (False, True):
-        parser = FaceParser.load(FLAGS.ckpt, wide=wide)
+        parser = FaceParser.load(FLAGS.ckpt, wide=wide, quick_start=False)
         counts = [count(parser(photo.image)) for photo in tqdm(photos, unit="photo")]
         cut, total = np.sum(counts, axis=0)
         print(f"{'wide' if wide else 'square'}: {cut} of {total} pixels, {cut / total:.4f}")

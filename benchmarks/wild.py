@@ -105,7 +105,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
     cache.enable_cache(None)
-    parser = FaceParser.load(_CKPT.value, detector=_DETECTOR.value)
+    parser = FaceParser.load(_CKPT.value, detector=_DETECTOR.value, quick_start=False)
     detected, others, hits = [], 0, []
     photos = list(read_photos(_PHOTOS.value, _ROTATION.value, _GRAYSCALE.value))
     for photo in tqdm(photos, unit="photo"):
