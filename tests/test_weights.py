@@ -9,6 +9,7 @@ import safetensors.numpy
 from conftest import BROWS, random_variables
 
 from jax_stn_icnn.io import weights
+from jax_stn_icnn.models import pipeline
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.pipeline import STNiCNN
 
@@ -166,6 +167,18 @@ def test_weights_of_a_run(tmp_path, file):
         weights.weights_file(tmp_path)
     file.rename(tmp_path / weights.WEIGHTS)
     assert weights.weights_file(str(tmp_path)) == tmp_path / weights.WEIGHTS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["nine", "nineteen"])
+def test_the_shipped_weights_are_those_of_their_model(name, monkeypatch):
+    """They are not compared when they are loaded, since their checksum identifies them."""
+    loaded = weights.load_weights(weights.weights_file(name))
+    monkeypatch.setattr(pipeline, "_known_shapes", {})
+    found, expected = (
+        weights.shapes(tree) for tree in (loaded.variables, pipeline.variable_shapes(loaded.model))
+    )
+    assert found == expected
 
 
 def test_the_model_card_has_the_checksums_of_the_shipped_weights():

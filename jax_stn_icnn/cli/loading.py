@@ -16,6 +16,11 @@ def load_parser(args: argparse.Namespace) -> FaceParser:
     )
 
 
+def selection_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the options of `FaceParser.__call__` for the command's arguments."""
+    return {"detect": args.detect, "max_faces": args.max_faces}
+
+
 def stream_options(args: argparse.Namespace) -> dict[str, Any]:
     """Returns the options of `FaceParser.stream` for the command's arguments."""
-    return {"detect": args.detect, "max_faces": args.max_faces, "batch_size": args.batch}
+    return {**selection_options(args), "batch_size": args.batch}

@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from jax_stn_icnn.atomic import remove_partial_files, write_atomically
 from jax_stn_icnn.cli import coco_file, settings, video, writer
-from jax_stn_icnn.cli.loading import load_parser, stream_options
+from jax_stn_icnn.cli.loading import load_parser, selection_options, stream_options
 from jax_stn_icnn.cli.outcome import Outcome
 from jax_stn_icnn.cli.outputs import JSON, Outputs, make_result_test
 from jax_stn_icnn.cli.progress import Progress
@@ -151,7 +151,7 @@ def _parse_files(
     photos = [file for file in todo if not file.is_video]
     options = stream_options(args)
     if len(photos) == 1:
-        results = iter([_parse_photo(parser, photos[0].path, args)])
+        results = iter([_parse_photo(parser, photos[0].path, **selection_options(args))])
     else:
         results = parser.stream((photo.path for photo in photos), errors="yield", **options)
     yield from _write_results(zip(photos, results, strict=True), out, outputs)
@@ -166,11 +166,11 @@ def _parse_files(
 
 
 def _parse_photo(
-    parser: FaceParser, path: Path, args: argparse.Namespace
+    parser: FaceParser, path: Path, **options: Any
 ) -> PhotoResult | OSError | ValueError:
     """Returns the result of one photo, which starts quicker than a stream, or its error."""
     try:
-        return parser(path, detect=args.detect, max_faces=args.max_faces)
+        return parser(path, **options)
     except (OSError, ValueError) as error:
         return error
 

@@ -130,7 +130,8 @@ def load_weights(path: str | Path) -> Weights:
     model = STNiCNN(config)
     if is_published:
         remember_shapes(model, variables)
-    check_entries(path, shapes(variables), shapes(variable_shapes(model)))
+    else:
+        check_entries(path, shapes(variables), shapes(variable_shapes(model)))
     return Weights(variables, model, frame_size, metadata.get("license", ""))
 
 
