@@ -1,11 +1,16 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from jax_stn_icnn.compilation.cache import DIRECTORY, enable_cache
 from jax_stn_icnn.compilation.compile import compile_program
 from jax_stn_icnn.compilation.inlining import NAME, prevent_inlining
+from jax_stn_icnn.models.layers import ConvNorm
+from jax_stn_icnn.models.outlining import outlined_loss
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -70,3 +75,41 @@ def test_functions_of_that_name_are_not_inlined():
     assert [programs[name].as_text().count(" call(") for name in (NAME, "other")] == [2, 0]
     for program in programs.values():
         np.testing.assert_allclose(program(x), twice(x, "directly"), rtol=1e-6)
+
+
+class NetworkLoss(nn.Module):
+    """A loss of a convolution with BatchNorm, computed as one function or directly."""
+
+    outlined: bool
+
+    @nn.compact
+    def __call__(self, x, target):
+        layer = ConvNorm(3, nn.tanh, name="layer")
+
+        def loss(layer, x, target):
+            return jnp.mean(jnp.where(target, layer(x, train=True), 1) ** 3)
+
+        run = partial(outlined_loss, loss) if self.outlined else loss
+        own = run(layer, x * 2, target)
+        return 3 * own  # As the weights of losses scale them.
+
+
+def test_an_outlined_loss_has_the_same_gradients():
+    x = jax.random.normal(jax.random.key(0), (2, 2, 8, 6))
+    target = jnp.arange(6) % 3 > 0
+    variables = NetworkLoss(outlined=False).init(jax.random.key(1), x, target)
+
+    def of(outlined):
+        def loss(params, x):
+            given = {**variables, "params": params}
+            return NetworkLoss(outlined).apply(given, x, target, mutable=["batch_stats"])
+
+        gradient = jax.jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
+        program = prevent_inlining(gradient.lower(variables["params"], x)).compile()
+        return program(variables["params"], x), program.as_text().count(" call(")
+
+    (found, calls), (expected, _) = of(True), of(False)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected
+    )
+    assert calls == 2  # The loss with its gradient, and the gradient times its cotangent.

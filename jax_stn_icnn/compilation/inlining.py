@@ -5,12 +5,33 @@ its operations, in time quadratic in their number: a third of the time of loadin
 that are not inlined are processed one by one.
 """
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 import jax
 from jax.stages import Lowered
 from jaxlib.mlir import ir
 
 # The name of the functions that are not inlined; JAX numbers them from the second on.
 NAME = "not_inlined"
+
+Result = TypeVar("Result")
+
+
+def not_inlined(function: Callable[..., Result]) -> Callable[..., Result]:
+    """Returns a function that a traced program calls, and that `prevent_inlining` marks.
+
+    Without `prevent_inlining`, the program is compiled as if `function` were called directly.
+
+    Args:
+        function: Function of trees of arrays.
+    """
+
+    def run(*arrays: Any) -> Result:
+        return function(*arrays)
+
+    run.__name__ = NAME
+    return jax.jit(run)
 
 
 def prevent_inlining(lowered: Lowered, platform: str | None = None) -> Lowered:

@@ -24,7 +24,7 @@ from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.coarse import CoarseNetwork, CoarseOutput
 from jax_stn_icnn.models.config import CENTROID, ENCODER, ModelConfig
 from jax_stn_icnn.models.encoder_network import EncoderNetwork
-from jax_stn_icnn.models.fine import FineNetworks
+from jax_stn_icnn.models.fine import FineNetworks, PartLoss
 from jax_stn_icnn.models.flip_test import average_global_logits, with_mirror_images
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta, localizer_input
@@ -262,15 +262,51 @@ class STNiCNN(nn.Module):
         Raises:
             ValueError: Shapes do not match, or `coarse` is missing.
         """
+        patches, contexts = self._fine_inputs(frame, theta, coarse, region)
+        return patches, self.fine(patches, train, contexts)
+
+    def fine_loss(
+        self,
+        frame: jax.Array,
+        theta: jax.Array,
+        part_loss: PartLoss,
+        targets: Sequence[Any],
+        coarse: CoarseOutput | None = None,
+        region: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns the sum of the parts' losses in training.
+
+        Args:
+            frame: As for `fine_stage`.
+            theta: As for `fine_stage`.
+            part_loss: Function of a part's index, its logits and its target; returns a scalar.
+            targets: For each part a tree of arrays, without a gradient.
+            coarse: As for `fine_stage`.
+            region: As for `fine_stage`.
+
+        Raises:
+            ValueError: As for `fine_stage`.
+        """
+        patches, contexts = self._fine_inputs(frame, theta, coarse, region)
+        return self.fine.loss(patches, part_loss, targets, contexts)
+
+    def _fine_inputs(
+        self,
+        frame: jax.Array,
+        theta: jax.Array,
+        coarse: CoarseOutput | None,
+        region: jax.Array | None,
+    ) -> tuple[tuple[jax.Array, ...], tuple[Context, ...] | None]:
+        """Returns the patches of windows, and their contexts if there is a bridge."""
         config = self.config
         check_shape("frame", frame, ("batch", "height", "width", 3))
         check_shape("theta", theta, ("batch", config.anatomy.num_parts, 2, 3))
         patches = ops.crop_parts(frame, theta, config.patch_sizes, axis_aligned=True)
         if not config.bridge:
-            return patches, self.fine(patches, train)
+            return patches, None
         if coarse is None:
             raise ValueError("coarse is None, but a model with a bridge needs it")
-        return patches, self.fine(patches, train, self._contexts(coarse, theta, region))
+        return patches, self._contexts(coarse, theta, region)
 
     def _contexts(
         self, coarse: CoarseOutput, theta: jax.Array, region: jax.Array | None

@@ -5,8 +5,6 @@ a label is the sum of the probabilities of its classes (partial-label learning; 
 Taskar, 2011, describe the problem). Without `label_sets` a label is one class.
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -128,32 +126,6 @@ def smooth_l1(theta: jax.Array, target: jax.Array, present: jax.Array) -> jax.Ar
     per_part = jnp.mean(optax.losses.huber_loss(theta, target), axis=(-2, -1))
     weight = present.astype(per_part.dtype)
     return jnp.sum(per_part * weight) / jnp.maximum(jnp.sum(weight), 1)
-
-
-def fine_losses(
-    fine_logits: Sequence[jax.Array],
-    part_labels: Sequence[jax.Array],
-    patch_sets: Sequence[LabelSets | None] | None = None,
-) -> jax.Array:
-    """Returns the cross entropy of each part's patches.
-
-    Args:
-        fine_logits: For each part (batch, height, width, labels).
-        part_labels: For each part (batch, height, width), as `ops.crop_part_labels` returns them.
-        patch_sets: For each part the sets of its labels; None if labels are single.
-
-    Returns:
-        float32 (parts,).
-
-    Raises:
-        ValueError: Shapes do not match.
-    """
-    if len(part_labels) != len(fine_logits):
-        raise ValueError(
-            f"part_labels are for {len(part_labels)} parts, but logits for {len(fine_logits)}"
-        )
-    sets = patch_sets or [None] * len(fine_logits)
-    return jnp.stack(list(map(cross_entropy, fine_logits, part_labels, sets)))
 
 
 def global_cross_entropy(

@@ -4,7 +4,8 @@ Everything is a pure function of variables and inputs. A term is a mean and its 
 elements, so that the mean over devices with different numbers is the mean over the global batch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +16,7 @@ from jax_stn_icnn.data import keys as keys_of
 from jax_stn_icnn.data.inputs import Inputs
 from jax_stn_icnn.label_sets import LabelSets
 from jax_stn_icnn.models.coarse import CoarseOutput
+from jax_stn_icnn.models.fine import PartLoss
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.train import distillation, losses
 from jax_stn_icnn.train.consensus import mean_consensus_loss
@@ -73,19 +75,9 @@ def loss_terms(
         loss = losses.smooth_l1(theta, inputs.theta, inputs.present)
         terms["localizer"] = Term(loss, jnp.sum(inputs.present, dtype=jnp.float32))
     if "fine" in required:
-        _, fine_logits = model.fine_stage(
-            inputs.frame, theta, coarse, inputs.region, train="fine" in trained
+        terms |= _fine_terms(
+            model, coarse, theta, inputs, stage, consensus_share, ema_variables, examples
         )
-        if ema_variables is not None and coarse is not None:
-            distances = distillation.distillation_losses(
-                model, ema_variables, inputs, coarse, theta, fine_logits, stage.part_weights
-            )
-            all_examples = jnp.float32(inputs.frame.shape[0])
-            terms |= {name: Term(mean, all_examples) for name, mean in distances.items()}
-        loss = _fine_loss(model, fine_logits, theta, inputs, stage, consensus_share)
-        if inputs.has_parts is not None:
-            examples = jnp.sum(inputs.has_parts, dtype=jnp.float32)
-        terms["fine"] = Term(loss, examples)
     return {name: term for name, term in terms.items() if name in required}
 
 
@@ -130,6 +122,37 @@ def jitter_windows(theta: jax.Array, keys: jax.Array, jitter: int, frame_size: i
         return jax.random.randint(key, (theta.shape[1], 2), -jitter, jitter + 1)
 
     return theta.at[..., 2].add(jax.vmap(shift)(keys) * (2.0 / (frame_size - 1)))
+
+
+def _fine_terms(
+    model: STNiCNN,
+    coarse: CoarseOutput | None,
+    theta: jax.Array,
+    inputs: Inputs,
+    stage: Stage,
+    consensus_share: jax.Array | float,
+    ema_variables: Mapping[str, Any] | None,
+    examples: jax.Array,
+) -> dict[str, Term]:
+    """Returns the terms of the fine networks, and of distillation if there is a teacher."""
+    part_loss, targets = _part_losses(model, theta, inputs, stage, consensus_share)
+    if inputs.has_parts is not None:
+        examples = jnp.sum(inputs.has_parts, dtype=jnp.float32)
+    trained = "fine" in stage.learning_rates
+    given = inputs.frame, theta
+    if trained and ema_variables is None:
+        loss = model.fine_loss(*given, part_loss, targets, coarse, inputs.region)
+        return {"fine": Term(loss, examples)}
+    _, logits = model.fine_stage(*given, coarse, inputs.region, train=trained)
+    own = map(part_loss, range(len(logits)), _labelled(logits, inputs), targets)
+    terms = {"fine": Term(sum(own, jnp.zeros(())), examples)}
+    if ema_variables is not None and coarse is not None:
+        distances = distillation.distillation_losses(
+            model, ema_variables, inputs, coarse, theta, logits, stage.part_weights
+        )
+        all_examples = jnp.float32(inputs.frame.shape[0])
+        terms |= {name: Term(mean, all_examples) for name, mean in distances.items()}
+    return terms
 
 
 def _windows(
@@ -185,50 +208,60 @@ def _coarse_loss(
     return loss
 
 
-def _fine_loss(
+class PartTarget(NamedTuple):
+    """What the loss of a part is computed from, beside its logits.
+
+    Attributes:
+        labels: Labels of its patches, (batch, height, width).
+        consensus_share: Factor of the weight of the consensus loss.
+        has_parts: Whether each example has labels of parts, (batch,); None if all have.
+    """
+
+    labels: jax.Array
+    consensus_share: jax.Array | float
+    has_parts: jax.Array | None
+
+
+def _part_losses(
     model: STNiCNN,
-    logits: Sequence[jax.Array],
     theta: jax.Array,
     inputs: Inputs,
     stage: Stage,
     consensus_share: jax.Array | float,
-) -> jax.Array:
-    """Returns the loss of the fine networks, the weighted sum over the parts."""
-    logits, theta, inputs = (_labelled(tree, inputs) for tree in (logits, theta, inputs))
+) -> tuple[PartLoss, list[PartTarget]]:
+    """Returns the loss of a part, a function, and the target of each part."""
+    theta, inputs = _labelled(theta, inputs), _labelled(inputs, inputs)
+    anatomy, sets = model.config.anatomy, inputs.label_sets
     labels = ops.crop_part_labels(
-        inputs.labels,
-        theta,
-        model.config.patch_sizes,
-        model.config.anatomy,
-        inputs.label_sets,
-        axis_aligned=True,
+        inputs.labels, theta, model.config.patch_sizes, anatomy, sets, axis_aligned=True
     )
-    sets = [_patch_sets(part.shape[-1], inputs.label_sets) for part in logits]
-    if (has_parts := inputs.has_parts) is not None:
-        # Without labels for the parts, the last label of a patch, any class.
-        labels = tuple(
-            jnp.where(has_parts[:, None, None], own, part.shape[-1])
-            for own, part in zip(labels, logits, strict=True)
-        )
-    triples = list(zip(logits, labels, sets, strict=True))
-    by_part = losses.fine_losses(logits, labels, sets)
+    share, has_parts = consensus_share, inputs.has_parts
+    part_loss = partial(_part_loss, stage=stage, label_sets=sets)
+    return part_loss, [PartTarget(own, share, has_parts) for own in labels]
+
+
+def _part_loss(
+    part: int,
+    logits: jax.Array,
+    target: PartTarget,
+    *,
+    stage: Stage,
+    label_sets: LabelSets | None,
+) -> jax.Array:
+    """Returns the weighted loss of a part."""
+    labels, has_parts, num_labels = target.labels, target.has_parts, logits.shape[-1]
+    # In a patch, labels are single ones, or the last, any of them.
+    sets = LabelSets(num_labels, (tuple(range(num_labels)),)) if label_sets else None
+    if has_parts is not None:
+        labels = jnp.where(has_parts[:, None, None], labels, num_labels)
+    loss = losses.cross_entropy(logits, labels, sets)
     if weight := stage.consensus.fine:
-        agreement = jnp.stack([_consensus(*triple, stage) for triple in triples])
-        by_part += weight * consensus_share * agreement
+        loss += weight * target.consensus_share * _consensus(logits, labels, sets, stage)
     if weight := stage.edges.fine:
-        by_part += weight * jnp.stack([losses.edge_cross_entropy(*triple) for triple in triples])
+        loss += weight * losses.edge_cross_entropy(logits, labels, sets)
     if has_parts is not None:  # The mean over the examples that count.
-        by_part *= len(has_parts) / jnp.maximum(jnp.sum(has_parts), 1)
-    if stage.part_weights is not None:
-        by_part *= jnp.array(stage.part_weights)
-    return jnp.sum(by_part)
-
-
-def _patch_sets(num_labels: int, label_sets: LabelSets | None) -> LabelSets | None:
-    """Returns the sets of the labels of a patch: single ones, and all of them."""
-    if label_sets is None:
-        return None
-    return LabelSets(num_labels, (tuple(range(num_labels)),))
+        loss *= len(has_parts) / jnp.maximum(jnp.sum(has_parts), 1)
+    return loss if stage.part_weights is None else loss * stage.part_weights[part]
 
 
 def _consensus(

@@ -13,6 +13,7 @@ import optax
 
 from jax_stn_icnn.compilation.cache import cached_program, shapes_and_types
 from jax_stn_icnn.compilation.compile import compile_program
+from jax_stn_icnn.compilation.inlining import not_inlined, prevent_inlining
 from jax_stn_icnn.data.config import AugmentConfig
 from jax_stn_icnn.data.inputs import NO_AUGMENTATION, make_inputs
 from jax_stn_icnn.data.keys import example_keys
@@ -108,7 +109,7 @@ def compile_train_step(
         run = cached_program(
             "training step",
             (*options, shapes_and_types((state, shards))),
-            lambda: mapped.lower(state, shards, seed_array),
+            lambda: prevent_inlining(mapped.lower(state, shards, seed_array)),
             functools.partial(compile_program, save_memory=num_pixels > SMALL_BATCH),
             used,
         )
@@ -304,14 +305,22 @@ def gradient_step(
     grad_fn = jax.value_and_grad(loss_of_trained, has_aux=True)
     (_, (metrics, batch_stats)), grads = grad_fn(trained)
     grads, metrics = jax.lax.pmean((grads, metrics), AXIS)
-    metrics["grad_norm"] = optax.tree.norm(grads)
-    zeros = {
-        network: jax.tree.map(jnp.zeros_like, params)
-        for network, params in state.params.items()
-        if network not in networks
-    }
-    updates, opt_state = tx.update({**zeros, **grads}, state.opt_state, state.params)
-    params = optax.apply_updates(trained, {network: updates[network] for network in networks})
+
+    # A function of its own, since its thousands of small operations would slow down loading.
+    def update(grads: Any, opt_state: Any, params: Any) -> tuple[Any, Any, jax.Array]:
+        zeros = {
+            network: jax.tree.map(jnp.zeros_like, own)
+            for network, own in params.items()
+            if network not in networks
+        }
+        updates, opt_state = tx.update({**zeros, **grads}, opt_state, params)
+        trained = {network: params[network] for network in networks}
+        new = optax.apply_updates(trained, {network: updates[network] for network in networks})
+        return new, opt_state, optax.tree.norm(grads)
+
+    params, opt_state, metrics["grad_norm"] = not_inlined(update)(
+        grads, state.opt_state, state.params
+    )
     new_state = dataclasses.replace(
         state,
         step=state.step + 1,
