@@ -25,7 +25,9 @@ class CompactArray(NamedTuple):
     def of(cls, array: np.ndarray) -> "CompactArray":
         """Compresses an array."""
         flat = array.ravel()
-        ends = np.flatnonzero(np.append(flat[1:] != flat[:-1], True)[: flat.size])
+        is_end = np.ones(flat.size, bool)
+        np.not_equal(flat[1:], flat[:-1], out=is_end[:-1])
+        ends = np.flatnonzero(is_end)
         lengths = np.diff(ends, prepend=-1).astype(np.uint32)
         data = zlib.compress(lengths.tobytes() + flat[ends].tobytes(), level=1)
         return cls(data, array.dtype, array.shape)

@@ -42,33 +42,36 @@ class CompactLayer(NamedTuple):
     """A layer whose scores are rounded to multiples of 1/255 and compressed.
 
     Attributes:
-        steps: scores in units of 1/255, uint8 (classes, side, side).
+        steps: for each class its scores in units of 1/255, uint8 (side, side).
         matrix: as in `Layer`.
         class_ids: as in `Layer`.
     """
 
-    steps: CompactArray
+    steps: tuple[CompactArray, ...]
     matrix: np.ndarray
     class_ids: tuple[int, ...]
 
     @classmethod
     def of(cls, layer: Layer) -> "CompactLayer":
         """Compresses a layer."""
-        steps = CompactArray.of(np.rint(layer.scores * 255).astype(np.uint8))
+        # Class by class, in small arrays: fresh memory takes longer than the computation.
+        steps = tuple(
+            CompactArray.of(np.rint(scores * 255).astype(np.uint8)) for scores in layer.scores
+        )
         return cls(steps, layer.matrix, layer.class_ids)
 
     @property
     def side(self) -> int:
         """Side of the frame in its own pixels."""
-        return self.steps.shape[-1]
+        return self.steps[0].shape[-1]
 
     def area(self, photo_size: tuple[int, ...]) -> Area:
         """Returns the rows and columns of a photo of a size that the frame covers."""
-        return resample.footprint(self.matrix, self.steps.shape[1:], photo_size)
+        return resample.footprint(self.matrix, self.steps[0].shape, photo_size)
 
     def restore(self) -> Layer:
         """Returns the layer with rounded scores."""
-        scores = self.steps.restore() * np.float32(1 / 255)
+        scores = np.stack([steps.restore() * np.float32(1 / 255) for steps in self.steps])
         return Layer(scores, self.matrix, self.class_ids)
 
 

@@ -19,6 +19,7 @@ from jax_stn_icnn import ops
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.compilation.cache import cached_program, cached_value
 from jax_stn_icnn.compilation.compile import compile_unoptimized
+from jax_stn_icnn.compilation.inlining import not_inlined
 from jax_stn_icnn.geometry import Size, compose_theta, invert_theta
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.coarse import CoarseNetwork, CoarseOutput
@@ -351,15 +352,20 @@ class STNiCNN(nn.Module):
         """
         global_probs = None
         if global_logits is not None:
-            # Softmax first, since the frame has several times as many pixels.
-            global_probs = _channels_first_softmax(global_logits)
-            if wide_probs is not None:
-                global_probs = blend(global_probs, wide_probs, frame_size)
-            global_probs = _in_frame(global_probs, frame_size, region)
+            # Before they are enlarged, since the frame has several times as many pixels. A function
+            # of its own: on a CPU, XLA would fuse it with the enlargement and repeat it there.
+            probs = not_inlined(functools.partial(_global_probs, frame_size=frame_size))
+            global_probs = _in_frame(probs(global_logits, wide_probs), frame_size, region)
         scores = [nn.softmax(logits) for logits in fine_logits]
         return ops.paste(
             scores, theta, frame_size, self.config.anatomy, global_probs, axis_aligned=True
         )
+
+
+def _global_probs(logits: jax.Array, wide_probs: jax.Array | None, frame_size: Size) -> jax.Array:
+    """Returns the probabilities of the global classes, blended with those of the wide frame."""
+    probs = _channels_first_softmax(logits)
+    return probs if wide_probs is None else blend(probs, wide_probs, frame_size)
 
 
 def _channels_first_softmax(logits: jax.Array) -> jax.Array:
