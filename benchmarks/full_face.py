@@ -8,6 +8,7 @@ import importlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -32,7 +33,8 @@ def rows(settings: Settings) -> Iterator[Row]:
         {"ours": calls["nineteen"], "nine classes": calls["nine"]},
         None,
     )
-    row.add_torch(_bisenet, "BiSeNet, ResNet-18")
+    row.add_torch(partial(_bisenet, compiled=False), "BiSeNet, ResNet-18")
+    row.add_torch(partial(_bisenet, compiled=True), "BiSeNet, torch.compile")
     yield row
 
 
@@ -78,9 +80,11 @@ def _parse_call(weights: str) -> Callable[[], Any]:
     return lambda: parser(photo, detect=False)
 
 
-def _bisenet(peer: ModuleType) -> Callable[[], Any]:
+def _bisenet(peer: ModuleType, compiled: bool) -> Callable[[], Any]:
     """Returns a call of a common face parser in PyTorch; its weights are random."""
     model = importlib.import_module("benchmarks.torch_bisenet").make(NINETEEN.num_classes)
+    if compiled:
+        model.compile()
     return lambda: model.parse(random_frames(1, FRAME))
 
 

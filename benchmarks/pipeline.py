@@ -38,7 +38,10 @@ def row(batch: int, frame_size: int, config: ModelConfig) -> Row:
         config.dtype,
         images=batch,
     )
-    made.add_torch(lambda peer: _in_torch(peer, config, variables, frames))
+    made.add_torch(lambda peer: _in_torch(peer, config, variables, frames, compiled=False))
+    made.add_torch(
+        lambda peer: _in_torch(peer, config, variables, frames, compiled=True), "torch.compile"
+    )
     return made
 
 
@@ -52,11 +55,13 @@ def _ours(model: Any, variables: Any, frames: np.ndarray) -> Callable[[], np.nda
 
 
 def _in_torch(
-    peer: ModuleType, config: ModelConfig, variables: Any, frames: np.ndarray
+    peer: ModuleType, config: ModelConfig, variables: Any, frames: np.ndarray, compiled: bool
 ) -> Callable[[], np.ndarray]:
     model = peer.STNiCNN(config)
     peer.load(model, variables)
     model.to(peer.DEVICE).eval()
+    if compiled:
+        model.labels = peer.torch.compile(model.labels)
 
     def call() -> np.ndarray:
         enabled = config.dtype == "bfloat16"

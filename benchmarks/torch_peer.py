@@ -199,11 +199,13 @@ class STNiCNN(nn.Module):
     def parse(self, frame: np.ndarray) -> np.ndarray:
         """Maps frames, uint8 (batch, size, size, 3), to label maps, uint8 (batch, size, size)."""
         with torch.inference_mode():
-            pixels = to_float(frame)
-            _, theta, fine_logits = self(pixels)
-            scores = [torch.softmax(part.float(), 1) for part in fine_logits]
-            labels = paste(scores, theta, pixels.shape[-1]).argmax(1)
-            return labels.to(torch.uint8).cpu().numpy()
+            return self.labels(to_float(frame)).cpu().numpy()
+
+    def labels(self, pixels: Tensor) -> Tensor:
+        """Maps frames (batch, 3, size, size) to label maps, uint8 (batch, size, size)."""
+        _, theta, fine_logits = self(pixels)
+        scores = [torch.softmax(part.float(), 1) for part in fine_logits]
+        return paste(scores, theta, pixels.shape[-1]).argmax(1).to(torch.uint8)
 
 
 def to_float(frame: np.ndarray) -> Tensor:

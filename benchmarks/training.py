@@ -41,7 +41,8 @@ def rows(settings: Settings) -> Iterator[Row]:
                 dtype,
                 images=batch,
             )
-            row.add_torch(_in_torch(name, batch, dtype))
+            row.add_torch(_in_torch(name, batch, dtype, compiled=False))
+            row.add_torch(_in_torch(name, batch, dtype, compiled=True), "torch.compile")
             yield row
 
 
@@ -77,7 +78,9 @@ def ours(
     return call
 
 
-def _in_torch(name: str, batch: int, dtype: str) -> Callable[[ModuleType], Callable[[], object]]:
+def _in_torch(
+    name: str, batch: int, dtype: str, compiled: bool
+) -> Callable[[ModuleType], Callable[[], object]]:
     def make(peer: ModuleType) -> Callable[[], object]:
         model = peer.STNiCNN(CONFIG)
         peer.load(model, random_model(CONFIG, FRAME)[1])
@@ -85,6 +88,8 @@ def _in_torch(name: str, batch: int, dtype: str) -> Callable[[ModuleType], Calla
         training = peer.Training(
             model.to(peer.DEVICE), stage.learning_rates, stage.loss_weights, dtype
         )
+        if compiled:
+            training.loss = peer.torch.compile(training.loss)
         inputs = training_batch(batch, FRAME)
         return lambda: training.step(inputs["frame"], inputs["labels"])
 

@@ -16,6 +16,7 @@ from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.evaluation import draw
 from jax_stn_icnn.faces import detectors
 from jax_stn_icnn.inference.parser import FaceParser
+from jax_stn_icnn.io import export
 
 
 @pytest.fixture(autouse=True)
@@ -335,6 +336,38 @@ def test_all_outputs(loads, folder, tmp_path):
     (out / "a.png.face0.nose.png").unlink()
     assert main.main([*command, "--format", "coco"]) == 0
     assert (out / "a.png.face0.nose.png").exists()
+
+
+def test_annotations_of_photos_that_fail_now(loads, folder, tmp_path):
+    """Their results of an earlier run remain, without annotations or of other content."""
+    pytest.importorskip("pycocotools")
+    out = tmp_path / "out"
+    command = ["parse", str(folder / "a.png"), str(folder / "b.PNG"), "--out", str(out)]
+    assert main.main([*command, "--no-detect"]) == 0
+    (folder / "a.png").write_bytes(b"damaged")
+    assert main.main([*command, "--no-detect", "--format", "coco"]) == 1
+    (photo,) = json.loads((out / "coco.json").read_bytes())["images"]
+    assert photo["file_name"] == "b.PNG"
+
+
+@pytest.mark.parametrize(
+    "options", [["--detector", "cascade", "--min-score", ".5"], ["--masks", "x"]]
+)
+def test_invalid_options_leave_no_files(options, folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main.main(["parse", str(folder / "a.png"), "--out", str(out), *options]) == 1
+    assert "error: " in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_interrupted_export_is_one_line(monkeypatch, tmp_path, capsys):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(export, "write", interrupt)
+    command = ["export", "--format", "onnx", "--out", str(tmp_path / "parser.onnx")]
+    assert main.main(command) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_labels_in_the_ids_of_a_data_set(loads, folder, tmp_path, monkeypatch):

@@ -263,7 +263,7 @@ class TestAnyFileSystem:
         assert found == {
             f"clip.mp4.{end}" for end in ("overlay.mp4", "labels.mkv", "nose.mkv", "json")
         }
-        cluster.write_coco(jobs, out)  # of the photos; there are none
+        cluster.write_coco(jobs, out, Outputs(coco=True))  # of the photos; there are none
         assert json.loads(stored.cat_file("/bucket/out/coco.json"))["images"] == []
 
     def test_results_of_other_settings_are_not_mixed(self, stored, ckpt):

@@ -200,18 +200,19 @@ def unfinished(jobs: Sequence[Job], out: str, outputs: Outputs) -> list[Job]:
     return [job for job in jobs if not is_done(job)]
 
 
-def write_coco(jobs: Sequence[Job], out: str) -> None:
+def write_coco(jobs: Sequence[Job], out: str, outputs: Outputs) -> None:
     """Writes the annotations of the photos that have been parsed.
 
     Args:
         jobs: the photos.
         out: the output folder, a URL or a local path.
+        outputs: the output files.
     """
     store = Store.from_url(out)
     system, root = store
-    existing = set(system.find(root))
-    paths = ((job.name, f"{root}/{job.name}{JSON}") for job in jobs if not job.is_video)
-    photos = ((name, system.cat_file(path)) for name, path in paths if path in existing)
+    missing = {job.name for job in unfinished(jobs, out, outputs)}
+    names = [job.name for job in jobs if not job.is_video and job.name not in missing]
+    photos = ((name, system.cat_file(f"{root}/{name}{JSON}")) for name in names)
     store.write(coco_file.NAME, coco_file.merge(photos))
 
 

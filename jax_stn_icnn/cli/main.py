@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jax_stn_icnn.cli import arguments, demo, parse
+from jax_stn_icnn.cli.parse import INTERRUPTED
 from jax_stn_icnn.compilation import cache
 from jax_stn_icnn.io import weights
 
@@ -27,6 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     return status
 
 

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 from jax_stn_icnn.anatomy import Anatomy
 from jax_stn_icnn.cli import settings
+from jax_stn_icnn.inference.coco import import_masks
 from jax_stn_icnn.label_sets import ids_in_data_set
 from jax_stn_icnn.photos.files import is_video
 
@@ -59,7 +60,14 @@ class Outputs(NamedTuple):
         return cls(tuple(args.masks), args.soft, args.cutout, args.per_face, coco, args.ids)
 
     def check(self, anatomy: Anatomy) -> None:
-        """Raises a ValueError for a name that is unknown to an anatomy."""
+        """Checks the options.
+
+        Raises:
+            ValueError: A name is unknown to the anatomy.
+            ImportError: pycocotools is not installed, and annotations are written.
+        """
+        if self.coco:
+            import_masks()
         if self.masks:
             anatomy.mask_ids(self.masks)
         if self.ids is not None:

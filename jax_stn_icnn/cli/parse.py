@@ -122,7 +122,7 @@ def _local_work(args: argparse.Namespace) -> Work:
         if parser is not None:
             yield from _parse_files(parser, todo, out, outputs, args)
         if outputs.coco and found.inputs:
-            content = coco_file.merge(_read_json(out, found.inputs))
+            content = coco_file.merge(_read_json(out, found.inputs, outputs))
             write_atomically(out / coco_file.NAME, lambda file: file.write(content))
 
     return Work(len(found.inputs) - len(todo), len(todo), found, outcomes())
@@ -204,12 +204,13 @@ def _write_results(
             yield pending.popleft().result()
 
 
-def _read_json(out: Path, inputs: Sequence[InputFile]) -> Iterator[tuple[str, bytes]]:
+def _read_json(
+    out: Path, inputs: Sequence[InputFile], outputs: Outputs
+) -> Iterator[tuple[str, bytes]]:
     """Yields the name of each photo that has been parsed, and the content of its JSON file."""
     for file in inputs:
-        path = out / f"{file.name}{JSON}"
-        if not file.is_video and path.exists():
-            yield str(file.name), path.read_bytes()
+        if not file.is_video and _is_done(file, out, outputs):
+            yield str(file.name), (out / f"{file.name}{JSON}").read_bytes()
 
 
 def _cluster_work(args: argparse.Namespace) -> Work:
@@ -229,6 +230,6 @@ def _cluster_work(args: argparse.Namespace) -> Work:
         if todo:
             yield from (outcome for _, outcome in cluster.run(system, todo, args))
         if outputs.coco and jobs:
-            cluster.write_coco(jobs, args.out)
+            cluster.write_coco(jobs, args.out, outputs)
 
     return Work(len(jobs) - len(todo), len(todo), found, outcomes())

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -81,10 +82,7 @@ def annotations(result: PhotoResult, image_id: int, first_id: int = 1) -> list[d
     Raises:
         ImportError: pycocotools is not installed.
     """
-    try:
-        from pycocotools import mask as coco_mask
-    except ModuleNotFoundError as error:
-        raise ImportError(_MISSING) from error
+    coco_mask = import_masks()
     entries: list[dict[str, Any]] = []
     for index, face in enumerate(result.faces):
         labels = face.labels
@@ -104,3 +102,16 @@ def annotations(result: PhotoResult, image_id: int, first_id: int = 1) -> list[d
                 }
             )
     return entries
+
+
+def import_masks() -> ModuleType:
+    """Returns the module of pycocotools that encodes masks.
+
+    Raises:
+        ImportError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools import mask
+    except ModuleNotFoundError as error:
+        raise ImportError(_MISSING) from error
+    return mask

@@ -96,6 +96,8 @@ class FaceParser:
         self.exact_scores = exact_scores
         self.quick_start = quick_start
         self.detector = detectors.make_detector(detector, min_face_size)
+        if min_score is not None and self.detector is detectors.cascade:
+            raise ValueError(f"min_score is {min_score}, but the detector returns no scores")
         self._device = None if device is None else find_device(device)
         self._variables = jax.device_put(dict(variables), self._device)
         check = RotationCheck(model, self._variables, frame_size)
@@ -108,14 +110,15 @@ class FaceParser:
         self._finisher = self._make_finisher(optimized_far)
         # What parses photos one by one at first.
         self._quick: tuple[Program, PhotoFinisher] | None = None
+        self._quick_starts: tuple[QuickStart, ...] = ()
         if quick_start and far.device.platform == "cpu":
             parse = self._describe_program(1)
             quick = LazyProgram(parse.compile_quickly)
             quick_far = FarFromParse(quick, self._reader.frame_shapes(1)[0])
-            self._quick = (
-                QuickStart(quick, self._program(1), parse.is_cached),
-                self._make_finisher(QuickStart(quick_far, optimized_far, far.is_cached)),
-            )
+            start = QuickStart(quick, self._program(1), parse.is_cached)
+            far_start = QuickStart(quick_far, optimized_far, far.is_cached)
+            self._quick = start, self._make_finisher(far_start)
+            self._quick_starts = start, far_start
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles and copies the arguments; programs are read from the cache, or compiled again."""
@@ -287,6 +290,8 @@ class FaceParser:
         selection = Selection.checked(boxes, landmarks, detect, max_faces, largest)
         if not isinstance(image, list | tuple) and getattr(image, "ndim", 0) != 4:
             read = partial(self._reader.read, image, "image", self.detector, selection)
+            for start in self._quick_starts:
+                start.start_photo()
             (result,) = self._parse([read], 1, quick=self._quick)
             return result
         selections = selection.per_photo(len(image))

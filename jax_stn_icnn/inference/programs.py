@@ -52,24 +52,37 @@ class LazyProgram:
 class QuickStart:
     """Runs a program that is compiled in a fraction of the time until the optimized one is ready.
 
-    That is compiled in the background from the second call on, so that a process that parses one
+    That is compiled in the background from the second photo on, so that a process that parses one
     photo does not wait for it. Threads may share it.
     """
 
     def __init__(self, quick: Program, optimized: LazyProgram, is_cached: Callable[[], bool]):
         """Stores the two programs, and a function that tells whether the second is cached."""
         self._quick, self._optimized, self._is_cached = quick, optimized, is_cached
-        self._calls = 0
+        self._num_photos = 0  # that have called it
+        self._is_new_photo = self._use_optimized = False
         self._lock = threading.Lock()
+
+    def start_photo(self) -> None:
+        """Tells that the next call is for another photo than those before."""
+        self._is_new_photo = True
 
     def __call__(self, *inputs: Any) -> Any:
         """Runs one of the programs."""
         with self._lock:
-            self._calls += 1
-            optimized = self._optimized.is_ready or (self._calls == 1 and self._is_cached())
-            if self._calls == 2 and not optimized:
-                threading.Thread(target=self._optimized.prepare).start()
-        return (self._optimized if optimized else self._quick)(*inputs)
+            if self._is_new_photo:
+                self._is_new_photo = False
+                self._choose()
+        return (self._optimized if self._use_optimized else self._quick)(*inputs)
+
+    def _choose(self) -> None:
+        self._num_photos += 1
+        is_first = self._num_photos == 1
+        self._use_optimized = self._optimized.is_ready or (is_first and self._is_cached())
+        if self._num_photos == 2 and not self._use_optimized:
+            # Threads of a server may be daemons, and those that they start: one that is compiling
+            # at the end of a process aborts it.
+            threading.Thread(target=self._optimized.prepare, daemon=False).start()
 
 
 class ModelProgram(NamedTuple):
