@@ -31,6 +31,7 @@ from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta, localizer_
 from jax_stn_icnn.models.outlining import outlined
 from jax_stn_icnn.models.unet import UNet
 from jax_stn_icnn.models.wide import blend
+from jax_stn_icnn.ops.platform import current_implementations
 
 # Those of the full face.
 COARSE_NETWORKS: dict[str, type[CoarseNetwork]] = {"unet": UNet, ENCODER: EncoderNetwork}
@@ -140,11 +141,13 @@ class STNiCNN(nn.Module):
                     "besides background"
                 )
             check_shape("wide_frame", wide_frame, image.shape)
-            # One call, so that the coarse network is compiled once.
-            images = jnp.concatenate([image, ops.to_float(wide_frame).astype(image.dtype)])
-            both = self.coarse_stage(images, train=train)
+            # One call, so that the coarse network is compiled once. Each frame is followed by its
+            # wide frame: otherwise a batch sharded over devices would have to be exchanged.
+            images = jnp.stack([image, ops.to_float(wide_frame).astype(image.dtype)], axis=1)
+            both = self.coarse_stage(images.reshape(-1, *image.shape[1:]), train=train)
             coarse, wide = (
-                jax.tree.map(lambda x, i=i: x.reshape(2, -1, *x.shape[1:])[i], both) for i in (0, 1)
+                jax.tree.map(lambda x, i=i: x.reshape(-1, 2, *x.shape[1:])[:, i], both)
+                for i in (0, 1)
             )
             wide_probs = _channels_first_softmax(wide.global_logits)
         coarse_probs = nn.softmax(coarse.logits)
@@ -265,6 +268,9 @@ class STNiCNN(nn.Module):
         config = self.config
         check_shape("frame", frame, ("batch", "height", "width", 3))
         check_shape("theta", theta, ("batch", config.anatomy.num_parts, 2, 3))
+        if not train and current_implementations().space_to_depth:
+            # Products in float32 take several times as long.
+            frame = frame.astype(config.dtype)
         patches = ops.crop_parts(frame, theta, config.patch_sizes, axis_aligned=True)
         if not config.bridge:
             return patches, self.fine(patches, train)
@@ -313,21 +319,32 @@ class STNiCNN(nn.Module):
         Raises:
             ValueError: Shapes do not match.
         """
+        anatomy = self.config.anatomy
+        on_tpu = current_implementations().space_to_depth
+
+        def narrow(probs: jax.Array) -> jax.Array:
+            # Products in float32 take several times as long.
+            return probs.astype(self.config.dtype) if on_tpu else probs
+
         global_probs = None
         if global_logits is not None:
             # Softmax first, since the frame has several times as many pixels.
-            global_probs = _channels_first_softmax(global_logits)
+            global_probs = narrow(_channels_first_softmax(global_logits))
             if wide_probs is not None:
-                global_probs = blend(global_probs, wide_probs, frame_size)
+                global_probs = blend(global_probs, narrow(wide_probs), frame_size)
+            if on_tpu:
+                global_probs = ops.with_part_classes(
+                    global_probs, anatomy.global_ids, anatomy.num_classes
+                )
             global_probs = _in_frame(global_probs, frame_size, region)
-        scores = [nn.softmax(logits) for logits in fine_logits]
-        return ops.paste(
-            scores, theta, frame_size, self.config.anatomy, global_probs, axis_aligned=True
-        )
+        scores = [narrow(nn.softmax(logits)) for logits in fine_logits]
+        return ops.paste(scores, theta, frame_size, anatomy, global_probs, axis_aligned=True)
 
 
 def _channels_first_softmax(logits: jax.Array) -> jax.Array:
     """Returns the softmax over axis 1; `nn.softmax` takes six times as long on a CPU."""
+    if current_implementations().space_to_depth:
+        return nn.softmax(logits, axis=1)
     planes = [logits[:, i] for i in range(logits.shape[1])]
     highest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, planes))
     planes = [jnp.exp(plane - highest) for plane in planes]
