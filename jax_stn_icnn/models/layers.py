@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from jax import lax
@@ -81,7 +80,7 @@ class Conv(ExistingParameters, nn.Module):
         """
         if below is not None and current_implementations().compiles_quickly:
             x, below = jnp.concatenate([x, _upsample(below, x.shape[2:])], axis=1), None
-        channels = _channels(x) + (0 if below is None else _channels(below))
+        channels = num_channels(x) + (0 if below is None else num_channels(below))
         kernel, bias = self.weights(channels)
         if isinstance(x, BlockFeatures):
             return self._convolve_blocks(x, below, kernel, bias)
@@ -109,7 +108,8 @@ def _upsample(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     return x.repeat(2, axis=2).repeat(2, axis=3)[:, :, : size[0], : size[1]]
 
 
-def _channels(x: Features) -> int:
+def num_channels(x: Features) -> int:
+    """Returns the number of channels of channels-first images or of blocks."""
     return x.channels if isinstance(x, BlockFeatures) else x.shape[1]
 
 
@@ -145,14 +145,14 @@ class ConvNorm(nn.Module):
         """
         is_folded = not (self.is_initializing() or self.has_variable("params", "norm"))
         x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
-        if is_folded:
-            return self.activation(x)
-        if isinstance(x, BlockFeatures):
-            x = BlockBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
-            # The activation preserves the zeros that pad the blocks.
-            return x.of(self.activation(x.blocks))
-        x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
-        return self.activation(x)
+        if not is_folded:
+            x = normalize(x, train, self.axis_name, self.dtype, "norm")
+        return activate(x, self.activation)
+
+
+def activate(x: Features, activation: Activation) -> Features:
+    """Returns features with an activation that maps zero to zero."""
+    return x.of(activation(x.blocks)) if isinstance(x, BlockFeatures) else activation(x)
 
 
 def fold_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def fold_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
     The program of the networks then has a tenth fewer operations.
 
     Args:
-        variables: `{"params": ..., "batch_stats": ...}` of any module, NumPy arrays.
+        variables: `{"params": ..., "batch_stats": ...}` of any module, arrays of NumPy or JAX.
     """
     params = traverse_util.flatten_dict(dict(variables["params"]))
     statistics = traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
@@ -170,7 +170,7 @@ def fold_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
         if (conv, name) != ("conv", "kernel") or (*norm, "mean") not in statistics:
             continue
         mean, var = (statistics.pop((*norm, key)) for key in ("mean", "var"))
-        factor = params.pop((*norm, "scale")) / np.sqrt(var + EPSILON)
+        factor = params.pop((*norm, "scale")) / (var + EPSILON) ** 0.5
         kernel, bias = (*path, "conv", "kernel"), (*path, "conv", "bias")
         params[kernel] = params[kernel] * factor
         params[bias] = (params[bias] - mean) * factor + params.pop((*norm, "bias"))
@@ -209,6 +209,29 @@ def batch_norm(
     )
 
 
+def normalize(
+    x: Features,
+    train: bool,
+    axis_name: str | None,
+    dtype: jnp.dtype,
+    name: str,
+    epsilon: float = EPSILON,
+) -> Features:
+    """Returns features after BatchNorm; for use within a compact module.
+
+    Args:
+        x: (batch, channels, height, width), or blocks.
+        train: As for `batch_norm`.
+        axis_name: As for `batch_norm`.
+        dtype: As for `batch_norm`.
+        name: The module's name.
+        epsilon: Added to the variance.
+    """
+    if isinstance(x, BlockFeatures):
+        return BlockBatchNorm(train, axis_name, dtype, epsilon, name=name)(x)
+    return batch_norm(train, axis_name, dtype, name, 1, epsilon)(x)
+
+
 class BlockBatchNorm(ExistingParameters, nn.Module):
     """BatchNorm of BlockFeatures; parameters and statistics are those of `nn.BatchNorm`.
 
@@ -216,11 +239,13 @@ class BlockBatchNorm(ExistingParameters, nn.Module):
         train: Whether it uses, and records, the statistics of this batch.
         axis_name: Name of a mapped axis over which batch statistics are averaged.
         dtype: Type of the computation; parameters and statistics are float32.
+        epsilon: Added to the variance.
     """
 
     train: bool
     axis_name: str | None
     dtype: jnp.dtype
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: BlockFeatures) -> BlockFeatures:
@@ -236,7 +261,7 @@ class BlockBatchNorm(ExistingParameters, nn.Module):
             if not self.is_initializing():
                 for running, now in ((running_mean, mean), (running_var, var)):
                     running.value = MOMENTUM * running.value + (1 - MOMENTUM) * now
-        factor = scale * lax.rsqrt(var + EPSILON)
+        factor = scale * lax.rsqrt(var + self.epsilon)
         mean, factor, bias = (repeat_channels(each, x.block) for each in (mean, factor, bias))
         return zero_padding(x.of(((x.blocks - mean) * factor + bias).astype(self.dtype)))
 
