@@ -17,6 +17,9 @@ from jax_stn_icnn.ops.space_to_depth import BlockFeatures, Features, repeat_chan
 # Those of the original code. Its momentum of 0.1 weights the new value, Flax's the old one.
 MOMENTUM, EPSILON = 0.9, 1e-5
 
+# Collection of the kernels that were spread over blocks; see `models.prepared`.
+BLOCK_KERNELS = "block_kernels"
+
 Activation = Callable[[jax.Array], jax.Array]
 
 
@@ -97,10 +100,19 @@ class Conv(ExistingParameters, nn.Module):
     def _convolve_blocks(
         self, x: BlockFeatures, below: BlockFeatures | None, kernel: jax.Array, bias
     ) -> BlockFeatures:
-        out = space_to_depth.convolve(x, kernel, below)
+        out = space_to_depth.convolve(x, kernel, below, self._keep)
         if bias is not None:
             out = out.of((out.blocks + repeat_channels(bias, out.block)).astype(self.dtype))
         return zero_padding(out)
+
+    def _keep(self, make: Callable[[], jax.Array]) -> jax.Array:
+        """Returns the block kernel: a variable if the variables were prepared for parsing."""
+        if self.has_variable(BLOCK_KERNELS, "kernel"):
+            return self.get_variable(BLOCK_KERNELS, "kernel")
+        made = make()
+        if self.is_mutable_collection(BLOCK_KERNELS) and not self.is_initializing():
+            self.put_variable(BLOCK_KERNELS, "kernel", made)
+        return made
 
 
 def _upsample(x: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -391,7 +391,7 @@ def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
 
     @jax.jit
     def init(seed: jax.Array) -> dict[str, Any]:
-        return dict(model.init(jax.random.key(seed), method=_call_every_network))
+        return dict(model.init(jax.random.key(seed), method=call_every_network))
 
     program = cached_program(
         "initial variables",
@@ -433,7 +433,7 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
         return _known_shapes[model]
 
     def shapes() -> dict[str, Any]:
-        init = functools.partial(model.init, method=_call_every_network)
+        init = functools.partial(model.init, method=call_every_network)
         found = traverse_util.flatten_dict(dict(jax.eval_shape(init, jax.random.key(0))), sep="/")
         return {name: [leaf.shape, leaf.dtype.name] for name, leaf in found.items()}
 
@@ -443,7 +443,7 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
     return _known_shapes[model]
 
 
-def _call_every_network(model: STNiCNN) -> None:
+def call_every_network(model: STNiCNN) -> None:
     """Calls the networks on inputs of the right shapes, without sampling and merging."""
     config = model.config
     coarse = model.coarse_stage(jnp.zeros((1, *config.coarse_image_size, 3)))
