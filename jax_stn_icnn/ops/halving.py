@@ -9,7 +9,12 @@ import numpy as np
 from jax import lax
 
 from jax_stn_icnn.ops import space_to_depth
-from jax_stn_icnn.ops.space_to_depth import DIMENSIONS, BlockFeatures, take_pixels
+from jax_stn_icnn.ops.space_to_depth import (
+    DIMENSIONS,
+    BlockFeatures,
+    take_pixels,
+    zero_padding,
+)
 
 BLOCK = (2, 2)
 
@@ -32,17 +37,19 @@ def convolve_halved_into_blocks(image: jax.Array, kernel: jax.Array) -> BlockFea
     blocks = take_pixels(image, (1, 1), channel, row, column, strides=(4, 4))
     pixels = BlockFeatures(blocks, (height // 2, width // 2), BLOCK)
     taps = _pairs(kernel).transpose(0, 2, 1, 3, 4, 5).reshape(2, 2, 4 * inputs, -1)
-    return space_to_depth.convolve(pixels, jnp.pad(taps, ((1, 0), (1, 0), (0, 0), (0, 0))))
+    taps = jnp.pad(taps, ((1, 0), (1, 0), (0, 0), (0, 0)))
+    return zero_padding(space_to_depth.convolve(pixels, taps))
 
 
 def convolve_depthwise_blocks(x: BlockFeatures, kernel: jax.Array) -> BlockFeatures:
-    """Returns the depthwise convolution of stride 1. Values that pad the blocks are undefined.
+    """Returns the depthwise convolution of stride 1.
 
     Args:
         x: The features.
         kernel: (k, k, channels), k odd; float32.
     """
-    return space_to_depth.convolve(x, kernel[..., None] * jnp.eye(x.channels, dtype=kernel.dtype))
+    of_channel = jnp.eye(x.channels, dtype=kernel.dtype)
+    return zero_padding(space_to_depth.convolve(x, kernel[..., None] * of_channel))
 
 
 def convolve_depthwise_halved(x: BlockFeatures, kernel: jax.Array) -> jax.Array:
