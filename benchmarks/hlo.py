@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 
 # Stage of the pipeline -> a part of the operation's path; the first match counts.
 STAGES = (
-    ("paste", "jit(_paste"),
+    ("paste", "jit(paste"),
     ("crop", "jit(_crop"),
     ("fine", "fine_stage"),
     ("localizer", "localize"),

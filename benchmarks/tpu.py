@@ -30,6 +30,7 @@ from benchmarks.training import CONFIG, SCHEDULE, STAGES
 from jax_stn_icnn.inference.programs import parse_frames
 from jax_stn_icnn.io.weights import load_weights, weights_file
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.prepared import prepare
 from jax_stn_icnn.ops.platform import use_platform
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.state import TrainState
@@ -183,10 +184,11 @@ def _parse(
         sharding = NamedSharding(mesh, PartitionSpec(*axes))
         return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
-    shapes = jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), variables)
     sizes = [(FRAME, FRAME), *[model.config.coarse_image_size] * model.config.wide]
     frames = [struct((chips * faces, *size, 3), np.uint8, AXIS) for size in sizes]
     with use_platform(PLATFORM):
+        prepared = jax.eval_shape(functools.partial(prepare, model), variables)
+        shapes = jax.tree.map(lambda leaf: struct(leaf.shape, leaf.dtype), prepared)
         return parse_frames.lower(model, shapes, *frames)
 
 

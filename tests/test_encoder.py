@@ -109,7 +109,7 @@ def test_it_can_be_lowered_for_a_tpu():
     with use_platform("tpu"):
         traced = jax.jit(jax.grad(loss)).trace(params, rest)
         text = traced.lower(lowering_platforms=("tpu",)).as_text()
-    assert "feature_group_count = 96" in text  # depthwise convolutions are grouped ones
+    assert "feature_group_count = 144" in text  # depthwise convolutions are grouped ones
     assert "stablehlo.while" not in text
 
 

@@ -11,6 +11,7 @@ from test_unet import FIVE
 
 from jax_stn_icnn.models.bridge import Context, context_size
 from jax_stn_icnn.models.config import ModelConfig
+from jax_stn_icnn.models.efficientnet import EfficientNetLite0
 from jax_stn_icnn.models.fine import FineNetworks
 from jax_stn_icnn.models.icnn import ICNN
 from jax_stn_icnn.models.localizer import VGG9Localizer
@@ -248,6 +249,14 @@ def test_unet(coarse_stride, x64):
     )
     image = jax.random.uniform(KEY, (2, 24 * coarse_stride, 16 * coarse_stride, 3), jnp.float32)
     found, expected = on_both_platforms(in_float64(UNet)(config), image)
+    assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 64), (30, 34)], ids=["blocks", "no multiple of four"])
+def test_encoder(size, x64):
+    network = EfficientNetLite0(dtype=jnp.float64)
+    image = jax.random.uniform(KEY, (2, *size, 3), jnp.float32)
+    found, expected = on_both_platforms(network, image)
     assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 

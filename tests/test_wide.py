@@ -11,8 +11,11 @@ from jax_stn_icnn.anatomy import NINE
 from jax_stn_icnn.data.framing import IGNORE, ExtendedSource
 from jax_stn_icnn.faces import framing, resample
 from jax_stn_icnn.inference.parser import FaceParser
+from jax_stn_icnn.inference.programs import parse_frames
 from jax_stn_icnn.models.config import ModelConfig
+from jax_stn_icnn.models.prepared import prepare
 from jax_stn_icnn.models.wide import BORDER, blend
+from jax_stn_icnn.ops.platform import use_platform
 
 S = 64
 WIDE = 48  # side of the small model's coarse image
@@ -80,11 +83,13 @@ class TestFrame:
 
 class TestBlend:
     @pytest.mark.parametrize("size", [(32, 32), (64, 64)])
-    def test_pixels_lie_where_the_frames_matrices_map_them(self, size):
+    @pytest.mark.parametrize("platform", ["cpu", "tpu"])
+    def test_pixels_lie_where_the_frames_matrices_map_them(self, platform, size):
         # Linear interpolation of a plane is exact, so the result shows the coordinates.
         rows, columns = np.indices((48, 48), np.float32)
         wide = jnp.asarray(np.stack([columns, rows])[None])
-        found = blend(jnp.zeros((1, 2, *size)), wide, (S, S))[0]
+        with use_platform(platform):
+            found = blend(jnp.zeros((1, 2, *size)), wide, (S, S))[0]
         to_wide = resample.invert_matrix(framing.wide_frame(FRAME, S, 48))
         pixels = np.stack(np.meshgrid(*[np.linspace(0, S - 1, n) for n in size]), axis=-1)
         points = resample.transform_points(to_wide, resample.transform_points(FRAME, pixels))
@@ -100,6 +105,23 @@ class TestBlend:
             found[50, :51], np.clip(np.arange(51) / 100 / BORDER, 0, 1), atol=1e-6
         )
         np.testing.assert_array_equal(found, found[::-1].T)
+
+
+@pytest.mark.slow
+def test_a_tpu_parses_as_a_cpu_does(parser):
+    frames = [
+        np.random.default_rng(i).integers(0, 256, (2, side, side, 3), np.uint8)
+        for i, side in enumerate((S, WIDE))
+    ]
+    expected = parse_frames(parser.model, parser.variables, *frames)
+    with use_platform("tpu"):
+        prepared = prepare(parser.model, parser.variables)
+        found = [parse_frames(parser.model, each, *frames) for each in (prepared, parser.variables)]
+    assert prepared["block_kernels"]
+    for each in found:
+        for name in ("scores", "wide_scores", "windows"):
+            np.testing.assert_allclose(each[name], expected[name], rtol=1e-4, atol=1e-4)
+        assert each["scores"].dtype == np.float32
 
 
 @pytest.mark.slow

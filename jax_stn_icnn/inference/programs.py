@@ -16,6 +16,7 @@ from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.geometry import windows_from_theta
 from jax_stn_icnn.models.layers import fold_norms
 from jax_stn_icnn.models.pipeline import STNiCNN
+from jax_stn_icnn.models.prepared import prepare
 from jax_stn_icnn.ops.platform import IMPLEMENTATIONS, current_implementations, use_platform
 
 LOG = logging.getLogger(__name__)
@@ -119,14 +120,18 @@ class ModelProgram(NamedTuple):
 
         A compilation is announced as a line of the log.
         """
-
-        def lower() -> jax.stages.Lowered:
-            return prevent_inlining(self._lower(self.name), self.device.platform)
-
-        # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
-        compile = partial(compile_program, save_memory=True, platform=self.device.platform)
         with use_platform(self.platform):
-            return cached_program(self.name, self._key(), lower, compile, [self.device])
+            prepared = self._prepared()
+
+            def lower() -> jax.stages.Lowered:
+                return prevent_inlining(prepared._lower(self.name), self.device.platform)
+
+            # Scheduled for memory, the program is as fast, and compiling it takes a gigabyte less.
+            compile = partial(compile_program, save_memory=True, platform=self.device.platform)
+            program = cached_program(self.name, prepared._key(), lower, compile, [self.device])
+        if prepared is self:
+            return program
+        return lambda _, *inputs: program(prepared.variables, *inputs)
 
     def compile_quickly(self) -> Program:
         """Returns a program for a CPU that is compiled in a third of the time, and is slower.
@@ -148,7 +153,13 @@ class ModelProgram(NamedTuple):
     def is_cached(self) -> bool:
         """Whether `compile` reads the program from the cache on disk."""
         with use_platform(self.platform):
-            return is_cached(self.name, self._key(), [self.device])
+            return is_cached(self.name, self._prepared()._key(), [self.device])
+
+    def _prepared(self) -> "ModelProgram":
+        """Returns this with the variables that the platform's program is compiled for."""
+        if not current_implementations().space_to_depth:
+            return self
+        return self._replace(variables=prepare(self.model, self.variables))
 
     def _lower(self, description: str) -> jax.stages.Lowered:
         # A warning: Python prints nothing below unless the program configures its log.

@@ -17,7 +17,7 @@ from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.layers import Conv, ConvNorm
 from jax_stn_icnn.ops.convolution import convolve
 from jax_stn_icnn.ops.platform import current_implementations
-from jax_stn_icnn.ops.smoothing import smooth
+from jax_stn_icnn.ops.smoothing import smooth, smooth_blocks
 from jax_stn_icnn.ops.space_to_depth import depth_to_space, space_to_depth
 
 BLOCK = 2  # side of the blocks of the coarse segmentation that are one pixel of the features
@@ -86,9 +86,6 @@ class CoarseNetwork(nn.Module):
         # On a TPU it is faster to repeat and add up weights than logits.
         merge_weights = current_implementations().space_to_depth
         logits, global_logits = (self._logits_by_weights if merge_weights else self._logits)(x)
-        if config.coarse_stride > 1:
-            dtype = self.dtype if merge_weights else jnp.float32
-            global_logits = smooth(global_logits.astype(dtype)).astype(jnp.float32)
         edge_logits = features = None
         if config.edge_head:
             edges = Conv(BLOCK**2, 1, self.dtype, name="edges")(x)
@@ -99,7 +96,10 @@ class CoarseNetwork(nn.Module):
         return CoarseOutput(logits.transpose(0, 2, 3, 1), global_logits, edge_logits, features)
 
     def _logits(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Returns the logits of all classes, and of the global classes, channels first."""
+        """Returns the logits of all classes, and of the global classes, channels first.
+
+        The latter are smoothed if they are finer.
+        """
         anatomy, stride = self.config.anatomy, self.config.coarse_stride
         logits = Conv(anatomy.num_classes * BLOCK**2, 1, self.dtype, name="logits")(x)
         logits = depth_to_space(logits, BLOCK).astype(jnp.float32)
@@ -108,7 +108,7 @@ class CoarseNetwork(nn.Module):
             side = BLOCK * stride
             finer = Conv(len(anatomy.global_ids) * side**2, 1, self.dtype, name="finer")(x)
             repeated = jnp.repeat(jnp.repeat(global_logits, stride, axis=2), stride, axis=3)
-            global_logits = repeated + depth_to_space(finer.astype(jnp.float32), side)
+            global_logits = smooth(repeated + depth_to_space(finer.astype(jnp.float32), side))
         return logits, global_logits
 
     def _logits_by_weights(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -129,12 +129,15 @@ class CoarseNetwork(nn.Module):
             finer = Conv(count * side**2, 1, self.dtype, name="finer").weights(x.shape[1])
             global_weights = jax.tree.map(jnp.add, global_weights, finer)
 
-        def logits_of(weights: Any, side: int) -> jax.Array:
+        def blocks_of(weights: Any) -> jax.Array:
             kernel, bias = weights
             out = convolve(x, kernel.astype(self.dtype)) + bias[:, None, None]
-            return depth_to_space(out.astype(self.dtype), side).astype(jnp.float32)
+            return out.astype(self.dtype)
 
-        return logits_of(weights, BLOCK), logits_of(global_weights, side)
+        logits = depth_to_space(blocks_of(weights), BLOCK)
+        to_pixels = smooth_blocks if stride > 1 else depth_to_space
+        global_logits = to_pixels(blocks_of(global_weights), side)
+        return logits.astype(jnp.float32), global_logits.astype(jnp.float32)
 
     def _features(self, image: jax.Array, blocks: jax.Array, train: bool) -> jax.Array:
         """Returns features of each block.

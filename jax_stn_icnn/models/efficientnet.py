@@ -1,7 +1,8 @@
 """EfficientNet-Lite0 without its classifier: the encoder that has weights trained on ImageNet.
 
 Tan and Le, EfficientNet (2019), in the variant for mobile devices that Google published in 2020:
-ReLU6, and no squeeze-and-excitation. Convolutions are padded as TensorFlow's SAME. Channels first.
+ReLU6, and no squeeze-and-excitation. Convolutions are padded as TensorFlow's SAME. Channels first;
+on a TPU the first features, few channels at many pixels, are BlockFeatures.
 """
 
 from typing import NamedTuple
@@ -11,8 +12,21 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from jax_stn_icnn.models.layers import Conv, ExistingParameters, batch_norm
+from jax_stn_icnn.models.layers import (
+    Conv,
+    ExistingParameters,
+    activate,
+    normalize,
+    num_channels,
+)
 from jax_stn_icnn.ops.depthwise import convolve_depthwise
+from jax_stn_icnn.ops.halving import (
+    convolve_depthwise_blocks,
+    convolve_depthwise_halved,
+    convolve_halved_into_blocks,
+)
+from jax_stn_icnn.ops.platform import current_implementations
+from jax_stn_icnn.ops.space_to_depth import BlockFeatures, Features, from_blocks
 from jax_stn_icnn.ops.strided import convolve_halved
 
 EPSILON = 1e-3  # of BatchNorm
@@ -74,11 +88,15 @@ class EfficientNetLite0(ExistingParameters, nn.Module):
         Returns:
             Channels first, (batch, channels, ceil(height / stride), ceil(width / stride)).
         """
-        x = ((image - MEAN) * SCALE).astype(self.dtype).transpose(0, 3, 1, 2)
+        image = ((image - MEAN) * SCALE).astype(self.dtype)
         kernel = self.param("stem", nn.initializers.lecun_normal(), (3, 3, 3, STEM))
-        x = convolve_halved(x, kernel.astype(self.dtype))
-        x = batch_norm(train, self.axis_name, self.dtype, "stem_norm", 1, EPSILON)(x)
-        x = relu6(x)
+        fits_blocks = not any(length % 4 for length in image.shape[1:3])
+        if current_implementations().space_to_depth and fits_blocks:
+            x = convolve_halved_into_blocks(image, kernel)
+        else:
+            x = convolve_halved(image.transpose(0, 3, 1, 2), kernel.astype(self.dtype))
+        x = normalize(x, train, self.axis_name, self.dtype, "stem_norm", EPSILON)
+        x = activate(x, relu6)
         features, count = [], 0
         for i, stage in enumerate(STAGES):
             for j in range(stage.blocks):
@@ -86,7 +104,8 @@ class EfficientNetLite0(ExistingParameters, nn.Module):
                 x = Block(form, self.axis_name, self.dtype, name=f"block_{count}")(x, train)
                 count += 1
             if i in LAST_AT_STRIDE:
-                features.append(x)
+                is_in_blocks = isinstance(x, BlockFeatures)
+                features.append(from_blocks(x).transpose(0, 3, 1, 2) if is_in_blocks else x)
         return tuple(features)
 
 
@@ -109,20 +128,29 @@ class Block(ExistingParameters, nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-        """Maps (batch, channels, height, width) to (batch, features, height / s, width / s)."""
+    def __call__(self, x: Features, train: bool) -> Features:
+        """Maps (batch, channels, height, width) to (batch, features, height / s, width / s).
 
-        def norm(name: str) -> nn.BatchNorm:
-            return batch_norm(train, self.axis_name, self.dtype, name, 1, EPSILON)
+        Blocks of 2 x 2 pixels are mapped to blocks, or with stride 2 to such an array.
+        """
 
-        form, y = self.form, x
+        def norm(y: Features, name: str) -> Features:
+            return normalize(y, train, self.axis_name, self.dtype, name, EPSILON)
+
+        form, y, channels = self.form, x, num_channels(x)
         if form.expansion > 1:
-            expand = Conv(form.expansion * x.shape[1], 1, self.dtype, False, name="expand")
-            y = relu6(norm("expand_norm")(expand(y)))
-        shape = form.kernel, form.kernel, y.shape[1]
-        kernel = self.param("depthwise", nn.initializers.lecun_normal((0, 1), ()), shape)
-        y = convolve_depthwise(y, kernel.astype(self.dtype), form.stride)
-        y = relu6(norm("depthwise_norm")(y))
+            expand = Conv(form.expansion * channels, 1, self.dtype, False, name="expand")
+            y = activate(norm(expand(y), "expand_norm"), relu6)
+        y = activate(norm(self._depthwise(y), "depthwise_norm"), relu6)
         project = Conv(form.features, 1, self.dtype, False, name="project")
-        y = norm("project_norm")(project(y))
-        return y + x if y.shape == x.shape else y
+        y = norm(project(y), "project_norm")
+        return y + x if form.stride == 1 and form.features == channels else y
+
+    def _depthwise(self, x: Features) -> Features:
+        shape = self.form.kernel, self.form.kernel, num_channels(x)
+        kernel = self.param("depthwise", nn.initializers.lecun_normal((0, 1), ()), shape)
+        if not isinstance(x, BlockFeatures):
+            return convolve_depthwise(x, kernel.astype(self.dtype), self.form.stride)
+        if self.form.stride == 1:
+            return convolve_depthwise_blocks(x, kernel)
+        return convolve_depthwise_halved(x, kernel)

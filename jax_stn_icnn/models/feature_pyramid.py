@@ -40,11 +40,13 @@ class FeaturePyramid(nn.Module):
             lateral = ConvNorm(
                 PYRAMID, lambda x: x, 1, self.axis_name, self.dtype, name=f"lateral_{i}"
             )(each, train)
-            total = lateral if total is None else lateral + _upsample(total)
+            total = lateral if total is None else _add_upsampled(lateral, total)
         smooth = ConvNorm(PYRAMID, nn.relu, 3, self.axis_name, self.dtype, name="smooth")
         return smooth(total, train)
 
 
-def _upsample(x: jax.Array) -> jax.Array:
-    """Returns an image twice as high and wide, each pixel repeated."""
-    return jnp.repeat(jnp.repeat(x, 2, axis=2), 2, axis=3)
+def _add_upsampled(x: jax.Array, below: jax.Array) -> jax.Array:
+    """Returns an image plus one of half the size, each pixel of which is repeated."""
+    batch, channels, height, width = below.shape
+    pairs = x.reshape(batch, channels, height, 2, width, 2)
+    return (pairs + below[:, :, :, None, :, None]).reshape(x.shape)

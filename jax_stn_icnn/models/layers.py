@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from flax import traverse_util
 from jax import lax
@@ -17,6 +16,9 @@ from jax_stn_icnn.ops.space_to_depth import BlockFeatures, Features, repeat_chan
 
 # Those of the original code. Its momentum of 0.1 weights the new value, Flax's the old one.
 MOMENTUM, EPSILON = 0.9, 1e-5
+
+# Collection of the kernels that were spread over blocks; see `models.prepared`.
+BLOCK_KERNELS = "block_kernels"
 
 Activation = Callable[[jax.Array], jax.Array]
 
@@ -81,7 +83,7 @@ class Conv(ExistingParameters, nn.Module):
         """
         if below is not None and current_implementations().compiles_quickly:
             x, below = jnp.concatenate([x, _upsample(below, x.shape[2:])], axis=1), None
-        channels = _channels(x) + (0 if below is None else _channels(below))
+        channels = num_channels(x) + (0 if below is None else num_channels(below))
         kernel, bias = self.weights(channels)
         if isinstance(x, BlockFeatures):
             return self._convolve_blocks(x, below, kernel, bias)
@@ -98,10 +100,19 @@ class Conv(ExistingParameters, nn.Module):
     def _convolve_blocks(
         self, x: BlockFeatures, below: BlockFeatures | None, kernel: jax.Array, bias
     ) -> BlockFeatures:
-        out = space_to_depth.convolve(x, kernel, below)
+        out = space_to_depth.convolve(x, kernel, below, self._keep)
         if bias is not None:
             out = out.of((out.blocks + repeat_channels(bias, out.block)).astype(self.dtype))
         return zero_padding(out)
+
+    def _keep(self, make: Callable[[], jax.Array]) -> jax.Array:
+        """Returns the block kernel: a variable if the variables were prepared for parsing."""
+        if self.has_variable(BLOCK_KERNELS, "kernel"):
+            return self.get_variable(BLOCK_KERNELS, "kernel")
+        made = make()
+        if self.is_mutable_collection(BLOCK_KERNELS) and not self.is_initializing():
+            self.put_variable(BLOCK_KERNELS, "kernel", made)
+        return made
 
 
 def _upsample(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
@@ -109,7 +120,8 @@ def _upsample(x: jax.Array, size: tuple[int, ...]) -> jax.Array:
     return x.repeat(2, axis=2).repeat(2, axis=3)[:, :, : size[0], : size[1]]
 
 
-def _channels(x: Features) -> int:
+def num_channels(x: Features) -> int:
+    """Returns the number of channels of channels-first images or of blocks."""
     return x.channels if isinstance(x, BlockFeatures) else x.shape[1]
 
 
@@ -145,14 +157,14 @@ class ConvNorm(nn.Module):
         """
         is_folded = not (self.is_initializing() or self.has_variable("params", "norm"))
         x = Conv(self.features, self.kernel_size, self.dtype, name="conv")(x, below)
-        if is_folded:
-            return self.activation(x)
-        if isinstance(x, BlockFeatures):
-            x = BlockBatchNorm(train, self.axis_name, self.dtype, name="norm")(x)
-            # The activation preserves the zeros that pad the blocks.
-            return x.of(self.activation(x.blocks))
-        x = batch_norm(train, self.axis_name, self.dtype, "norm", axis=1)(x)
-        return self.activation(x)
+        if not is_folded:
+            x = normalize(x, train, self.axis_name, self.dtype, "norm")
+        return activate(x, self.activation)
+
+
+def activate(x: Features, activation: Activation) -> Features:
+    """Returns features with an activation that maps zero to zero."""
+    return x.of(activation(x.blocks)) if isinstance(x, BlockFeatures) else activation(x)
 
 
 def fold_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +173,7 @@ def fold_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
     The program of the networks then has a tenth fewer operations.
 
     Args:
-        variables: `{"params": ..., "batch_stats": ...}` of any module, NumPy arrays.
+        variables: `{"params": ..., "batch_stats": ...}` of any module, arrays of NumPy or JAX.
     """
     params = traverse_util.flatten_dict(dict(variables["params"]))
     statistics = traverse_util.flatten_dict(dict(variables.get("batch_stats", {})))
@@ -170,7 +182,7 @@ def fold_norms(variables: Mapping[str, Any]) -> dict[str, Any]:
         if (conv, name) != ("conv", "kernel") or (*norm, "mean") not in statistics:
             continue
         mean, var = (statistics.pop((*norm, key)) for key in ("mean", "var"))
-        factor = params.pop((*norm, "scale")) / np.sqrt(var + EPSILON)
+        factor = params.pop((*norm, "scale")) / (var + EPSILON) ** 0.5
         kernel, bias = (*path, "conv", "kernel"), (*path, "conv", "bias")
         params[kernel] = params[kernel] * factor
         params[bias] = (params[bias] - mean) * factor + params.pop((*norm, "bias"))
@@ -209,6 +221,29 @@ def batch_norm(
     )
 
 
+def normalize(
+    x: Features,
+    train: bool,
+    axis_name: str | None,
+    dtype: jnp.dtype,
+    name: str,
+    epsilon: float = EPSILON,
+) -> Features:
+    """Returns features after BatchNorm; for use within a compact module.
+
+    Args:
+        x: (batch, channels, height, width), or blocks.
+        train: As for `batch_norm`.
+        axis_name: As for `batch_norm`.
+        dtype: As for `batch_norm`.
+        name: The module's name.
+        epsilon: Added to the variance.
+    """
+    if isinstance(x, BlockFeatures):
+        return BlockBatchNorm(train, axis_name, dtype, epsilon, name=name)(x)
+    return batch_norm(train, axis_name, dtype, name, 1, epsilon)(x)
+
+
 class BlockBatchNorm(ExistingParameters, nn.Module):
     """BatchNorm of BlockFeatures; parameters and statistics are those of `nn.BatchNorm`.
 
@@ -216,11 +251,13 @@ class BlockBatchNorm(ExistingParameters, nn.Module):
         train: Whether it uses, and records, the statistics of this batch.
         axis_name: Name of a mapped axis over which batch statistics are averaged.
         dtype: Type of the computation; parameters and statistics are float32.
+        epsilon: Added to the variance.
     """
 
     train: bool
     axis_name: str | None
     dtype: jnp.dtype
+    epsilon: float = EPSILON
 
     @nn.compact
     def __call__(self, x: BlockFeatures) -> BlockFeatures:
@@ -236,7 +273,7 @@ class BlockBatchNorm(ExistingParameters, nn.Module):
             if not self.is_initializing():
                 for running, now in ((running_mean, mean), (running_var, var)):
                     running.value = MOMENTUM * running.value + (1 - MOMENTUM) * now
-        factor = scale * lax.rsqrt(var + EPSILON)
+        factor = scale * lax.rsqrt(var + self.epsilon)
         mean, factor, bias = (repeat_channels(each, x.block) for each in (mean, factor, bias))
         return zero_padding(x.of(((x.blocks - mean) * factor + bias).astype(self.dtype)))
 

@@ -32,6 +32,7 @@ from jax_stn_icnn.models.localizer import LOCALIZERS, centroid_theta, localizer_
 from jax_stn_icnn.models.outlining import outlined
 from jax_stn_icnn.models.unet import UNet
 from jax_stn_icnn.models.wide import blend
+from jax_stn_icnn.ops.platform import current_implementations
 
 # Those of the full face.
 COARSE_NETWORKS: dict[str, type[CoarseNetwork]] = {"unet": UNet, ENCODER: EncoderNetwork}
@@ -130,6 +131,9 @@ class STNiCNN(nn.Module):
                 background is the only global class.
         """
         frame = ops.to_float(frame)
+        if not train and current_implementations().space_to_depth:
+            # A TPU samples by products, which take several times as long in float32.
+            frame = frame.astype(self.config.dtype)
         image = ops.coarse_image(frame, region, self.config.coarse_image_size)
         wide_probs = None
         if wide_frame is None:
@@ -141,11 +145,13 @@ class STNiCNN(nn.Module):
                     "besides background"
                 )
             check_shape("wide_frame", wide_frame, image.shape)
-            # One call, so that the coarse network is compiled once.
-            images = jnp.concatenate([image, ops.to_float(wide_frame).astype(image.dtype)])
-            both = self.coarse_stage(images, train=train)
+            # One call, so that the coarse network is compiled once. Each frame is followed by its
+            # wide frame: otherwise a batch sharded over devices would have to be exchanged.
+            images = jnp.stack([image, ops.to_float(wide_frame).astype(image.dtype)], axis=1)
+            both = self.coarse_stage(images.reshape(-1, *image.shape[1:]), train=train)
             coarse, wide = (
-                jax.tree.map(lambda x, i=i: x.reshape(2, -1, *x.shape[1:])[i], both) for i in (0, 1)
+                jax.tree.map(lambda x, i=i: x.reshape(-1, 2, *x.shape[1:])[:, i], both)
+                for i in (0, 1)
             )
             wide_probs = _channels_first_softmax(wide.global_logits)
         coarse_probs = nn.softmax(coarse.logits)
@@ -350,22 +356,31 @@ class STNiCNN(nn.Module):
         Raises:
             ValueError: Shapes do not match.
         """
+        anatomy = self.config.anatomy
+        on_tpu = current_implementations().space_to_depth
+
+        def narrow(probs: jax.Array) -> jax.Array:
+            # As for the frame in `__call__`.
+            return probs.astype(self.config.dtype) if on_tpu else probs
+
         global_probs = None
         if global_logits is not None:
-            # Before they are enlarged, since the frame has several times as many pixels. A function
-            # of its own: on a CPU, XLA would fuse it with the enlargement and repeat it there.
-            probs = not_inlined(functools.partial(_global_probs, frame_size=frame_size))
-            global_probs = _in_frame(probs(global_logits, wide_probs), frame_size, region)
-        scores = [nn.softmax(logits) for logits in fine_logits]
-        return ops.paste(
-            scores, theta, frame_size, self.config.anatomy, global_probs, axis_aligned=True
-        )
 
+            def blended(logits: jax.Array, wide_probs: jax.Array | None) -> jax.Array:
+                # Softmax first, since the frame has several times as many pixels.
+                probs = narrow(_channels_first_softmax(logits))
+                return probs if wide_probs is None else blend(probs, narrow(wide_probs), frame_size)
 
-def _global_probs(logits: jax.Array, wide_probs: jax.Array | None, frame_size: Size) -> jax.Array:
-    """Returns the probabilities of the global classes, blended with those of the wide frame."""
-    probs = _channels_first_softmax(logits)
-    return probs if wide_probs is None else blend(probs, wide_probs, frame_size)
+            # A function of its own: on a CPU, XLA would fuse it with the enlargement and repeat it
+            # for each pixel of the frame.
+            global_probs = not_inlined(blended)(global_logits, wide_probs)
+            if on_tpu:
+                global_probs = ops.with_part_classes(
+                    global_probs, anatomy.global_ids, anatomy.num_classes
+                )
+            global_probs = _in_frame(global_probs, frame_size, region)
+        scores = [narrow(nn.softmax(logits)) for logits in fine_logits]
+        return ops.paste(scores, theta, frame_size, anatomy, global_probs, axis_aligned=True)
 
 
 def _channels_first_softmax(logits: jax.Array) -> jax.Array:
@@ -373,7 +388,11 @@ def _channels_first_softmax(logits: jax.Array) -> jax.Array:
     planes = [logits[:, i] for i in range(logits.shape[1])]
     highest = jax.lax.stop_gradient(functools.reduce(jnp.maximum, planes))
     planes = [jnp.exp(plane - highest) for plane in planes]
-    return jnp.stack(planes, axis=1) / functools.reduce(jnp.add, planes)[:, None]
+    total = functools.reduce(jnp.add, planes)
+    if current_implementations().space_to_depth:
+        # A TPU computes exponentials twice in less time than it stacks planes.
+        return jnp.exp(logits - (highest + jnp.log(total))[:, None])
+    return jnp.stack(planes, axis=1) / total[:, None]
 
 
 def _in_frame(probs: jax.Array, frame_size: Size, region: jax.Array | None) -> jax.Array:
@@ -416,7 +435,7 @@ def init_variables(model: STNiCNN, seed: int) -> dict[str, Any]:
 
     @jax.jit
     def init(seed: jax.Array) -> dict[str, Any]:
-        return dict(model.init(jax.random.key(seed), method=_call_every_network))
+        return dict(model.init(jax.random.key(seed), method=call_every_network))
 
     program = cached_program(
         "initial variables",
@@ -458,7 +477,7 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
         return _known_shapes[model]
 
     def shapes() -> dict[str, Any]:
-        init = functools.partial(model.init, method=_call_every_network)
+        init = functools.partial(model.init, method=call_every_network)
         found = traverse_util.flatten_dict(dict(jax.eval_shape(init, jax.random.key(0))), sep="/")
         return {name: [leaf.shape, leaf.dtype.name] for name, leaf in found.items()}
 
@@ -468,7 +487,7 @@ def variable_shapes(model: STNiCNN) -> dict[str, Any]:
     return _known_shapes[model]
 
 
-def _call_every_network(model: STNiCNN) -> None:
+def call_every_network(model: STNiCNN) -> None:
     """Calls the networks on inputs of the right shapes, without sampling and merging."""
     config = model.config
     coarse = model.coarse_stage(jnp.zeros((1, *config.coarse_image_size, 3)))

@@ -14,6 +14,8 @@ import numpy as np
 
 from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size
+from jax_stn_icnn.ops import matmul
+from jax_stn_icnn.ops.platform import current_implementations
 from jax_stn_icnn.wide_frame import WIDE_DOWN, WIDE_SIDE
 
 BORDER = 0.12  # width of the transition along the frame's edges, as a share of the frame's side
@@ -36,11 +38,17 @@ def blend(global_probs: jax.Array, wide_probs: jax.Array, frame_size: Size) -> j
     check_shape("global_probs", global_probs, ("batch", "classes", "height", "width"))
     check_shape("wide_probs", wide_probs, (*global_probs.shape[:2], "rows", "columns"))
     size = global_probs.shape[2:]
-    sampled = wide_probs
-    for axis, down in ((2, WIDE_DOWN), (3, 0.0)):
-        positions = _positions(size[axis - 2], frame_size[axis - 2], wide_probs.shape[axis], down)
-        sampled = _sample(sampled, positions, axis)
-    weight = _weight(size)
+    rows, columns = (
+        _positions(*sides, down)
+        for *sides, down in zip(
+            size, frame_size, wide_probs.shape[2:], (WIDE_DOWN, 0.0), strict=True
+        )
+    )
+    if current_implementations().space_to_depth:
+        sampled = matmul.resample(wide_probs, rows, columns)
+    else:
+        sampled = _sample(_sample(wide_probs, rows, axis=2), columns, axis=3)
+    weight = jnp.asarray(_weight(size), global_probs.dtype)
     return global_probs * (1 - weight) + sampled * weight
 
 

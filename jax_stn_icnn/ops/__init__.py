@@ -13,6 +13,7 @@ from jax_stn_icnn.ops.crop import (
     crop_parts,
 )
 from jax_stn_icnn.ops.paste import paste
+from jax_stn_icnn.ops.paste_matmul import with_part_classes
 from jax_stn_icnn.ops.resize import (
     coarse_image,
     coarse_labels,
@@ -36,4 +37,5 @@ __all__ = [
     "take_labels",
     "to_float",
     "upsample_bilinear",
+    "with_part_classes",
 ]

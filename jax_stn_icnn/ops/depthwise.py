@@ -1,8 +1,8 @@
 """Depthwise convolution of channels-first images: each channel with a kernel of its own.
 
-Arrays are (batch, channels, height, width). Accelerators use XLA's grouped convolution, which on a
-CPU takes ten to fifty times as long as the sum over the kernel's taps of the shifted image times
-the tap.
+Arrays are (batch, channels, height, width). GPUs use XLA's grouped convolution, which on a CPU
+takes ten to fifty times as long as the sum over the kernel's taps of the shifted image times the
+tap. A TPU fuses that sum with the convolution that follows.
 """
 
 import functools
@@ -59,7 +59,9 @@ def _backward(
     stride: int, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    if current_implementations().depthwise == "shifts":
+    implementations = current_implementations()
+    # The gradients below are for CPUs, one image at a time.
+    if implementations.depthwise == "shifts" and not implementations.space_to_depth:
         of_image = _image_gradient(gradient, kernel, tuple(x.shape[2:]), stride)
         return of_image, _kernel_gradient(x, gradient, kernel, stride)
     return jax.vjp(lambda x, kernel: _by_xla(x, kernel, stride), x, kernel)[1](gradient)
@@ -90,11 +92,14 @@ def _shifts(x: jax.Array, side: int, stride: int) -> Iterator[tuple[int, int, ja
     """Yields each tap's row and column, and the pixels that it is multiplied by."""
     sizes = x.shape[-2:]
     padding = [same_padding(length, side, stride) for length in sizes]
-    padded = jnp.pad(_as_float32(x), [(0, 0)] * (x.ndim - 2) + padding)
+    # A CPU converts each number once; a TPU would copy the image in float32.
+    image = x if current_implementations().space_to_depth else _as_float32(x)
+    padded = jnp.pad(image, [(0, 0)] * (x.ndim - 2) + padding)
     rows, columns = ((-(-length // stride) - 1) * stride + 1 for length in sizes)
     for i in range(side):
         for j in range(side):
-            yield i, j, padded[..., i : i + rows : stride, j : j + columns : stride]
+            shifted = padded[..., i : i + rows : stride, j : j + columns : stride]
+            yield i, j, _as_float32(shifted)
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

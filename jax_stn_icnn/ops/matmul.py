@@ -8,6 +8,7 @@ neighbours, whose matrices hold ones and zeros.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_stn_icnn.geometry import Size
 from jax_stn_icnn.ops.grid import (
@@ -57,6 +58,24 @@ def take(image: jax.Array, rows: jax.Array, columns: jax.Array) -> jax.Array:
     return _between(down, image.astype(dtype), across).astype(image.dtype)
 
 
+def resample(image: jax.Array, rows: np.ndarray, columns: np.ndarray) -> jax.Array:
+    """Returns images sampled bilinearly, all at the same positions.
+
+    Args:
+        image: Floats, channels first, (batch, C, H, W).
+        rows: Positions in pixels within the image, (h,).
+        columns: Likewise, (w,).
+
+    Returns:
+        (batch, C, h, w) of the image's type.
+    """
+    down, across = (
+        jnp.asarray(np.maximum(1 - np.abs(at[:, None] - np.arange(length)), 0), image.dtype)
+        for at, length in zip((rows, columns), image.shape[2:], strict=True)
+    )
+    return jnp.einsum("yh,bchw,xw->bcyx", down, image, across, precision=EXACT)
+
+
 def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
     """Returns all patches of one image, sampled bilinearly.
 
@@ -70,8 +89,11 @@ def bilinear(image: jax.Array, theta: jax.Array, size: Size) -> jax.Array:
         Patches (patches, h, w, C) of the image's type.
     """
     x, y = _axis_neighbours(image, theta, size)
-    down, across = _matrix(y, y.weights, image.shape[0]), _matrix(x, x.weights, image.shape[1])
-    return _between(down, image, across).astype(image.dtype)
+    down, across = (
+        _matrix(axis, axis.weights, length).astype(image.dtype)
+        for axis, length in zip((y, x), image.shape, strict=False)
+    )
+    return _between(down, image, across)
 
 
 def bilinear_gradients(

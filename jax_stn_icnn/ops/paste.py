@@ -13,6 +13,7 @@ from jax_stn_icnn.checks import check_shape
 from jax_stn_icnn.geometry import Size, invert_theta, unit_to_pixel
 from jax_stn_icnn.ops import gather, matmul
 from jax_stn_icnn.ops.grid import affine, coordinate_type, unit_axes
+from jax_stn_icnn.ops.paste_matmul import paste_by_matmul, with_part_classes
 from jax_stn_icnn.ops.platform import current_implementations
 
 Scores = tuple[jax.Array, ...]
@@ -42,7 +43,8 @@ def paste(
         frame_size: (height, width) of the frame.
         anatomy: The classes and parts.
         global_probs: Probabilities of the global classes, in the order of `anatomy.global_ids`,
-            (batch, *frame_size, global classes); required unless background is the only one.
+            (batch, *frame_size, global classes), or on a TPU those of all classes, zero for part
+            classes, which are merged faster; required unless background is the only one.
         axis_aligned: Whether no window is rotated or sheared, as the localizers' are. A TPU pastes
             such windows faster; off-diagonal entries of theta then count as zero.
 
@@ -58,13 +60,22 @@ def paste(
     for part, part_scores in zip(anatomy.parts, scores, strict=True):
         num_labels = anatomy.networks[part.network]
         check_shape(f"scores of {part.name}", part_scores, ("batch", "h", "w", num_labels))
-    num_global = len(anatomy.global_ids)
+    num_global, in_class_order = len(anatomy.global_ids), False
+    on_tpu = axis_aligned and current_implementations().space_to_depth
     if global_probs is not None:
-        check_shape("global_probs", global_probs, (theta.shape[0], *frame_size, num_global))
+        in_class_order = on_tpu and global_probs.shape[-1] == anatomy.num_classes
+        num_probs = anatomy.num_classes if in_class_order else num_global
+        check_shape("global_probs", global_probs, (theta.shape[0], *frame_size, num_probs))
     elif num_global > 1:
         raise ValueError(
             f"global_probs is missing: the anatomy {anatomy.name!r} has {num_global} global classes"
         )
+    if on_tpu:
+        of_all = None if global_probs is None else jnp.moveaxis(global_probs, -1, 1)
+        if of_all is not None and not in_class_order:
+            of_all = with_part_classes(of_all, anatomy.global_ids, anatomy.num_classes)
+        planes = paste_by_matmul(tuple(scores), theta, tuple(frame_size), anatomy, of_all)
+        return jnp.moveaxis(planes, 1, -1)
     pasted = _paste(tuple(scores), theta, tuple(frame_size), axis_aligned)
     planes = _in_order_of_classes(pasted, global_probs, anatomy)
     return jnp.moveaxis(planes, 1, -1)

@@ -1,10 +1,10 @@
 """The implementations that operations use on each platform, chosen while a program is traced.
 
 Several operations have more than one implementation, and all of them return the same values: CPUs
-and GPUs gather pixels, where a TPU multiplies matrices; a CPU convolves by matrix products, and
-depthwise by sums of shifted products, where accelerators use XLA's convolution; a TPU computes on
-space-to-depth features. The choice depends on the platform alone and is made here, before tracing,
-so that a program contains one implementation.
+and GPUs gather pixels, where a TPU multiplies matrices; a CPU convolves by matrix products, where
+accelerators use XLA's convolution; CPUs and TPUs convolve depthwise by sums of shifted products; a
+TPU computes on space-to-depth features. The choice depends on the platform alone and is made here,
+before tracing, so that a program contains one implementation.
 """
 
 import contextlib
@@ -20,7 +20,8 @@ class Implementations(NamedTuple):
         sampling: `gather` or `matmul`; axis-aligned windows only, others are always gathered.
         convolution: `matmul` or `xla`.
         depthwise: `shifts` or `xla`.
-        space_to_depth: Whether networks compute on space-to-depth features.
+        space_to_depth: Whether networks compute on space-to-depth features, and products move
+            pixels and classes, as on a TPU, which copies slowly.
         compiles_quickly: Whether networks consist of few operations, which are compiled fast, but
             compute more.
     """
@@ -35,7 +36,7 @@ class Implementations(NamedTuple):
 IMPLEMENTATIONS = {
     "cpu": Implementations("gather", "matmul", "shifts", False),
     "gpu": Implementations("gather", "xla", "xla", False),
-    "tpu": Implementations("matmul", "xla", "xla", True),
+    "tpu": Implementations("matmul", "xla", "shifts", True),
     # For programs that run a few times, until those for `cpu` are compiled.
     "cpu_quick": Implementations("gather", "xla", "shifts", False, compiles_quickly=True),
     # ONNX runtimes have neither fast gathers nor cheap loops.

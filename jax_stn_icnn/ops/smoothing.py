@@ -7,8 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_stn_icnn.ops.platform import current_implementations
-
 KERNEL = np.array((1, 2, 1)) / 4  # binomial
 
 
@@ -25,10 +23,6 @@ def smooth(x: jax.Array) -> jax.Array:
     Returns:
         The same shape.
     """
-    if current_implementations().space_to_depth:
-        # A TPU shifts pixels within a row slowly.
-        down, across = (jnp.asarray(_smoothing_matrix(n), x.dtype) for n in x.shape[2:])
-        return jnp.einsum("yh,bchw,xw->bcyx", down, x, across, precision="highest")
     reach = len(KERNEL) // 2
     for axis in (2, 3):
         size = x.shape[axis]
@@ -37,6 +31,26 @@ def smooth(x: jax.Array) -> jax.Array:
         shifted = [lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(len(KERNEL))]
         x = functools.reduce(jnp.add, (float(w) * s for w, s in zip(KERNEL, shifted, strict=True)))
     return x
+
+
+def smooth_blocks(features: jax.Array, side: int) -> jax.Array:
+    """Returns `smooth(depth_to_space(features, side))` as two products.
+
+    A TPU shifts pixels within a row slowly.
+
+    Args:
+        features: As for `depth_to_space`.
+        side: As for `depth_to_space`.
+
+    Returns:
+        (batch, C, h * side, w * side).
+    """
+    batch, channels, *sizes = features.shape
+    blocks = features.reshape(batch, side, side, channels // side**2, *sizes)
+    down, across = (
+        jnp.asarray(_smoothing_matrix(n * side).reshape(-1, n, side), features.dtype) for n in sizes
+    )
+    return jnp.einsum("bpqchw,xwq,yhp->bcyx", blocks, across, down, precision="highest")
 
 
 def _smoothing_matrix(size: int) -> np.ndarray:

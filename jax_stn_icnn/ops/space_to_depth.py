@@ -12,7 +12,7 @@ column within the block, channel; `BlockFeatures` by channel, row, column.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax
@@ -131,8 +131,16 @@ def _pixels(x: BlockFeatures, axis: int) -> jax.Array:
     return first[(..., *[None] * (2 - axis))] + within
 
 
+def compute(make: Callable[[], jax.Array]) -> jax.Array:
+    """Returns what a function returns."""
+    return make()
+
+
 def convolve(
-    x: BlockFeatures, kernel: jax.Array, below: BlockFeatures | None = None
+    x: BlockFeatures,
+    kernel: jax.Array,
+    below: BlockFeatures | None = None,
+    keep: Callable[[Callable[[], jax.Array]], jax.Array] = compute,
 ) -> BlockFeatures:
     """Returns the convolution with stride 1 and zero padding.
 
@@ -144,6 +152,8 @@ def convolve(
         kernel: (k, k, inputs, outputs), k odd; float32.
         below: Features of half the size, if any, which are upsampled by two (nearest) and
             concatenated to `x`. Their blocks are half as high and wide, or as high and wide.
+        keep: Given the function that computes the block kernel, returns its result, or that of an
+            earlier call with the same kernel and the same shapes.
 
     Returns:
         The features, in the type of `x`. Values that pad the blocks are undefined.
@@ -154,20 +164,28 @@ def convolve(
         start = -around if x.start == 0 else 0
     own, of_below = jnp.split(kernel, [x.channels], axis=2)
     first = start - x.start - around
-    blocks, kernels = [x.blocks], [_block_kernel(own, x.block, x.block, first)]
+    blocks, inner = [x.blocks], [x.block]
     if below is not None:
         assert x.start == below.start == 0
         below = _with_blocks_as(below, x)
         blocks.append(below.blocks)
-        kernels.append(_block_kernel(of_below, x.block, below.block, first))
-    padding = []
+        inner.append(below.block)
+
+    def make() -> jax.Array:
+        kernels = [
+            _block_kernel(each, x.block, side, first)
+            for each, side in zip((own, of_below), inner, strict=False)
+        ]
+        return jnp.concatenate(kernels, axis=2).astype(x.blocks.dtype)
+
+    block_kernel, padding = keep(make), []
     for axis, side in enumerate(x.block):
         in_front, count = -(first // side), -(-(x.size[axis] - start) // side)
-        seen = count + kernels[0].shape[axis] - 1
+        seen = count + block_kernel.shape[axis] - 1
         padding.append((in_front, seen - in_front - x.blocks.shape[1 + axis]))
     out = lax.conv_general_dilated(
         jnp.concatenate(blocks, axis=3),
-        jnp.concatenate(kernels, axis=2).astype(x.blocks.dtype),
+        block_kernel,
         (1, 1),
         padding,
         dimension_numbers=DIMENSIONS,
