@@ -91,6 +91,7 @@ class EfficientNetLite0(ExistingParameters, nn.Module):
         image = ((image - MEAN) * SCALE).astype(self.dtype)
         kernel = self.param("stem", nn.initializers.lecun_normal(), (3, 3, 3, STEM))
         fits_blocks = not any(length % 4 for length in image.shape[1:3])
+        x: Features
         if current_implementations().space_to_depth and fits_blocks:
             x = convolve_halved_into_blocks(image, kernel)
         else:

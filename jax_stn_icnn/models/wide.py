@@ -38,11 +38,10 @@ def blend(global_probs: jax.Array, wide_probs: jax.Array, frame_size: Size) -> j
     check_shape("global_probs", global_probs, ("batch", "classes", "height", "width"))
     check_shape("wide_probs", wide_probs, (*global_probs.shape[:2], "rows", "columns"))
     size = global_probs.shape[2:]
+    wide_size = wide_probs.shape[2:]
     rows, columns = (
-        _positions(*sides, down)
-        for *sides, down in zip(
-            size, frame_size, wide_probs.shape[2:], (WIDE_DOWN, 0.0), strict=True
-        )
+        _positions(size[axis], frame_size[axis], wide_size[axis], down)
+        for axis, down in enumerate((WIDE_DOWN, 0.0))
     )
     if current_implementations().space_to_depth:
         sampled = matmul.resample(wide_probs, rows, columns)
