@@ -8,6 +8,7 @@ The photo is photo.jpg, NASA's portrait of Eileen Collins; the group is that of 
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from make_group import photo as draw_group
@@ -32,24 +33,32 @@ def main() -> None:
     photo = np.asarray(Image.open(DOCS / "photo.jpg"))
     parse = FaceParser.load(args.ckpt)(photo)
     square = FaceParser.load(args.ckpt, wide=False)(photo)
-    _save_grid(args.out / "results.jpg", _results(parse, square))
+    nine = FaceParser.load("nine")(photo)
+    _save_grid(args.out / "results.jpg", _results(parse, square, nine))
     _save_grid(args.out / "selection.jpg", _selections(args.ckpt, draw_group()))
 
 
-def _results(parse: PhotoResult, square: PhotoResult) -> dict[str, np.ndarray]:
+def _results(parse: PhotoResult, square: PhotoResult, nine: PhotoResult) -> dict[str, np.ndarray]:
     """Returns what a parse returns, by the expression that returns it."""
     image, mask, _ = parse.crop(0, "person")
+    hair = parse.anatomy.classes.index("hair")
     return {
         "parse.image": parse.image,
         "parse.overlay(legend=True)": parse.overlay(legend=True),
-        "wide=False": square.overlay(),
+        "parse.overlay(alpha=1)": parse.overlay(alpha=1.0),
+        "load(wide=False)": square.overlay(),
+        'load("nine")\n--ckpt nine': nine.overlay(),
         "parse.labels_image()\nphoto.jpg.labels.png": np.asarray(
             parse.labels_image().convert("RGB")
         ),
         'parse.mask("hair")\n--masks hair': _gray(parse.mask("hair")),
+        'parse.labels_as("celebamask_hq")\n--ids celebamask_hq': _coloured(
+            parse.labels_as("celebamask_hq")
+        ),
         'parse.mask("lips", "eyes")': _gray(parse.mask("lips", "eyes")),
         'parse.mask("head")\n--masks head': _gray(parse.mask("head")),
         'parse.soft_mask("hair")\n--masks hair --soft': _gray(parse.soft_mask("hair")),
+        "face.scores(), of hair": _gray(parse.faces[0].scores()[..., hair]),
         "parse.cutout()\n--cutout": _on_squares(parse.cutout()),
         'parse.cutout("head")': _on_squares(parse.cutout("head")),
         'parse.crop(0, "person")': np.where(mask[..., None], image, image // 4),
@@ -76,18 +85,34 @@ def _selections(ckpt: str | None, group: np.ndarray) -> dict[str, np.ndarray]:
         "max_faces=3\n--max-faces 3": _with_faces(parser(group, max_faces=3)),
         "largest=True\n--largest": _with_faces(parser(group, largest=True)),
         f"boxes=[{box}]": _with_faces(parser(group, boxes=[box])),
+        "landmarks=[...]": _with_faces(parser(group, landmarks=[everyone.faces[0].landmarks])),
+        'load(detector="cascade")\n--detector cascade': _with_faces(
+            FaceParser.load(ckpt, detector="cascade")(group)
+        ),
+        "load(detector=centered_face)": _with_faces(
+            FaceParser.load(ckpt, detector=_centered_face)(group)
+        ),
+        "load(wide=False)": _with_faces(FaceParser.load(ckpt, wide=False)(group)),
         "detect=False\n--no-detect": _with_faces(parser(group, detect=False)),
     }
+
+
+def _centered_face(photo: np.ndarray) -> np.ndarray:
+    """Returns one box in the middle, as the detector of the page "Photos" does."""
+    height, width = photo.shape[:2]
+    return np.array([[0.25 * width, 0.2 * height, 0.75 * width, 0.8 * height]])
 
 
 def _with_faces(parse: PhotoResult) -> np.ndarray:
     """Returns the overlay with the box, the score and the landmarks of each face."""
     picture = Image.fromarray(parse.overlay())
     pen = ImageDraw.Draw(picture)
+    text: dict[str, Any] = {"font_size": 26, "stroke_width": 3, "stroke_fill": "white"}
     for face in parse.faces:
         pen.rectangle([float(value) for value in face.box], outline=RED, width=4)
         if face.score is not None:
-            pen.text((face.box[0] + 6, face.box[1] + 4), f"{face.score:.2f}", RED, font_size=26)
+            place = face.box[0] + 6, face.box[1] + 4
+            pen.text(place, f"{face.score:.2f}", RED, **text)
         if face.landmarks is not None:
             for x, y in face.landmarks:
                 pen.ellipse([x - 5, y - 5, x + 5, y + 5], fill=RED)
@@ -116,6 +141,11 @@ def _gray(mask: np.ndarray) -> np.ndarray:
     return np.dstack([np.rint(mask * 255.0).astype(np.uint8)] * 3)
 
 
+def _coloured(ids: np.ndarray) -> np.ndarray:
+    """Returns class ids as an image, each in a colour of its own."""
+    return np.rint(plt.get_cmap("tab20")(ids)[..., :3] * 255).astype(np.uint8)
+
+
 def _on_squares(cutout: np.ndarray) -> np.ndarray:
     """Returns a cut-out on gray and white squares, uint8 (height, width, 3)."""
     rows, columns = np.indices(cutout.shape[:2]) // SQUARE
@@ -131,10 +161,11 @@ def _save_grid(path: Path, panels: Mapping[str, np.ndarray]) -> None:
     figure, axes = plt.subplots(
         rows, COLUMNS, figsize=(12, rows * (3 * height / width + 0.5)), layout="constrained"
     )
-    for axis, (title, image) in zip(axes.flat, panels.items(), strict=True):
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (title, image) in zip(axes.flat, panels.items(), strict=False):
         axis.imshow(image)
         axis.set_title(title, fontsize=9, family="monospace")
-        axis.axis("off")
     figure.savefig(path, dpi=110, pil_kwargs={"quality": 85})
     plt.close(figure)
 
