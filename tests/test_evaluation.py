@@ -47,7 +47,7 @@ class PixelLocalizer(nn.Module):
 
 class PixelFine(nn.Module):
     @nn.compact
-    def __call__(self, patches, train):
+    def __call__(self, patches, train, contexts):
         return tuple(
             PixelNetwork(BROWS.networks[part.network])(patch, train)
             for part, patch in zip(BROWS.parts, patches, strict=True)
