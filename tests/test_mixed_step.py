@@ -51,7 +51,7 @@ def test_fine_networks_learn_only_from_examples_with_parts():
     with_parts = {name: array[HAS_PARTS] for name, array in batch.items()}
     found, expected = terms_of(batch, keys), terms_of(with_parts, keys[HAS_PARTS])
     np.testing.assert_allclose(found["fine"].mean, expected["fine"].mean, rtol=1e-5)
-    assert (found["fine"].size, found["coarse"].size) == (2, 4)
+    assert (found["fine"].size, found["coarse"].size) == (4, 4)
     assert abs(found["coarse"].mean - expected["coarse"].mean) > 1e-3
 
 

@@ -37,6 +37,7 @@ def outlined_loss(
 
     No residuals cross the border of that function, as those of `outlined` would, and they are freed
     before the next loss is computed. `compilation.inlining.prevent_inlining` applies to it, too.
+    On several devices that share statistics, later factors of the loss must be the same on all.
 
     Args:
         loss: Function of the module and two trees of arrays; returns a scalar.

@@ -136,8 +136,6 @@ def _fine_terms(
 ) -> dict[str, Term]:
     """Returns the terms of the fine networks, and of distillation if there is a teacher."""
     part_loss, targets = _part_losses(model, theta, inputs, stage, consensus_share)
-    if inputs.has_parts is not None:
-        examples = jnp.sum(inputs.has_parts, dtype=jnp.float32)
     trained = "fine" in stage.learning_rates
     given = inputs.frame, theta
     if trained and ema_variables is None:
@@ -215,11 +213,13 @@ class PartTarget(NamedTuple):
         labels: Labels of its patches, (batch, height, width).
         consensus_share: Factor of the weight of the consensus loss.
         has_parts: Whether each example has labels of parts, (batch,); None if all have.
+        num_with_parts: Number of those that have, the mean over the devices.
     """
 
     labels: jax.Array
     consensus_share: jax.Array | float
     has_parts: jax.Array | None
+    num_with_parts: jax.Array | None
 
 
 def _part_losses(
@@ -235,9 +235,14 @@ def _part_losses(
     labels = ops.crop_part_labels(
         inputs.labels, theta, model.config.patch_sizes, anatomy, sets, axis_aligned=True
     )
-    share, has_parts = consensus_share, inputs.has_parts
+    num_with_parts = None
+    if inputs.has_parts is not None:
+        num_with_parts = jnp.sum(inputs.has_parts, dtype=jnp.float32)
+        if model.axis_name is not None:
+            num_with_parts = jax.lax.pmean(num_with_parts, model.axis_name)
     part_loss = partial(_part_loss, stage=stage, label_sets=sets)
-    return part_loss, [PartTarget(own, share, has_parts) for own in labels]
+    others = consensus_share, inputs.has_parts, num_with_parts
+    return part_loss, [PartTarget(own, *others) for own in labels]
 
 
 def _part_loss(
@@ -259,8 +264,11 @@ def _part_loss(
         loss += weight * target.consensus_share * _consensus(logits, labels, sets, stage)
     if weight := stage.edges.fine:
         loss += weight * losses.edge_cross_entropy(logits, labels, sets)
-    if has_parts is not None:  # The mean over the examples that count.
-        loss *= len(has_parts) / jnp.maximum(jnp.sum(has_parts), 1)
+    if target.num_with_parts is not None:
+        # The mean over the examples that count. It is divided by their number on all devices here,
+        # not in `weighted_sum`: gradients, which BatchNorm averages over the devices, are computed
+        # together with the loss, and can be scaled later only by what is the same on all devices.
+        loss *= len(labels) / jnp.maximum(target.num_with_parts, 1e-6)
     return loss if stage.part_weights is None else loss * stage.part_weights[part]
 
 
