@@ -65,7 +65,7 @@ SMALL = ((60, 50, 75, 65),)  # its frame is finer than the photo
 PLACES = pytest.mark.parametrize("boxes", [(), ONE, TWO, SMALL], ids="none one two small".split())
 
 
-@pytest.mark.parametrize("shape", [(0, 7), (1, 1), (3, 40, 50)])
+@pytest.mark.parametrize("shape", [(0, 7), (1, 1), (3, 40, 50), (1, 65_537), (3, 70_000)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16])
 def test_compact_arrays_are_restored(shape, dtype):
     array = np.random.default_rng(0).integers(0, 3, shape).astype(dtype)
