@@ -1,4 +1,4 @@
-"""Each network, forward and training (forward and both gradients), against PyTorch."""
+"""Each network, forward as in a parse and training (forward and gradients), against PyTorch."""
 
 from collections.abc import Callable, Iterator
 from types import ModuleType
@@ -11,6 +11,7 @@ import numpy as np
 from benchmarks import work
 from benchmarks.rows import Row, Settings, blocking, random_model, synchronized
 from jax_stn_icnn.models.config import ModelConfig
+from jax_stn_icnn.models.groups import map_groups
 
 BATCH = 16
 # Name, and side of the windows.
@@ -64,7 +65,11 @@ def _ours(module: Any, variables: Any, x: Any, training: bool) -> Callable[[], o
     if training:
         gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
         return blocking(gradient, variables["params"], variables["batch_stats"], x)
-    return blocking(jax.jit(lambda v, x: module.apply(v, x, train=False)), variables, x)
+
+    def forward(variables: Any, x: Any) -> Any:
+        return map_groups(lambda group: module.apply(variables, group, train=False), x)
+
+    return blocking(jax.jit(forward), variables, x)
 
 
 def _in_torch(

@@ -10,7 +10,10 @@ import numpy as np
 from benchmarks import work
 from benchmarks.inputs import random_frames
 from benchmarks.rows import Row, Settings, random_model
+from jax_stn_icnn.compilation.compile import compile_program
+from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.models.config import ModelConfig
+from jax_stn_icnn.models.groups import map_groups
 
 # Batch, side of the frame, side of the windows.
 SETTINGS = ((1, 1024, 81), (1, 512, 127), (16, 512, 127))
@@ -46,12 +49,14 @@ def row(batch: int, frame_size: int, config: ModelConfig) -> Row:
 
 
 def _ours(model: Any, variables: Any, frames: np.ndarray) -> Callable[[], np.ndarray]:
-    @jax.jit
     def parse(variables: Any, frames: jax.Array) -> jax.Array:
-        return model.apply(variables, frames).labels
+        return map_groups(lambda group: model.apply(variables, group).labels, frames)
 
     variables = jax.device_put(variables)
-    return lambda: np.asarray(parse(variables, frames))
+    # Compiled as by `FaceParser`.
+    lowered = prevent_inlining(jax.jit(parse).lower(variables, frames))
+    program = compile_program(lowered, save_memory=True)
+    return lambda: np.asarray(program(variables, frames))
 
 
 def _in_torch(

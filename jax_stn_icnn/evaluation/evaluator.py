@@ -23,6 +23,7 @@ from jax_stn_icnn.evaluation.boundaries import edge_counts, stray_regions
 from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.geometry import invert_theta, theta_target, unit_to_pixel, windows_from_theta
 from jax_stn_icnn.label_sets import LabelSets
+from jax_stn_icnn.models.groups import map_groups
 from jax_stn_icnn.models.pipeline import STNiCNN, STNiCNNOutput
 
 Variables = Mapping[str, Any]
@@ -190,21 +191,16 @@ def _predict(
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), batch["index"])
         frame, occluded = occlude_parts(keys, frame, truth, occlude, config.anatomy)
     true_theta, present = theta_target(truth, config.patch_sizes, config.anatomy)
-    if true_centres:
-        output: Any = model.apply(variables, frame, region, true_theta, method=_parse_windows)
-    else:
-        output = model.apply(variables, frame, region)
-    coarse_labels = jnp.argmax(output.coarse_probs, axis=-1).astype(jnp.uint8)
-    return _Prediction(
-        frame,
-        occluded,
-        coarse_labels,
-        output.theta,
-        true_theta,
-        present,
-        output.patches,
-        output.labels,
-    )
+
+    def parse(*images: jax.Array) -> tuple[Any, ...]:
+        method = _parse_windows if true_centres else None
+        output: Any = model.apply(variables, *images, method=method)
+        coarse_labels = jnp.argmax(output.coarse_probs, axis=-1).astype(jnp.uint8)
+        return coarse_labels, output.theta, output.patches, output.labels
+
+    images = (frame, region, true_theta) if true_centres else (frame, region)
+    coarse_labels, theta, patches, labels = map_groups(parse, *images)
+    return _Prediction(frame, occluded, coarse_labels, theta, true_theta, present, patches, labels)
 
 
 def _parse_windows(

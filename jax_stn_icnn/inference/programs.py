@@ -14,6 +14,7 @@ from jax_stn_icnn.compilation.cache import cached_program, is_cached, shapes_and
 from jax_stn_icnn.compilation.compile import compile_program, compile_unoptimized
 from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.geometry import windows_from_theta
+from jax_stn_icnn.models.groups import map_groups
 from jax_stn_icnn.models.layers import fold_norms
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.models.prepared import prepare
@@ -206,12 +207,16 @@ def parse_frames(
         4); with wide frames `wide_scores` of the global classes, (batch, global classes, rows,
         columns).
     """
-    output: Any = model.apply(variables, frames, wide_frame=wide_frames)
-    outputs = {
-        "scores": jnp.moveaxis(output.scores, -1, 1),
-        "coarse_labels": jnp.argmax(output.coarse_probs, axis=-1).astype(jnp.uint8),
-        "windows": windows_from_theta(output.theta, frames.shape[1:3]),
-    }
-    if output.wide_probs is not None:
-        outputs["wide_scores"] = output.wide_probs
-    return outputs
+
+    def parse(frames: jax.Array, wide_frames: jax.Array | None) -> dict[str, jax.Array]:
+        output: Any = model.apply(variables, frames, wide_frame=wide_frames)
+        outputs = {
+            "scores": jnp.moveaxis(output.scores, -1, 1),
+            "coarse_labels": jnp.argmax(output.coarse_probs, axis=-1).astype(jnp.uint8),
+            "windows": windows_from_theta(output.theta, frames.shape[1:3]),
+        }
+        if output.wide_probs is not None:
+            outputs["wide_scores"] = output.wide_probs
+        return outputs
+
+    return map_groups(parse, frames, wide_frames)

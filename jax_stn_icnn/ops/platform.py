@@ -24,6 +24,7 @@ class Implementations(NamedTuple):
             pixels and classes, as on a TPU, which copies slowly.
         compiles_quickly: Whether networks consist of few operations, which are compiled fast, but
             compute more.
+        images_per_group: Number of images that inference computes at a time; None for all.
     """
 
     sampling: str
@@ -31,10 +32,12 @@ class Implementations(NamedTuple):
     depthwise: str
     space_to_depth: bool
     compiles_quickly: bool = False
+    images_per_group: int | None = None
 
 
 IMPLEMENTATIONS = {
-    "cpu": Implementations("gather", "matmul", "shifts", False),
+    # Two images, which the convolutions compute at the same time, one on each of two cores.
+    "cpu": Implementations("gather", "matmul", "shifts", False, images_per_group=2),
     "gpu": Implementations("gather", "xla", "xla", False),
     "tpu": Implementations("matmul", "xla", "shifts", True),
     # For programs that run a few times, until those for `cpu` are compiled.
