@@ -54,6 +54,7 @@ WITHIN = {
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
+        "groups",
         "outlining",
         "layers",
         "attention",
