@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import work
 from benchmarks.rows import Row, Settings, blocking, random_model, synchronized
 from jax_stn_icnn.models.config import ModelConfig
-from jax_stn_icnn.models.groups import map_groups
+from jax_stn_icnn.models.image_by_image import map_images
 
 BATCH = 16
 # Name, and side of the windows.
@@ -67,7 +67,7 @@ def _ours(module: Any, variables: Any, x: Any, training: bool) -> Callable[[], o
         return blocking(gradient, variables["params"], variables["batch_stats"], x)
 
     def forward(variables: Any, x: Any) -> Any:
-        return map_groups(lambda group: module.apply(variables, group, train=False), x)
+        return map_images(lambda image: module.apply(variables, image, train=False), x)
 
     return blocking(jax.jit(forward), variables, x)
 

@@ -13,7 +13,7 @@ from benchmarks.rows import Row, Settings, random_model
 from jax_stn_icnn.compilation.compile import compile_program
 from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.models.config import ModelConfig
-from jax_stn_icnn.models.groups import map_groups
+from jax_stn_icnn.models.image_by_image import map_images
 
 # Batch, side of the frame, side of the windows.
 SETTINGS = ((1, 1024, 81), (1, 512, 127), (16, 512, 127))
@@ -50,7 +50,7 @@ def row(batch: int, frame_size: int, config: ModelConfig) -> Row:
 
 def _ours(model: Any, variables: Any, frames: np.ndarray) -> Callable[[], np.ndarray]:
     def parse(variables: Any, frames: jax.Array) -> jax.Array:
-        return map_groups(lambda group: model.apply(variables, group).labels, frames)
+        return map_images(lambda image: model.apply(variables, image).labels, frames)
 
     variables = jax.device_put(variables)
     # Compiled as by `FaceParser`.

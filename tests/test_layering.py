@@ -54,7 +54,7 @@ WITHIN = {
     "faces": ("resample", "framing", "yunet", "search", "detectors", "owners"),
     "models": (
         "config",
-        "groups",
+        "image_by_image",
         "outlining",
         "layers",
         "attention",

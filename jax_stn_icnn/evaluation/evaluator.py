@@ -23,7 +23,7 @@ from jax_stn_icnn.evaluation.boundaries import edge_counts, stray_regions
 from jax_stn_icnn.evaluation.report import Report
 from jax_stn_icnn.geometry import invert_theta, theta_target, unit_to_pixel, windows_from_theta
 from jax_stn_icnn.label_sets import LabelSets
-from jax_stn_icnn.models.groups import map_groups
+from jax_stn_icnn.models.image_by_image import map_images
 from jax_stn_icnn.models.pipeline import STNiCNN, STNiCNNOutput
 
 Variables = Mapping[str, Any]
@@ -199,7 +199,7 @@ def _predict(
         return coarse_labels, output.theta, output.patches, output.labels
 
     images = (frame, region, true_theta) if true_centres else (frame, region)
-    coarse_labels, theta, patches, labels = map_groups(parse, *images)
+    coarse_labels, theta, patches, labels = map_images(parse, *images)
     return _Prediction(frame, occluded, coarse_labels, theta, true_theta, present, patches, labels)
 
 

@@ -14,7 +14,7 @@ from jax_stn_icnn.compilation.cache import cached_program, is_cached, shapes_and
 from jax_stn_icnn.compilation.compile import compile_program, compile_unoptimized
 from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.geometry import windows_from_theta
-from jax_stn_icnn.models.groups import map_groups
+from jax_stn_icnn.models.image_by_image import map_images
 from jax_stn_icnn.models.layers import fold_norms
 from jax_stn_icnn.models.pipeline import STNiCNN
 from jax_stn_icnn.models.prepared import prepare
@@ -219,4 +219,4 @@ def parse_frames(
             outputs["wide_scores"] = output.wide_probs
         return outputs
 
-    return map_groups(parse, frames, wide_frames)
+    return map_images(parse, frames, wide_frames)

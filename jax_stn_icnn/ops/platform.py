@@ -24,7 +24,7 @@ class Implementations(NamedTuple):
             pixels and classes, as on a TPU, which copies slowly.
         compiles_quickly: Whether networks consist of few operations, which are compiled fast, but
             compute more.
-        images_per_group: Number of images that inference computes at a time; None for all.
+        image_by_image: Whether inference computes one image of a batch after the other.
     """
 
     sampling: str
@@ -32,12 +32,11 @@ class Implementations(NamedTuple):
     depthwise: str
     space_to_depth: bool
     compiles_quickly: bool = False
-    images_per_group: int | None = None
+    image_by_image: bool = False
 
 
 IMPLEMENTATIONS = {
-    # Two images, which the convolutions compute at the same time, one on each of two cores.
-    "cpu": Implementations("gather", "matmul", "shifts", False, images_per_group=2),
+    "cpu": Implementations("gather", "matmul", "shifts", False, image_by_image=True),
     "gpu": Implementations("gather", "xla", "xla", False),
     "tpu": Implementations("matmul", "xla", "shifts", True),
     # For programs that run a few times, until those for `cpu` are compiled.
