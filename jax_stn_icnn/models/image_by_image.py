@@ -11,8 +11,8 @@ from jax_stn_icnn.ops.platform import current_implementations
 def map_images(function: Callable[..., Any], *images: Any) -> Any:
     """Returns `function(*images)`, computed for one image after the other on a CPU.
 
-    What lies between two operations of one image remains in a CPU's caches, and takes memory once.
-    An image's result there does not depend on its place in the batch.
+    The intermediate arrays of one image stay in a CPU's caches, and need the memory of one image.
+    There, an image's result does not depend on its place in the batch.
 
     Args:
         function: Maps arrays (batch, ...) to a tree of arrays (batch, ...); each image's result
