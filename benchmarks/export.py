@@ -1,20 +1,23 @@
 """The exported network in ONNX Runtime, against the same network in JAX."""
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from benchmarks.rows import Row, Settings
+from benchmarks.rows import MakeRow, Row, Settings
 from benchmarks.timing import Call
 from jax_stn_icnn.io import export, network
 from jax_stn_icnn.io.weights import load_weights, weights_file
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields one face, from its frame to labels, scores and windows, all on the host."""
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns one face, from its frame to labels, scores and windows, all on the host."""
+    return [_row]
+
+
+def _row() -> Row:
     weights = load_weights(weights_file(None))
     inputs = export.drawn_inputs(weights, 1)
     parse = jax.jit(network.network(weights))
@@ -34,4 +37,4 @@ def rows(settings: Settings) -> Iterator[Row]:
         None,
     )
     row.add_peer("ONNX Runtime", onnx_runtime)
-    yield row
+    return row

@@ -7,7 +7,7 @@ python -m benchmarks.full_face nineteen DIR     # peak memory of parsing one fac
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks import process, training
 from benchmarks.inputs import BATCH, FRAME, random_frames
 from benchmarks.results import Result
-from benchmarks.rows import Row, Settings
+from benchmarks.rows import MakeRow, Row, Settings
 from benchmarks.timing import Times
 from jax_stn_icnn import FaceParser
 from jax_stn_icnn.anatomy import NINETEEN
@@ -25,8 +25,12 @@ from tfds_builders.synthetic_faces.face import draw_face
 WEIGHTS = ("nineteen", "nine")
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields the parse of a photo of one face by each of the shipped weights."""
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns the parse of a photo of one face by each of the shipped weights."""
+    return [_row]
+
+
+def _row() -> Row:
     calls = {name: _parse_call(name) for name in WEIGHTS}
     row = Row(
         f"parse of a photo, one face, frame {FRAME}, nineteen classes; peer: nine classes",
@@ -35,23 +39,26 @@ def rows(settings: Settings) -> Iterator[Row]:
     )
     row.add_torch(partial(_bisenet, compiled=False), "BiSeNet, ResNet-18")
     row.add_torch(partial(_bisenet, compiled=True), "BiSeNet, torch.compile")
-    yield row
+    return row
 
 
-def windows(settings: Settings) -> Iterator[Row]:
-    """Yields the training steps whose cost depends on the windows."""
+def windows(settings: Settings) -> list[MakeRow]:
+    """Returns the training steps whose cost depends on the windows."""
     batch = settings.batch(BATCH)
+    return [partial(_windows_row, stage, batch) for stage in ("fine", "joint")]
+
+
+def _windows_row(stage: str, batch: int) -> Row:
     fitted = training.CONFIG.replace(windows="fitted")
-    for stage in ("fine", "joint"):
-        yield Row(
-            f"{stage} training step, batch {batch}, nine classes, fitted windows; peer: square",
-            {
-                "ours": training.ours(stage, batch, fitted),
-                "square windows": training.ours(stage, batch),
-            },
-            None,
-            images=batch,
-        )
+    return Row(
+        f"{stage} training step, batch {batch}, nine classes, fitted windows; peer: square",
+        {
+            "ours": training.ours(stage, batch, fitted),
+            "square windows": training.ours(stage, batch),
+        },
+        None,
+        images=batch,
+    )
 
 
 def measure(settings: Settings) -> list[Result]:

@@ -2,7 +2,7 @@
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.inputs import drawn_labels, random_frames
-from benchmarks.rows import Row, Settings
+from benchmarks.rows import MakeRow, Row, Settings
 from jax_stn_icnn.anatomy import DATA_SETS, NINE
 from jax_stn_icnn.data.loader import loader_over
 from jax_stn_icnn.label_sets import label_table, make_label_sets
@@ -36,23 +36,26 @@ class Records:
         return {"image": self._image, "label": self._label, "name": f"record {index}"}
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields the loading of batches of each data set."""
-    batch = settings.batch(BATCH)
-    for dataset, (size, frame_size) in SIDES.items():
-        loader = loader_over(
-            Records(size),
-            dataset,
-            NINE,
-            frame_size=frame_size,
-            batch_size=batch,
-            seed=0,
-            train=True,
-        )
-        title = f"loader, {dataset}, {BATCHES} batches of {batch}, {size} -> frame {frame_size}"
-        row = Row(title, {"ours": partial(_take, loader)}, None, images=BATCHES * batch)
-        row.add_torch(partial(_in_torch, dataset=dataset, batch=batch))
-        yield row
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns the loading of batches of each data set."""
+    return [partial(_row, dataset, settings.batch(BATCH)) for dataset in SIDES]
+
+
+def _row(dataset: str, batch: int) -> Row:
+    size, frame_size = SIDES[dataset]
+    loader = loader_over(
+        Records(size),
+        dataset,
+        NINE,
+        frame_size=frame_size,
+        batch_size=batch,
+        seed=0,
+        train=True,
+    )
+    title = f"loader, {dataset}, {BATCHES} batches of {batch}, {size} -> frame {frame_size}"
+    row = Row(title, {"ours": partial(_take, loader)}, None, images=BATCHES * batch)
+    row.add_torch(partial(_in_torch, dataset=dataset, batch=batch))
+    return row
 
 
 def _take(loader: grain.IterDataset) -> None:

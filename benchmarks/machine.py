@@ -1,12 +1,19 @@
-"""Describes the machine that the benchmarks run on."""
+"""Describes the machine that the benchmarks run on.
+
+python -m benchmarks.machine     # prints the description and the peak performance as JSON
+"""
 
 import importlib.metadata
+import json
 import os
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import psutil
+
+from benchmarks.timing import Peak, measure_peak
 
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "dm-pix", "onnxruntime")
 
@@ -29,8 +36,29 @@ def describe() -> dict[str, str]:
     return found
 
 
+def types() -> tuple[str, ...]:
+    """Returns the types that are worth measuring: bfloat16 only on an accelerator."""
+    return ("float32",) if jax.default_backend() == "cpu" else ("float32", "bfloat16")
+
+
+def measure_peaks(dtypes: Sequence[str]) -> dict[str, Peak]:
+    """Returns the peak performance for each type, measured now."""
+    side = 2048 if jax.default_backend() == "cpu" else 8192
+    return {dtype: measure_peak(dtype, 5, side) for dtype in dtypes}
+
+
 def _cpu_model() -> str:
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return models[0] if models else platform.processor() or platform.machine()
+
+
+def main() -> None:
+    """Prints the description and the peaks as JSON."""
+    peaks = {dtype: peak._asdict() for dtype, peak in measure_peaks(types()).items()}
+    print(json.dumps({"machine": describe(), "peaks": peaks}))
+
+
+if __name__ == "__main__":
+    main()

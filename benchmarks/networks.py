@@ -1,6 +1,7 @@
 """Each network, forward as in a parse and training (forward and gradients), against PyTorch."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import work
-from benchmarks.rows import Row, Settings, blocking, random_model, synchronized
+from benchmarks.rows import MakeRow, Row, Settings, blocking, random_model, synchronized
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.models.image_by_image import map_images
 
@@ -18,13 +19,15 @@ BATCH = 16
 NETWORKS = (("coarse", 127), ("localizer", 127), ("fine", 81), ("fine", 127))
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields the rows of the coarse network, the localizer, and the fine networks at two sizes."""
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns the rows of the coarse network, the localizer, and the fine networks at two sizes."""
     batch = settings.batch(BATCH)
-    for name, patch_size in NETWORKS:
-        for dtype in settings.dtypes:
-            for training in (False, True):
-                yield _row(name, ModelConfig(patch_size=patch_size, dtype=dtype), batch, training)
+    return [
+        partial(_row, name, ModelConfig(patch_size=patch_size, dtype=dtype), batch, training)
+        for name, patch_size in NETWORKS
+        for dtype in settings.dtypes
+        for training in (False, True)
+    ]
 
 
 def _row(name: str, config: ModelConfig, batch: int, training: bool) -> Row:

@@ -1,6 +1,7 @@
 """The full pipeline, from uint8 frames on the host to uint8 label maps on the host."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from benchmarks import work
 from benchmarks.inputs import random_frames
-from benchmarks.rows import Row, Settings, random_model
+from benchmarks.rows import MakeRow, Row, Settings, random_model
 from jax_stn_icnn.compilation.compile import compile_program
 from jax_stn_icnn.compilation.inlining import prevent_inlining
 from jax_stn_icnn.models.config import ModelConfig
@@ -19,12 +20,14 @@ from jax_stn_icnn.models.image_by_image import map_images
 SETTINGS = ((1, 1024, 81), (1, 512, 127), (16, 512, 127))
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields HELEN's setting for one face, and CelebAMask-HQ's for one and for a batch."""
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns HELEN's setting for one face, and CelebAMask-HQ's for one and for a batch."""
     sizes = dict.fromkeys((settings.batch(batch), frame, patch) for batch, frame, patch in SETTINGS)
-    for batch, frame, patch in sizes:
-        for dtype in settings.dtypes:
-            yield row(batch, frame, ModelConfig(patch_size=patch, dtype=dtype))
+    return [
+        partial(row, batch, frame, ModelConfig(patch_size=patch, dtype=dtype))
+        for batch, frame, patch in sizes
+        for dtype in settings.dtypes
+    ]
 
 
 def row(batch: int, frame_size: int, config: ModelConfig) -> Row:

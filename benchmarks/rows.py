@@ -1,11 +1,15 @@
-"""A row of the table before it is measured, and the models and inputs that several rows share."""
+"""A row of the table before it is measured, and the models and inputs that several rows share.
+
+Each benchmark has a function `rows`, which returns a function for each of its rows; these build the
+models. A process can thus build one row alone.
+"""
 
 import dataclasses
 import functools
 import importlib
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +83,10 @@ class Row:
             self.unavailable[name] = f"JAX runs on {backend}, this PyTorch on {peer.DEVICE.type}"
             return
         self.add_peer(name, lambda: make(peer))
+
+
+# Builds a row: models, inputs and compiled calls.
+MakeRow: TypeAlias = Callable[[], Row]
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """The sampler and its inverse, against map_coordinates, dm_pix and grid_sample."""
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
-from benchmarks.rows import Row, Settings, blocking, synchronized, true_theta
+from benchmarks.rows import MakeRow, Row, Settings, blocking, synchronized, true_theta
 from benchmarks.timing import Call
 from benchmarks.work import BILINEAR, SCATTER, SLOPES, Work
 from jax_stn_icnn import ops
@@ -27,14 +27,14 @@ PASTES = {"forward": None, "gradient of the scores": 0}
 Function = Callable[..., jax.Array]
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields the crop and its two gradients, and the paste and its gradient."""
-    for batch, size, patch in SETTINGS:
-        batch = settings.batch(batch)
-        for name in CROPS:
-            yield _crop_row(name, batch, size, patch)
-        for name in PASTES:
-            yield _paste_row(name, batch, size, patch)
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns the crop and its two gradients, and the paste and its gradient."""
+    return [
+        partial(make, name, settings.batch(batch), size, patch)
+        for batch, size, patch in SETTINGS
+        for make, names in ((_crop_row, CROPS), (_paste_row, PASTES))
+        for name in names
+    ]
 
 
 def make_call(function: Function, arguments: Sequence[Any], argument: int | None) -> Call:

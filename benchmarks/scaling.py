@@ -6,14 +6,14 @@ python -m benchmarks.scaling 4 16      # seconds of a coarse step of 16 faces on
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from functools import partial
 
 import jax
 
 from benchmarks import pipeline, process, training
 from benchmarks.inputs import BATCH
 from benchmarks.results import Result
-from benchmarks.rows import Row, Settings
+from benchmarks.rows import MakeRow, Settings
 from benchmarks.timing import Times
 from jax_stn_icnn.models.config import ModelConfig
 
@@ -24,12 +24,11 @@ CONFIG = ModelConfig(patch_size=81)
 STEPS = 5
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields the pipeline for growing batches of small frames, and for growing frames."""
-    for batch in BATCHES[:2] if settings.quick else BATCHES:
-        yield pipeline.row(batch, FRAMES[0], CONFIG)
-    for frame in FRAMES[1:]:
-        yield pipeline.row(1, frame, CONFIG)
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns the pipeline for growing batches of small frames, and for growing frames."""
+    batches = BATCHES[:2] if settings.quick else BATCHES
+    sizes = [(batch, FRAMES[0]) for batch in batches] + [(1, frame) for frame in FRAMES[1:]]
+    return [partial(pipeline.row, batch, frame, CONFIG) for batch, frame in sizes]
 
 
 def measure(settings: Settings) -> list[Result]:

@@ -1,6 +1,7 @@
 """Coarse and joint training steps, from a uint8 batch on the host to the new parameters."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
 import jax
@@ -8,12 +9,12 @@ import numpy as np
 
 from benchmarks import work
 from benchmarks.inputs import BATCH, FRAME, LOSS_WEIGHTS, PATCH, RATES
-from benchmarks.rows import Row, Settings, random_model, training_batch
+from benchmarks.rows import MakeRow, Row, Settings, random_model, training_batch
 from jax_stn_icnn.models.config import ModelConfig
 from jax_stn_icnn.train.optim import make_optimizer
 from jax_stn_icnn.train.stages import Stage
 from jax_stn_icnn.train.state import TrainState
-from jax_stn_icnn.train.step import AXIS, compile_train_step
+from jax_stn_icnn.train.step import AXIS, Step, compile_train_step
 
 CONFIG = ModelConfig(patch_size=PATCH)
 # Steps per epoch, and number of epochs after which the learning rates are halved.
@@ -26,24 +27,30 @@ STAGES = {
 }
 
 
-def rows(settings: Settings) -> Iterator[Row]:
-    """Yields the steps of the coarse and the joint stage."""
+def rows(settings: Settings) -> list[MakeRow]:
+    """Returns the steps of the coarse and the joint stage."""
     batch = settings.batch(BATCH)
-    for name in ("coarse", "joint"):
-        networks = work.networks(
-            *random_model(CONFIG, FRAME), batch, STAGES[name].learning_rates, training=True
-        )
-        for dtype in settings.dtypes:
-            row = Row(
-                f"{name} training step, batch {batch}, frame {FRAME}, P {PATCH}",
-                {"ours": ours(name, batch, CONFIG.replace(dtype=dtype))},
-                networks + work.Work(0, batch * FRAME**2 * 4),  # frames and labels
-                dtype,
-                images=batch,
-            )
-            row.add_torch(_in_torch(name, batch, dtype, compiled=False))
-            row.add_torch(_in_torch(name, batch, dtype, compiled=True), "torch.compile")
-            yield row
+    return [
+        partial(_row, name, batch, dtype)
+        for name in ("coarse", "joint")
+        for dtype in settings.dtypes
+    ]
+
+
+def _row(name: str, batch: int, dtype: str) -> Row:
+    networks = work.networks(
+        *random_model(CONFIG, FRAME), batch, STAGES[name].learning_rates, training=True
+    )
+    row = Row(
+        f"{name} training step, batch {batch}, frame {FRAME}, P {PATCH}",
+        {"ours": ours(name, batch, CONFIG.replace(dtype=dtype))},
+        networks + work.Work(0, batch * FRAME**2 * 4),  # frames and labels
+        dtype,
+        images=batch,
+    )
+    row.add_torch(_in_torch(name, batch, dtype, compiled=False))
+    row.add_torch(_in_torch(name, batch, dtype, compiled=True), "torch.compile")
+    return row
 
 
 def ours(
@@ -60,13 +67,7 @@ def ours(
         config: Options of the model.
         devices: Devices to run on; one by default.
     """
-    stage = STAGES[name]
-    model, variables = random_model(config, FRAME, AXIS)
-    tx = make_optimizer(stage, *SCHEDULE)
-    devices = devices or jax.devices()[:1]
-    params, inputs = variables["params"], training_batch(batch, FRAME)
-    state = TrainState(np.int32(0), params, variables["batch_stats"], tx.init(params))
-    step = compile_train_step(model, stage, *SCHEDULE, state, inputs, seed=0, devices=devices)
+    step, state, inputs = compile_step(name, batch, config, devices)
 
     def call() -> float:
         nonlocal state
@@ -76,6 +77,23 @@ def ours(
 
     call()  # The first state is on the host, later ones are on the device.
     return call
+
+
+def compile_step(
+    name: str,
+    batch: int,
+    config: ModelConfig = CONFIG,
+    devices: list[jax.Device] | None = None,
+) -> tuple[Step, TrainState, dict[str, np.ndarray]]:
+    """Returns the compiled step that `ours` takes, its first state, and a batch."""
+    stage = STAGES[name]
+    model, variables = random_model(config, FRAME, AXIS)
+    tx = make_optimizer(stage, *SCHEDULE)
+    devices = devices or jax.devices()[:1]
+    params, inputs = variables["params"], training_batch(batch, FRAME)
+    state = TrainState(np.int32(0), params, variables["batch_stats"], tx.init(params))
+    step = compile_train_step(model, stage, *SCHEDULE, state, inputs, seed=0, devices=devices)
+    return step, state, inputs
 
 
 def _in_torch(

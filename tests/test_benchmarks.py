@@ -1,6 +1,7 @@
 """The PyTorch peer returns the same values, and the minimum work is counted correctly."""
 
 import copy
+import json
 import time
 from functools import partial
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from conftest import random_variables
 
-from benchmarks import inputs, process, results, rows, sampler, timing, training, work
+from benchmarks import inputs, loader, process, results, rows, sampler, timing, training, work
 from jax_stn_icnn import ops
 from jax_stn_icnn.data.inputs import make_inputs
 from jax_stn_icnn.models.config import CHANNELS, ModelConfig
@@ -166,6 +167,17 @@ def test_calls_alternate_and_the_median_is_over_rounds(monkeypatch):
     found = timing.interleaved({"a": call("a", 1.0), "b": call("b", 4.0)}, rounds=3, duration=2.0)
     assert "".join(order) == "aa" + "bb" + 3 * ("a" + "aa" + "b" + "b")
     assert found == {"a": timing.Times(1, 1, 1), "b": timing.Times(4, 4, 4)}
+
+
+def test_each_row_is_measured_in_a_process_of_its_own(tmp_path):
+    file = tmp_path / "found.json"
+    process.run("-m", "benchmarks.run", "--quick", "--only=loader", f"--json={file}")
+    found = json.loads(file.read_text())
+    assert found["machine"]["cores"] and found["peaks"]["float32"]["operations"] > 0
+    assert [result["name"].split(",")[1].strip() for result in found["results"]] == [*loader.SIDES]
+    for result in found["results"]:
+        median, low, high = result["values"]["ours"]
+        assert 0 < low == median == high  # A quick run has one round.
 
 
 def test_age_is_at_most_the_time_that_the_parent_waited():
