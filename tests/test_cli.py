@@ -152,6 +152,12 @@ def test_an_invalid_batch_size_is_named(folder, tmp_path, capsys):
         assert f"'{batch}' is not an integer of at least 1" in capsys.readouterr().err
 
 
+def test_masks_without_a_name_are_refused(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main.main(["parse", str(folder), "--out", str(tmp_path / "out"), "--masks", " ,"])
+    assert "' ,' names no class" in capsys.readouterr().err
+
+
 def test_missing_masks_are_written_later(loads, small_parser, folder, tmp_path, capsys):
     out, photo = tmp_path / "out", folder / "a.png"
     command = ["parse", str(photo), "--out", str(out), "--no-detect"]

@@ -103,10 +103,18 @@ def _add_inputs(parse: argparse.ArgumentParser) -> None:
     )
 
 
+def _mask_names(text: str) -> list[str]:
+    """Returns names separated by commas, at least one."""
+    names = [name for part in text.split(",") if (name := part.strip())]
+    if not names:
+        raise argparse.ArgumentTypeError(f"{text!r} names no class, but hair,skin does")
+    return names
+
+
 def _add_outputs(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--masks",
-        type=lambda text: [name for part in text.split(",") if (name := part.strip())],
+        type=_mask_names,
         default=[],
         metavar="NAMES",
         help="classes and groups (lips, mouth, brows, eyes, ears, face, head, person) to write as "
