@@ -11,6 +11,7 @@ from jax_stn_icnn.compilation.compile import compile_program
 from jax_stn_icnn.compilation.inlining import NAME, prevent_inlining
 from jax_stn_icnn.models.layers import ConvNorm
 from jax_stn_icnn.models.outlining import outlined_loss
+from jax_stn_icnn.ops.platform import use_platform
 
 NAMES = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
 
@@ -113,3 +114,20 @@ def test_an_outlined_loss_has_the_same_gradients():
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, expected
     )
     assert calls == 2  # The loss with its gradient, and the gradient times its cotangent.
+
+
+@pytest.mark.parametrize(("platform", "outlined"), [("cpu", True), ("gpu", False), ("tpu", False)])
+def test_only_a_cpu_computes_a_loss_and_its_gradient_as_a_function(platform, outlined):
+    def loss(layer, x, target):
+        return jnp.mean((layer(x) - target) ** 2)
+
+    class Network(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return outlined_loss(loss, nn.Dense(3, name="layer"), x, jnp.ones((2, 3)))
+
+    x = jnp.ones((2, 4))
+    variables = Network().init(jax.random.key(0), x)
+    with use_platform(platform):
+        text = jax.jit(jax.grad(Network().apply)).lower(variables, x).as_text()
+    assert (NAME in text) is outlined

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from jax_stn_icnn.compilation.inlining import NAME, not_inlined
+from jax_stn_icnn.ops.platform import current_implementations
 
 Result = TypeVar("Result")
 
@@ -33,10 +34,11 @@ def outlined(run: Callable[..., Result], module: nn.Module, *arrays: Any, train:
 def outlined_loss(
     loss: Callable[..., jax.Array], module: nn.Module, inputs: Any, targets: Any
 ) -> jax.Array:
-    """Returns `loss(module, inputs, targets)`, computed with its gradient in one function.
+    """Returns `loss(module, inputs, targets)`, on a CPU computed with its gradient in one function.
 
     No residuals cross the border of that function, as those of `outlined` would, and they are freed
     before the next loss is computed. `compilation.inlining.prevent_inlining` applies to it, too.
+    Elsewhere XLA inlines all functions, and a joint step would take a fourteenth longer on a TPU.
     On several devices that share statistics, later factors of the loss must be the same on all.
 
     Args:
@@ -45,6 +47,8 @@ def outlined_loss(
         inputs: The arrays that the loss is differentiated with respect to, beside the parameters.
         targets: The arrays that it is not differentiated with respect to.
     """
+    if not current_implementations().outlined_losses:
+        return loss(module, inputs, targets)
 
     def forward(module: nn.Module, inputs: Any, targets: Any) -> tuple[jax.Array, Any]:
         value, pullback = nn.vjp(lambda *given: loss(*given, targets), module, inputs)

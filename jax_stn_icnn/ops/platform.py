@@ -25,6 +25,8 @@ class Implementations(NamedTuple):
         compiles_quickly: Whether networks consist of few operations, which are compiled fast, but
             compute more.
         image_by_image: Whether inference computes one image of a batch after the other.
+        outlined_losses: Whether a training step computes each fine network's loss, with its
+            gradient, as a function of its own; see `models.outlining`.
     """
 
     sampling: str
@@ -33,10 +35,13 @@ class Implementations(NamedTuple):
     space_to_depth: bool
     compiles_quickly: bool = False
     image_by_image: bool = False
+    outlined_losses: bool = False
 
 
 IMPLEMENTATIONS = {
-    "cpu": Implementations("gather", "matmul", "shifts", False, image_by_image=True),
+    "cpu": Implementations(
+        "gather", "matmul", "shifts", False, image_by_image=True, outlined_losses=True
+    ),
     "gpu": Implementations("gather", "xla", "xla", False),
     "tpu": Implementations("matmul", "xla", "shifts", True),
     # For programs that run a few times, until those for `cpu` are compiled.
