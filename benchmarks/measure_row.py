@@ -1,6 +1,6 @@
 """Measures one row of the table in a process of its own, which no earlier row has slowed down.
 
-python -m benchmarks.measure_row networks 0 {"quick": true, "dtypes": ["float32"]}
+python -m benchmarks.measure_row networks 0 '{"quick": true, "dtypes": ["float32"]}'
 """
 
 import dataclasses
